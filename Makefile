@@ -1,0 +1,50 @@
+# Two commands for a newcomer: make demo, make test. Everything lives in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench wheel clean
+
+help: ## list the targets
+	@echo "make demo   sort a sample collection three ways and print where the report is"
+	@echo "make test   run the tests"
+	@echo "make check  tests, types, style: all that must hold before a change lands"
+	@echo "make bench  run the benchmarks in bench/"
+	@echo "make wheel  build dist/manylens-*.whl"
+	@echo "make clean  remove .venv, caches and built files"
+	@echo ""
+	@echo "PYTHON=/path/to/python3.12 make ...  uses another Python (3.11 or newer)."
+
+# Rebuilt when pyproject.toml changes. A failed install leaves no stamp, so the next make tries again.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "manylens needs Python 3.11 or newer; '$(PYTHON)' was not found. Install it, or say PYTHON=/path/to/python3.12 make demo"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "manylens needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Say PYTHON=/path/to/python3.12 make demo"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing manylens and its tools into $(VENV) (once; a few minutes on a slow line) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP) ## sort the sample collection by suit, rank and color
+	@$(BIN)/manylens demo
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## all that must hold
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(STAMP) ## run the benchmarks
+	$(BIN)/python -m bench
+
+wheel: $(STAMP) ## build the wheel
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+clean: ## remove what was made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""manylens: one image collection, many clusterings. Sort pictures by an interest said in plain words.
+
+    import manylens
+    result = manylens.cluster("photos/", by=["suit", "rank"])
+    result["suit"].labels                                     # {path: cluster name or None}
+
+Promise: importing this is quick. The names below, and the modules of the package, are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from manylens.api import InterestResult, Plan, Result, cluster, plan
+    from manylens.errors import ManylensError
+    from manylens.estimator import InterestClustering
+    from manylens.records import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InterestClustering",
+    "InterestResult",
+    "ManylensError",
+    "Plan",
+    "Result",
+    "Settings",
+    "__version__",
+    "cluster",
+    "plan",
+]
+
+_HOMES = {
+    "InterestClustering": "estimator",
+    "InterestResult": "api",
+    "ManylensError": "errors",
+    "Plan": "api",
+    "Result": "api",
+    "Settings": "records",
+    "cluster": "api",
+    "plan": "api",
+}
+_MODULES = frozenset({"api", "estimator", "evaluate", "report", "sample", "store"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"manylens.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return importlib.import_module(f"manylens.{name}")
+    raise AttributeError(f"module 'manylens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

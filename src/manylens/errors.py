@@ -1,0 +1,59 @@
+"""Every error manylens raises on purpose.
+
+In: the rule that was broken, the value that broke it, and the cure. Out: one message that a person can act on.
+Promise: each class says whether trying again can help (`retryable`), so callers decide without reading messages.
+Programmer errors (TypeError, AssertionError, ...) are not wrapped: they pass through.
+"""
+
+from __future__ import annotations
+
+
+class ManylensError(Exception):
+    """The root of all explained errors.
+
+    `rule` is what must hold (and the value got), `hint` is the cure; `str(error)` is both on one line.
+    """
+
+    retryable: bool = False
+
+    def __init__(self, rule: str, hint: str = "") -> None:
+        self.rule = rule
+        self.hint = hint
+        super().__init__(f"{rule}: {hint}" if hint else rule)
+
+
+class UsageError(ManylensError):
+    """The caller asked for something that cannot be: a bad setting, an empty interest, a missing folder."""
+
+
+class ImageUnreadable(ManylensError):
+    """One file cannot be read as an image; the run goes on without it."""
+
+
+class StoreError(ManylensError):
+    """The run folder is damaged, held by another process, or was made with other inputs."""
+
+
+class ModelError(ManylensError):
+    """A model call failed. Recorded on its image and counted; never silently dropped."""
+
+
+class ModelBusy(ModelError):
+    """The model asked us to come back later (rate limit, overload, time-out, broken connection).
+
+    `retry_after_s` is the wait the server asked for, in seconds, or None where it did not say.
+    """
+
+    retryable = True
+
+    def __init__(self, rule: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(rule, hint)
+        self.retry_after_s = retry_after_s
+
+
+class ModelReplyInvalid(ModelError):
+    """The model answered, but not in a form that can be used, even after one repair attempt."""
+
+
+class BudgetSpent(ManylensError):
+    """A hard budget is used up. What was decided so far stands and can be continued."""

@@ -1,0 +1,147 @@
+"""The protocol between the stages and any multi-modal language model.
+
+In: requests that say what is asked (look, judge, complete). Out: one reply per request, in order; a request that
+failed has a `ModelError` in its place, so one bad image never sinks a batch.
+Promise: stages depend on this file, never on a provider; a model needs one file and a registration.
+
+Requests carry meaning, not wording. Each model words them through `prompts` in its own dialect and shows the wording in
+`render`, from which the recorder derives the key under which an answer is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.errors import ModelError
+
+Vector: TypeAlias = NDArray[np.float16]
+
+
+@dataclass(frozen=True, slots=True)
+class LookRequest:
+    """Read one image through the interest (the paper's description and H(u))."""
+
+    interest: str
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """Does `candidate_id` belong with this cluster, given the interest?
+
+    The cluster is known by its name, its definition and a few exemplars; what all candidates of a cluster share comes
+    first in the rendered prompt, the candidate last, so that a server's prefix cache serves them all.
+    """
+
+    interest: str
+    cluster_name: str
+    cluster_definition: str
+    exemplar_ids: tuple[str, ...]
+    candidate_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteRequest:
+    """Write text: `task` names the prompt (`"name_clusters"`), `payload` is its JSON-able input."""
+
+    interest: str
+    task: str
+    payload: str
+    image_ids: tuple[str, ...] = ()
+
+
+Request: TypeAlias = LookRequest | JudgeRequest | CompleteRequest
+
+
+@dataclass(frozen=True, slots=True)
+class LookReply:
+    """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper."""
+
+    description: str
+    confidence: float
+    embedding: Vector = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """probability: of "yes", in [0, 1]. reason: the model's own words, or empty where it gives none."""
+
+    probability: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteReply:
+    text: str
+
+
+Reply: TypeAlias = LookReply | JudgeReply | CompleteReply
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do; probed or known, never assumed.
+
+    writes_text: `complete` works (names and definitions in prose).
+    sees_exemplars: `judge` looks at the exemplars' pixels, not only at the cluster's words.
+    edge_scale, edge_offset: beta and b of w = sigmoid(beta * H.H + b) where the model learned them, else None.
+    """
+
+    writes_text: bool
+    sees_exemplars: bool
+    edge_scale: float | None = None
+    edge_offset: float | None = None
+
+
+class Model(Protocol):
+    """A multi-modal language model behind manylens."""
+
+    @property
+    def name(self) -> str:
+        """What the user typed, e.g. `nano`."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What makes two models the same: a hash of the weights, or endpoint and model name."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def render(self, request: Request) -> str:
+        """The whole request as this model gets it: wording, image ids, parameters and prompt version, as JSON."""
+        ...
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]: ...
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]: ...
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]: ...
+
+
+def request_key(model: Model, request: Request) -> str:
+    """The key of a stored answer: SHA-256 over the rendered request and the model's identity, as hex.
+
+    `render` holds the image hashes, parameters and prompt version; a name alone never decides.
+    """
+    content = json.dumps([model.identity, model.render(request)], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def request_kind(request: Request) -> str:
+    """`look`, `judge` or `complete`: the kinds that `summary.json` counts."""
+    match request:
+        case LookRequest():
+            return "look"
+        case JudgeRequest():
+            return "judge"
+        case CompleteRequest():
+            return "complete"

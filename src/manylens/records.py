@@ -1,0 +1,212 @@
+"""The values that flow between stages: frozen, comparable, and round-tripping through `to_dict` / `from_dict`.
+
+In and out: plain Python values (JSON-able). Promise: no storage ids, no pixels, no behaviour beyond validation; every
+default of the product lives once, in `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+from manylens.errors import UsageError
+
+MAX_INTEREST_CHARACTERS = 500
+
+DecidedBy: TypeAlias = Literal["seed", "judge", "trust", "offer", "second look", "person", ""]
+"""Who put an image where it is: the walk's seed, an asked judgement, an unasked strong edge, a leftover's offer to a
+large cluster, a second look, a person; empty while unassigned."""
+
+
+class _Record:
+    """`to_dict` gives JSON-able values; `from_dict` takes them back and ignores no key."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Interest(_Record):
+    """What the person wants to sort by, in plain words. Whitespace is folded; at most 500 characters."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        folded = " ".join(self.text.split())
+        if not folded:
+            raise UsageError("an interest needs at least one word, got an empty text", 'say what to sort by: --by "color"')
+        if len(folded) > MAX_INTEREST_CHARACTERS:
+            raise UsageError(
+                f"an interest has at most {MAX_INTEREST_CHARACTERS} characters, got {len(folded):,}",
+                'say it in a few words: --by "mood of the person"',
+            )
+        object.__setattr__(self, "text", folded)
+        if not self.slug:
+            raise UsageError(f"an interest needs at least one letter or digit, got {folded!r}", 'use words: --by "color"')
+
+    @property
+    def slug(self) -> str:
+        """The interest in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
+        return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
+
+
+def _require(holds: bool, rule: str, got: object, hint: str) -> None:
+    if not holds:
+        raise UsageError(f"{rule}, got {got}", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(_Record):
+    """Every default, once. Units are in the names; probabilities lie in (0, 1).
+
+    seed: all randomness (audits, samples) derives from it.
+    tau: edges of weight below it are dropped (the paper's density threshold).
+    neighbors: at most this many edges are kept per image.
+    trust_weight: an edge at least this strong between images of equal description is accepted unasked (audited trust).
+    audit_share: the share of trusted acceptances that is asked all the same. 1.0 asks every candidate (the paper's walk).
+    small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
+    exemplars: medoids kept per cluster, shown to the judge and in the report.
+    merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.
+    second_looks: the share of images, the least certain ones, that are judged again at the end.
+    budget_calls: hard limit on model calls beside the looks' own; None is no limit.
+    """
+
+    seed: int = 0
+    tau: float = 0.6
+    neighbors: int = 32
+    trust_weight: float = 0.8
+    audit_share: float = 0.05
+    small_cluster: int = 3
+    exemplars: int = 5
+    merge_answers: int = 5
+    second_looks: float = 0.05
+    budget_calls: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(0 < self.tau < 1, "tau must lie in (0, 1)", self.tau, "pass --tau 0.6")
+        _require(0 < self.trust_weight <= 1, "trust_weight must lie in (0, 1]", self.trust_weight, "pass 0.8")
+        _require(0 <= self.audit_share <= 1, "audit_share must lie in [0, 1]", self.audit_share, "pass 0.05")
+        _require(0 <= self.second_looks <= 1, "second_looks must lie in [0, 1]", self.second_looks, "pass 0.05")
+        _require(self.neighbors >= 1, "neighbors must be at least 1", self.neighbors, "pass 32")
+        _require(self.exemplars >= 1, "exemplars must be at least 1", self.exemplars, "pass 5")
+        _require(self.merge_answers >= 1, "merge_answers must be at least 1", self.merge_answers, "pass 5")
+        _require(
+            self.budget_calls is None or self.budget_calls >= 0,
+            "budget_calls must not be negative",
+            self.budget_calls,
+            "leave it out for no limit",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Image(_Record):
+    """One image by content. id: SHA-256 of the file's bytes, hex. paths: every file with these bytes, relative to the
+    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation)."""
+
+    id: str
+    paths: tuple[str, ...]
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(_Record):
+    """A file that was found and could not be used, with the reason in words."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment(_Record):
+    """Where one image ended. cluster: its cluster's id, or None while unassigned. confidence in [0, 1]."""
+
+    image_id: str
+    cluster: int | None
+    confidence: float
+    reason: str
+    decided_by: DecidedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster(_Record):
+    """id: 1..K by falling size. exemplars: image ids, the most typical first."""
+
+    id: int
+    name: str
+    definition: str
+    size: int
+    exemplars: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallCounts(_Record):
+    """Model calls by kind that this clustering rests on, whether asked now or taken from the store."""
+
+    look: int = 0
+    judge: int = 0
+    complete: int = 0
+    failed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.look + self.judge + self.complete
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """One interest's partition of the images.
+
+    assignments: one per readable image, in image id order. failed: (image id, reason) of images whose look failed.
+    trust_error_bound: upper confidence bound on the share of wrong trusted acceptances, or None where none was trusted.
+    density: share of image pairs that are edges. notes: what the person should know, in sentences.
+    """
+
+    interest: Interest
+    model: str
+    clusters: tuple[Cluster, ...]
+    assignments: tuple[Assignment, ...]
+    failed: tuple[tuple[str, str], ...]
+    calls: CallCounts
+    density: float
+    trust_error_bound: float | None
+    notes: tuple[str, ...] = ()
+
+
+Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted(_Record):
+    """total: steps of this stage (images, candidates, ...), or None where it is not known beforehand."""
+
+    stage: Stage
+    interest: str
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageAdvanced(_Record):
+    stage: Stage
+    interest: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageFinished(_Record):
+    stage: Stage
+    interest: str
+    detail: str
+
+
+Event: TypeAlias = StageStarted | StageAdvanced | StageFinished
