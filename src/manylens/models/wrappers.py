@@ -1,0 +1,222 @@
+"""What every model gets around it: recording.
+
+In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
+before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
+resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
+next run.
+
+Retry, concurrency, rate limits and budgets go between `Recorded` and the provider: they see only what must be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
+
+import numpy as np
+
+from manylens.errors import ModelError, ModelReplyInvalid
+from manylens.models.base import (
+    Capabilities,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    Reply,
+    Request,
+    request_key,
+    request_kind,
+)
+from manylens.store import UNIT_LENGTH_TOLERANCE, Answer, Failure, RunFolder, StoredReply
+
+CHUNK = 64
+"""Requests handed on at once: a kill loses at most these answers."""
+
+DECIMALS = 6
+"""Probabilities and confidences are rounded to this many decimals."""
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+
+
+def to_stored(reply: Reply) -> StoredReply:
+    """A reply in the store's form. Raises ModelReplyInvalid where it breaks the protocol's promises."""
+    match reply:
+        case LookReply():
+            vector = np.asarray(reply.embedding, np.float16)
+            length = float(np.linalg.norm(vector.astype(np.float32)))
+            if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+                raise ModelReplyInvalid(
+                    f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long"
+                )
+            fields = {"description": reply.description, "confidence": _share("confidence", reply.confidence)}
+            return StoredReply("look", fields, vector)
+        case JudgeReply():
+            return StoredReply(
+                "judge", {"probability": _share("probability", reply.probability), "reason": reply.reason}
+            )
+        case CompleteReply():
+            return StoredReply("complete", {"text": reply.text})
+
+
+def from_stored(stored: StoredReply) -> Reply:
+    """The reply as every run sees it, fresh or resumed."""
+    match stored.kind:
+        case "look":
+            assert stored.embedding is not None  # the store has checked it
+            return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding)
+        case "judge":
+            return JudgeReply(stored.fields["probability"], stored.fields["reason"])
+        case _:
+            return CompleteReply(stored.fields["text"])
+
+
+def _share(name: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise ModelReplyInvalid(f"a {name} lies in [0, 1], got {value}")
+    return round(float(value), DECIMALS)
+
+
+class Recorded:
+    """A `Model` that stores every answer before it is used and never asks the same request again.
+
+    asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
+    failed: requests by kind whose call failed. Use from one event loop at a time.
+    """
+
+    def __init__(self, model: Model, run: RunFolder, *, chunk: int = CHUNK) -> None:
+        self._model = model
+        self._run = run
+        self._chunk = chunk
+        self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
+        self.asked: Counter[str] = Counter()
+        self.reused: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def identity(self) -> str:
+        return self._model.identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._model.capabilities
+
+    def render(self, request: Request) -> str:
+        return self._model.render(request)
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._answer(requests, self._model.look, LookReply)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._answer(requests, self._model.judge, JudgeReply)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._answer(requests, self._model.complete, CompleteReply)
+
+    async def _answer(
+        self,
+        requests: Sequence[_Request],
+        ask: Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]],
+        reply_type: type[_Reply],
+    ) -> list[_Reply | ModelError]:
+        keys = [request_key(self._model, request) for request in requests]
+        wanted = dict(zip(keys, requests, strict=True))
+        outcomes: dict[str, Reply | ModelError] = {}
+        sent = 0
+        while pending := [key for key in wanted if key not in outcomes]:
+            # Between here and the claims in _ask nothing awaits, so no other task can claim the same key.
+            elsewhere = {key: self._in_flight[key] for key in pending if key in self._in_flight}
+            stored = self._run.get_answers(key for key in pending if key not in elsewhere)
+            outcomes.update({key: from_stored(reply) for key, reply in stored.items()})
+            mine = [key for key in pending if key not in elsewhere and key not in stored]
+            if mine:
+                sent += len(mine)
+                outcomes.update(await self._ask(mine, wanted, ask))
+            for key, future in elsewhere.items():
+                outcome = await asyncio.shield(future)
+                if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
+                    outcomes[key] = outcome
+        if requests:
+            kind = request_kind(requests[0])
+            self.asked[kind] += sent
+            self.reused[kind] += len(requests) - sent
+            self.failed[kind] += sum(isinstance(outcome, ModelError) for outcome in outcomes.values())
+        for outcome in outcomes.values():
+            if not isinstance(outcome, (reply_type, ModelError)):
+                raise TypeError(f"{self.name} answered {reply_type.__name__} with {type(outcome).__name__}")
+        return [cast("_Reply | ModelError", outcomes[key]) for key in keys]
+
+    async def _ask(
+        self,
+        keys: Sequence[str],
+        wanted: dict[str, _Request],
+        ask: Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]],
+    ) -> dict[str, Reply | ModelError]:
+        loop = asyncio.get_running_loop()
+        claims = {key: loop.create_future() for key in keys}
+        self._in_flight.update(claims)
+        outcomes: dict[str, Reply | ModelError] = {}
+        try:
+            for start in range(0, len(keys), self._chunk):
+                chunk = keys[start : start + self._chunk]
+                requests = [wanted[key] for key in chunk]
+                began = time.monotonic()
+                replies = await ask(requests)
+                seconds = (time.monotonic() - began) / len(chunk)
+                if len(replies) != len(chunk):
+                    raise TypeError(f"{self.name} gave {len(replies)} replies to {len(chunk)} requests")
+                outcomes.update(self._store(chunk, requests, replies, seconds))
+                for key in chunk:
+                    claims[key].set_result(outcomes[key])
+        finally:
+            for key, claim in claims.items():
+                if not claim.done():
+                    claim.set_result(None)
+                del self._in_flight[key]
+        return outcomes
+
+    def _store(
+        self, keys: Sequence[str], requests: Sequence[Request], replies: Sequence[Reply | ModelError], seconds: float
+    ) -> dict[str, Reply | ModelError]:
+        answers: list[Answer] = []
+        failures: list[Failure] = []
+        outcomes: dict[str, Reply | ModelError] = {}
+        for key, request, reply in zip(keys, requests, replies, strict=True):
+            image_id = _image_id(request)
+            try:
+                if isinstance(reply, ModelError):
+                    raise reply
+                stored = to_stored(reply)
+            except ModelError as error:
+                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
+                outcomes[key] = error
+                continue
+            rendered = self._model.render(request)
+            answers.append(Answer(key, request.interest, image_id, self.identity, rendered, stored, round(seconds, 6)))
+            outcomes[key] = from_stored(stored)
+        if answers:
+            self._run.put_answers(answers)
+        if failures:
+            self._run.record_failures(failures)
+        return outcomes
+
+
+def _image_id(request: Request) -> str:
+    match request:
+        case LookRequest():
+            return request.image_id
+        case JudgeRequest():
+            return request.candidate_id
+        case CompleteRequest():
+            return ""

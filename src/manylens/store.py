@@ -1,0 +1,539 @@
+"""A run on disk: images, model answers, failures and visual features, safe against a kill at any moment.
+
+In: values from the images, the model wrappers and the pipeline. Out: the same values after a restart.
+Promises: what a method has written is on the disk when it returns; a half-written file or transaction is never seen;
+one process at a time holds a run; a stored answer is never changed; `verify` re-derives every key and checks every row.
+
+    OUT/run.sqlite                    images with thumbnails, answers, failures (WAL, synchronous=FULL)
+    OUT/run.lock                      who holds the run; the lock is the system's, so it ends with its process
+    OUT/features/<model>/NNNN.npy     visual features, float16, with NNNN.json naming the images of its rows
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import socket
+import sqlite3
+import sys
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.errors import StoreError
+from manylens.records import Image, Unreadable
+
+Vector: TypeAlias = NDArray[np.float16]
+
+DATABASE_NAME = "run.sqlite"
+LOCK_NAME = "run.lock"
+SCHEMA_VERSION = 1
+UNIT_LENGTH_TOLERANCE = 0.01
+"""How far a stored embedding's length may be from 1: float16 rounding moves it by less than .001."""
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL,
+                     thumbnail BLOB NOT NULL);
+CREATE TABLE unreadable (path TEXT PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE answers (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
+                      model_identity TEXT NOT NULL, request BLOB NOT NULL, reply TEXT NOT NULL, embedding BLOB,
+                      checksum INTEGER NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE failures (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
+                       reason TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen."""
+
+    image_id: str
+    width_px: int
+    height_px: int
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, looks only."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    embedding: Vector | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer and what it answers. key: `answer_key(model_identity, request)`. request: the rendered request."""
+
+    key: str
+    interest: str
+    image_id: str
+    model_identity: str
+    request: str
+    reply: StoredReply
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls."""
+
+    key: str
+    kind: str
+    interest: str
+    image_id: str
+    reason: str
+
+
+def answer_key(model_identity: str, request: str) -> str:
+    """The key of a stored answer, SHA-256 in hex; the same formula as `models.base.request_key`."""
+    content = json.dumps([model_identity, request], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a whole file or nothing: aside, fsync, rename, fsync of the folder. Text is written as UTF-8.
+
+    Raises StoreError where the disk refuses (full, read-only); the earlier file then stays as it was.
+    """
+    target = Path(path)
+    aside = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        hint = "free some space or choose another --out"
+        raise StoreError(f"cannot write {target}: {error.strerror or error}", hint) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without this a rename may be lost in a power cut. Windows cannot open folders and does not need it."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _RunLock:
+    """An exclusive lock that the system drops with its process, so that a kill never leaves a run locked."""
+
+    _LOCKED_BYTE = 1 << 20
+    """Windows locks are mandatory: lock a byte far behind the text, so that others can still read who holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._lock()
+        except OSError as error:
+            holder = os.pread(self._descriptor, 200, 0) if hasattr(os, "pread") else path.read_bytes()[:200]
+            os.close(self._descriptor)
+            if not isinstance(error, (BlockingIOError, PermissionError)):
+                raise StoreError(f"cannot lock {path}: {error.strerror}", "put --out on a local disk") from error
+            raise StoreError(
+                f"one process at a time may use a run; {path.parent} is held by "
+                f"{holder.decode('utf-8', 'replace').strip() or 'another process'}",
+                "wait for it to end, or choose another --out",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode("utf-8", "replace"))
+
+    def _lock(self) -> None:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(self._descriptor, self._LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        # The file stays: unlinking it would let a third process lock a new file while a second holds the old one.
+        os.close(self._descriptor)
+
+
+class RunFolder:
+    """A run on disk, held exclusively; use as a context manager. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, lock: _RunLock, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._lock = lock
+        self._connection = connection
+        self._guard = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, must_exist: bool = False) -> Self:
+        """Continue the run at `path`, or begin one where there is nothing yet (unless `must_exist`).
+
+        Raises StoreError: held by another process, not a run and not empty, damaged, or of another schema version.
+        """
+        folder = Path(path)
+        if must_exist and not (folder / DATABASE_NAME).is_file():
+            hint = "give the --out of an earlier run"
+            raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            strangers = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+            if strangers and not (folder / DATABASE_NAME).is_file():
+                raise StoreError(
+                    f"--out must be a new or empty folder or an earlier run, {folder} holds other files "
+                    f"({min(strangers)!a}, ...)",
+                    "choose another --out",
+                )
+            lock = _RunLock(folder / LOCK_NAME)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
+        except OSError as error:
+            raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        try:
+            with _explained(folder):
+                return cls(folder, lock, _connect(folder / DATABASE_NAME))
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        with self._guard:
+            self._connection.close()
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, _explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._guard, _explained(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    # Images
+
+    def known_images(self) -> dict[str, tuple[int, int]]:
+        """Every image whose thumbnail is stored, with (width_px, height_px): these need no decoding again."""
+        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT id, width_px, height_px FROM images")}
+
+    def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
+        """Keep new images; they join the collection with `record_collection`."""
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg) for t in thumbnails]
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+
+    def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
+        """Say what the collection holds now. Images that are gone keep their thumbnails."""
+        paths = [(json.dumps(image.paths), image.id) for image in images]
+        failed = [(json.dumps(file.path), _text(file.reason)) for file in unreadable]
+        with self._transaction() as connection:
+            connection.execute("UPDATE images SET paths = '[]' WHERE paths <> '[]'")
+            connection.execute("DELETE FROM unreadable")
+            updated = connection.executemany("UPDATE images SET paths = ? WHERE id = ?", paths).rowcount
+            if paths and updated != len(paths):
+                rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
+                raise StoreError(rule, "call put_thumbnails first")
+            connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
+
+    def images(self) -> tuple[Image, ...]:
+        """The images of the collection as last recorded, by id."""
+        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        return tuple(Image(row[0], tuple(json.loads(row[1])), row[2], row[3]) for row in rows)
+
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """The unreadable files of the collection as last recorded, by path."""
+        rows = self._rows("SELECT path, reason FROM unreadable")
+        return tuple(sorted((Unreadable(json.loads(row[0]), row[1]) for row in rows), key=lambda file: file.path))
+
+    def thumbnail(self, image_id: str) -> bytes:
+        """The stored JPEG bytes of one image. Raises StoreError for an image that the run does not know."""
+        rows = self._rows("SELECT thumbnail FROM images WHERE id = ?", (image_id,))
+        if not rows:
+            raise StoreError(f"a thumbnail is stored for every image of the run, {image_id!r} has none", "run again")
+        return bytes(rows[0][0])
+
+    # Answers
+
+    def get_answers(self, keys: Iterable[str]) -> dict[str, StoredReply]:
+        """The stored replies among `keys`. Raises StoreError on a damaged one."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, StoredReply] = {}
+        for start in range(0, len(wanted), 500):  # SQLite builds may allow no more than 999 values in one query
+            chunk = wanted[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT key, kind, reply, embedding, checksum FROM answers WHERE key IN ({marks})"
+            for row in self._rows(query, chunk):
+                problem = _reply_problem(*row[1:])
+                if problem:
+                    raise StoreError(f"stored answer {row[0]}: {problem}", f"manylens verify {self.path}")
+                embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
+                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding)
+        return found
+
+    def put_answers(self, answers: Iterable[Answer]) -> None:
+        """Store answers and forget their failures, in one transaction, on the disk when this returns.
+
+        The first answer to a request stays: what was decided on it must not change under it.
+        """
+        rows = []
+        for answer in answers:
+            reply = json.dumps(answer.reply.fields, sort_keys=True)
+            vector = answer.reply.embedding
+            blob = None if vector is None else np.ascontiguousarray(vector, np.float16).tobytes()
+            request = answer.request.encode("utf-8", "surrogatepass")
+            about = (answer.key, answer.reply.kind, _text(answer.interest), answer.image_id, answer.model_identity)
+            rows.append((*about, request, reply, blob, _checksum(reply, blob), answer.seconds))
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
+            )
+            connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+
+    def record_failures(self, failures: Iterable[Failure]) -> None:
+        """Remember calls that finally failed; the next run asks them again."""
+        rows = [(f.key, f.kind, _text(f.interest), f.image_id, _text(f.reason)) for f in failures]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Calls that failed and were not answered since, by key."""
+        return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
+
+    # Features and checks
+
+    def features(self, model_name: str, model_identity: str) -> FeatureShards:
+        """The cache of visual features of one model; other weights get another folder."""
+        slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in model_name.lower()).strip("-")[:40]
+        digest = hashlib.sha256(model_identity.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return FeatureShards(self.path / "features" / f"{slug}-{digest}")
+
+    def verify(self) -> list[str]:
+        """What is damaged, one sentence each; empty where every key, reply, picture and shard holds."""
+        problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        with self._guard, _explained(self.path):
+            for row in self._connection.execute(
+                "SELECT key, model_identity, request, kind, reply, embedding, checksum FROM answers ORDER BY key"
+            ):
+                request = bytes(row[2]).decode("utf-8", "surrogatepass")
+                if answer_key(row[1], request) != row[0]:
+                    problems.append(f"answer {row[0]}: its key does not follow from its request and model")
+                problem = _reply_problem(*row[3:])
+                if problem:
+                    problems.append(f"answer {row[0]}: {problem}")
+            for image_id, jpeg in self._connection.execute("SELECT id, thumbnail FROM images ORDER BY id"):
+                if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
+                    problems.append(f"image {image_id}: its thumbnail is not a whole JPEG")
+        for folder in sorted((self.path / "features").glob("*/")):
+            problems += FeatureShards(folder).verify()
+        return problems
+
+
+def _text(text: str) -> str:
+    """SQLite refuses lone surrogates, which names from a file system may hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _checksum(reply: str, embedding: bytes | None) -> int:
+    return zlib.crc32(embedding or b"", zlib.crc32(reply.encode()))
+
+
+_REPLY_FIELDS = {"look": {"description", "confidence"}, "judge": {"probability", "reason"}, "complete": {"text"}}
+
+
+def _reply_problem(kind: str, reply: str, embedding: bytes | None, checksum: int) -> str | None:
+    """Why a stored reply cannot be used, or None."""
+    if _checksum(reply, embedding) != checksum:
+        return "its reply does not match its checksum"
+    fields = json.loads(reply)
+    expected = _REPLY_FIELDS.get(kind)
+    if expected is None:
+        return f"its kind must be look, judge or complete, got {kind!r}"
+    if set(fields) != expected:
+        return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)}"
+    if kind == "look":
+        vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
+        length = float(np.linalg.norm(vector))
+        if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+            return f"an embedding has unit length, got {length:.4f}"
+    return None
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if "full" in str(error):
+            hint = "free some space and run the same command again; nothing stored is lost"
+        elif "readonly" in str(error) or "unable to open" in str(error):
+            hint = "make the folder writable or choose another --out"
+        else:
+            hint = "restore it from a copy, or choose another --out"
+        raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():
+            # One transaction: a kill in here leaves an empty database, which the next run begins anew.
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
+            meta = [("schema_version", str(SCHEMA_VERSION)), ("manylens_version", _version())]
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+            connection.execute("COMMIT")
+        version = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+        if version is None or version[0] != str(SCHEMA_VERSION):
+            raise StoreError(
+                f"this manylens reads runs of schema {SCHEMA_VERSION}, {path} has {version[0] if version else 'none'}",
+                "use the manylens that made it, or choose another --out",
+            )
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("manylens")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+_INDEX_NAMES = "[0-9][0-9][0-9][0-9]*.json"
+
+
+class FeatureShards:
+    """Visual features by image id, in append-only shards read through memory maps.
+
+    A shard is its `.npy` and, written after it, the `.json` that names its rows: without the second it does not exist,
+    so a kill between them loses that shard only. It is a cache: what is damaged is left out and computed again.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._guard = threading.Lock()
+        self._shards: list[Vector] = []
+        self._places: dict[str, tuple[int, int]] = {}
+        self._next_number = 0
+        for index in sorted(self.folder.glob(_INDEX_NAMES)):
+            self._next_number = max(self._next_number, int(index.stem) + 1)  # 10000 sorts before 9999
+            shard = _open_shard(index.with_suffix(".npy"))
+            ids, _ = _read_index(index)
+            same_shape = shard is not None and shard.shape[1:] == (self._shards[0] if self._shards else shard).shape[1:]
+            if shard is not None and same_shape and len(shard) == len(ids):
+                self._add(ids, shard)
+
+    def _add(self, ids: Sequence[str], shard: Vector) -> None:
+        self._places.update({image_id: (len(self._shards), row) for row, image_id in enumerate(ids)})
+        self._shards.append(shard)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._places
+
+    def append(self, ids: Sequence[str], features: NDArray[Any]) -> None:
+        """Store features (n, ...) of n images as float16, on the disk when this returns. Known images are skipped."""
+        if len(ids) != len(features):
+            raise ValueError(f"one row per image: got {len(ids)} ids and {len(features)} rows")
+        with self._guard:
+            rows = {image_id: row for row, image_id in enumerate(ids) if image_id not in self._places}
+            if not rows:
+                return
+            shard = np.ascontiguousarray(np.asarray(features)[list(rows.values())], np.float16)
+            if self._shards and self._shards[0].shape[1:] != shard.shape[1:]:
+                had, got = self._shards[0].shape[1:], shard.shape[1:]
+                raise ValueError(f"features of one model have one shape, {had}, got {got}")
+            path = self.folder / f"{self._next_number:04d}.npy"
+            write_atomically(path, _npy_bytes(shard))
+            index = {"ids": list(rows), "checksum": zlib.crc32(shard.tobytes())}
+            write_atomically(path.with_suffix(".json"), json.dumps(index))
+            self._next_number += 1
+            mapped = _open_shard(path)
+            self._add(list(rows), shard if mapped is None else mapped)
+
+    def get(self, ids: Sequence[str]) -> Vector:
+        """Features (n, ...) float16 in the order of `ids`. Raises KeyError for an image that has none."""
+        places = [self._places[image_id] for image_id in ids]
+        if not places:
+            return np.zeros((0, *(self._shards[0].shape[1:] if self._shards else ())), np.float16)
+        result = np.empty((len(places), *self._shards[0].shape[1:]), np.float16)
+        for row, (shard, place) in enumerate(places):
+            result[row] = self._shards[shard][place]
+        return result
+
+    def verify(self) -> list[str]:
+        """Shards whose content does not match their index, one sentence each."""
+        problems = []
+        for index in sorted(self.folder.glob(_INDEX_NAMES)):
+            shard = _open_shard(index.with_suffix(".npy"))
+            if shard is None or zlib.crc32(shard.tobytes()) != _read_index(index)[1]:
+                problems.append(f"features {index.with_suffix('.npy')}: does not match its index; delete both")
+        return problems
+
+
+def _read_index(path: Path) -> tuple[list[str], int]:
+    """The image ids of a shard's rows and its checksum; no rows and -1 where the index is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+        return list(map(str, content["ids"])), int(content["checksum"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], -1
+
+
+def _npy_bytes(array: Vector) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _open_shard(path: Path) -> Vector | None:
+    """The shard through a memory map, or None where it is missing or damaged."""
+    try:
+        shard = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return shard if shard.dtype == np.float16 else None

@@ -1,0 +1,269 @@
+"""wrappers: no request is sent twice, every answer is stored before it is used, fresh and resumed runs are equal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelReplyInvalid
+from manylens.models.base import (
+    Capabilities,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    Request,
+    request_key,
+)
+from manylens.models.wrappers import Recorded, from_stored, to_stored
+from manylens.store import RunFolder
+
+
+class Fake:
+    """Counts what it is asked; `bad` images fail; answers have more digits than the store keeps."""
+
+    name = "fake"
+    capabilities = Capabilities(writes_text=True, sees_exemplars=False, edge_scale=2.0)
+
+    def __init__(self, identity: str = "weights 1") -> None:
+        self.identity = identity
+        self.batches: list[list[Request]] = []
+        self.bad: dict[str, ModelError] = {}
+        self.stop_after: int | None = None
+        self.gate: asyncio.Event | None = None
+
+    @property
+    def seen(self) -> list[Request]:
+        return [request for batch in self.batches for request in batch]
+
+    def render(self, request: Request) -> str:
+        return json.dumps([type(request).__name__, str(request)])
+
+    async def _begin(self, requests: Sequence[Request]) -> None:
+        if self.stop_after is not None and len(self.batches) >= self.stop_after:
+            raise BudgetSpent("the budget is spent")
+        self.batches.append(list(requests))
+        if self.gate is not None:
+            await self.gate.wait()
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        await self._begin(requests)
+        return [self.bad.get(r.image_id) or self.one_look(r) for r in requests]
+
+    def one_look(self, request: LookRequest) -> LookReply:
+        rng = np.random.default_rng(list(request.image_id.encode()))
+        vector: Any = rng.normal(size=8).astype(np.float32)
+        return LookReply(f"an {request.image_id} \udcff", rng.random(), vector / np.linalg.norm(vector))
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        await self._begin(requests)
+        return [self.bad.get(r.candidate_id) or JudgeReply(1 / 3, "looks so") for r in requests]
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        await self._begin(requests)
+        return [CompleteReply(r.payload.upper()) for r in requests]
+
+
+def looks(*ids: str, interest: str = "suit") -> list[LookRequest]:
+    return [LookRequest(interest, image_id) for image_id in ids]
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, LookReply) and isinstance(b, LookReply):
+        return a == b and a.embedding.dtype == b.embedding.dtype and np.array_equal(a.embedding, b.embedding)
+    return a == b
+
+
+def test_a_model_passes_for_itself() -> None:
+    model: Model = Recorded(Fake(), run=None)  # type: ignore[arg-type]  # not used here
+    assert (model.name, model.identity, model.capabilities) == ("fake", "weights 1", Fake.capabilities)
+    assert model.render(looks("a")[0]) == Fake().render(looks("a")[0])
+
+
+def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) -> None:
+    judgement = JudgeRequest("suit", "hearts", "red hearts", ("a",), "b")
+    text = CompleteRequest("suit", "name_clusters", "payload")
+
+    async def everything(model: Recorded) -> list[object]:
+        return [*await model.look(looks("a", "b")), *await model.judge([judgement]), *await model.complete([text])]
+
+    first = Fake()
+    with RunFolder.open(tmp_path) as run:
+        fresh = asyncio.run(everything(Recorded(first, run)))
+    second = Fake()
+    with RunFolder.open(tmp_path) as run:
+        recorded = Recorded(second, run)
+        resumed = asyncio.run(everything(recorded))
+        assert run.verify() == []
+    assert (len(first.seen), second.seen) == (4, [])
+    assert all(same(a, b) for a, b in zip(fresh, resumed, strict=True))
+    assert isinstance(fresh[2], JudgeReply)
+    assert fresh[2].probability == 0.333333
+    assert (recorded.asked.total(), recorded.reused) == (0, {"look": 2, "judge": 1, "complete": 1})
+
+
+def test_other_weights_are_asked_again(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(Recorded(Fake("weights 1"), run).look(looks("a")))
+        other = Fake("weights 2")
+        asyncio.run(Recorded(other, run).look(looks("a")))
+    assert other.seen == looks("a")
+
+
+def test_replies_come_in_the_order_of_requests_and_equal_ones_are_sent_once(tmp_path: Path) -> None:
+    fake = Fake()
+    with RunFolder.open(tmp_path) as run:
+        model = Recorded(fake, run)
+        asyncio.run(model.look(looks("b")))
+        replies = asyncio.run(model.look(looks("c", "b", "a", "c")))
+    assert [getattr(reply, "description", None) for reply in replies] == [f"an {i} \udcff" for i in "cbac"]
+    assert fake.seen == looks("b", "c", "a")
+    assert (model.asked, model.reused) == ({"look": 3}, {"look": 2})
+
+
+def test_two_tasks_that_want_the_same_answer_send_one_request(tmp_path: Path) -> None:
+    fake = Fake()
+
+    async def both(model: Recorded) -> list[list[LookReply | ModelError]]:
+        fake.gate = asyncio.Event()
+        tasks = [asyncio.create_task(model.look(looks("a", "b"))), asyncio.create_task(model.look(looks("b", "c")))]
+        await asyncio.sleep(0.01)
+        fake.gate.set()
+        return await asyncio.gather(*tasks)
+
+    with RunFolder.open(tmp_path) as run:
+        first, second = asyncio.run(both(Recorded(fake, run)))
+    assert sorted(request.image_id for request in fake.seen if isinstance(request, LookRequest)) == ["a", "b", "c"]
+    assert same(first[1], second[0])
+
+
+def test_a_task_whose_partner_is_cancelled_asks_itself(tmp_path: Path) -> None:
+    fake = Fake()
+
+    async def both(model: Recorded) -> list[LookReply | ModelError]:
+        fake.gate = asyncio.Event()
+        first = asyncio.create_task(model.look(looks("a")))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(model.look(looks("a")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        fake.gate.set()
+        return await asyncio.wait_for(second, 5)
+
+    with RunFolder.open(tmp_path) as run:
+        assert isinstance(asyncio.run(both(Recorded(fake, run)))[0], LookReply)
+
+
+def test_big_batches_go_in_chunks_and_what_came_before_a_break_is_kept(tmp_path: Path) -> None:
+    ids = [f"image{i:03d}" for i in range(150)]
+    fake = Fake()
+    fake.stop_after = 2
+    with RunFolder.open(tmp_path) as run, pytest.raises(BudgetSpent):
+        asyncio.run(Recorded(fake, run).look(looks(*ids)))
+    assert [len(batch) for batch in fake.batches] == [64, 64]
+    again = Fake()
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(Recorded(again, run).look(looks(*ids)))
+    assert again.seen == looks(*ids[128:])
+
+
+def test_every_answer_is_on_the_disk_before_it_is_returned(tmp_path: Path) -> None:
+    fake = Fake()
+    with RunFolder.open(tmp_path) as run:
+        order: list[str] = []
+        put = run.put_answers
+
+        def spy(answers: Any) -> None:
+            put(answers)
+            order.append("stored")
+
+        run.put_answers = spy  # type: ignore[method-assign]
+        asyncio.run(Recorded(fake, run).look(looks("a")))
+        order.append("returned")
+    assert order == ["stored", "returned"]
+
+
+def test_a_failed_call_is_recorded_on_its_image_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    fake = Fake()
+    fake.bad["b"] = ModelBusy("the server did not answer within 60 s", "try later", retry_after_s=3)
+    with RunFolder.open(tmp_path) as run:
+        model = Recorded(fake, run)
+        replies = asyncio.run(model.look(looks("a", "b", "c", "b")))
+        assert [isinstance(reply, ModelBusy) for reply in replies] == [False, True, False, True]
+        assert [(f.image_id, f.reason) for f in run.failures()] == [
+            ("b", "the server did not answer within 60 s: try later")
+        ]
+        assert model.failed == {"look": 1}
+    with RunFolder.open(tmp_path) as run:
+        again = Fake()
+        replies = asyncio.run(Recorded(again, run).look(looks("a", "b", "c")))
+        assert again.seen == looks("b")
+        assert run.failures() == ()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        LookReply("x", 0.5, np.zeros(4, np.float16)),
+        LookReply("x", 0.5, np.full(4, np.nan, np.float16)),
+        LookReply("x", 0.5, np.ones((1, 1), np.float16)),
+        LookReply("x", float("nan"), np.ones(1, np.float16)),
+        JudgeReply(1.2),
+        JudgeReply(float("inf")),
+    ],
+)
+def test_a_reply_that_breaks_the_protocol_is_a_model_error(reply: LookReply | JudgeReply) -> None:
+    with pytest.raises(ModelReplyInvalid):
+        to_stored(reply)
+
+
+def test_an_invalid_reply_costs_its_own_image_only(tmp_path: Path) -> None:
+    class Sloppy(Fake):
+        def one_look(self, request: LookRequest) -> LookReply:
+            good = super().one_look(request)
+            return good if request.image_id != "b" else LookReply("b", 7.0, good.embedding)
+
+    with RunFolder.open(tmp_path) as run:
+        replies = asyncio.run(Recorded(Sloppy(), run).look(looks("a", "b")))
+        assert [type(reply) for reply in replies] == [LookReply, ModelReplyInvalid]
+        assert len(run.failures()) == 1
+
+
+def test_the_stored_form_is_reached_in_one_step() -> None:
+    """What is stored once is stored the same again, so reruns cannot drift."""
+    reply = Fake().one_look(looks("a")[0])
+    once = from_stored(to_stored(reply))
+    assert same(from_stored(to_stored(once)), once)
+
+
+def test_too_few_replies_are_a_programmers_error(tmp_path: Path) -> None:
+    class Short(Fake):
+        async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+            return (await super().look(requests))[1:]
+
+    with RunFolder.open(tmp_path) as run, pytest.raises(TypeError, match="1 replies to 2 requests"):
+        asyncio.run(Recorded(Short(), run).look(looks("a", "b")))
+
+
+def test_the_key_is_what_the_model_renders(tmp_path: Path) -> None:
+    fake = Fake()
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(Recorded(fake, run).look(looks("a")))
+        assert len(run.get_answers([request_key(fake, looks("a")[0])])) == 1
+
+
+def test_an_empty_batch_asks_nothing(tmp_path: Path) -> None:
+    fake = Fake()
+    with RunFolder.open(tmp_path) as run:
+        assert asyncio.run(Recorded(fake, run).look([])) == []
+    assert fake.batches == []
