@@ -1,0 +1,133 @@
+"""The noisy-judge simulation: the whole method on a scripted model of stated accuracy.
+
+`python bench/simulate.py [--images 260 2000] [--seeds 3] [--settings NAME ...]` prints a Markdown table: NMI, K found,
+judgements per image, unassigned images and seconds beside the model, as mean (and range) over seeds. `ceiling` is the
+NMI of the descriptions themselves: what perception allows where no judgement corrects it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import mean
+
+from sklearn.metrics import normalized_mutual_info_score
+
+from manylens.look import look_at_images
+from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
+from manylens.pipeline import cluster_looks
+from manylens.records import Interest, Settings
+
+INTEREST = Interest("kind")
+
+SETTINGS = {
+    "default": Settings(),
+    "ask everything": Settings(audit_share=1.0),
+    "no trust": Settings(trust_weight=1.0),
+    "tau .3": Settings(tau=0.3),
+    "tau .9": Settings(tau=0.9),
+    "no second looks": Settings(second_looks=0.0),
+    "second looks .15": Settings(second_looks=0.15),
+    "second looks .3": Settings(second_looks=0.3),
+    "audit .1": Settings(audit_share=0.1),
+    "trust .7": Settings(trust_weight=0.7),
+    "trust .9": Settings(trust_weight=0.9),
+    "k 16": Settings(neighbors=16),
+    "k 64": Settings(neighbors=64),
+}
+
+NOISES = {
+    "DESIGN": DESIGN_NOISE,
+    "stubborn": replace(DESIGN_NOISE, stubborn=0.6),
+    "10% false no": replace(DESIGN_NOISE, false_no=0.10),
+    "5% false yes": replace(DESIGN_NOISE, false_yes=0.05),
+    "12% wrong": replace(DESIGN_NOISE, wrong_description=0.12),
+    "30% synonyms": replace(DESIGN_NOISE, synonym=0.3),
+    "25% false no": replace(DESIGN_NOISE, false_no=0.25),
+    "30% false yes": replace(DESIGN_NOISE, false_yes=0.3),
+    "judge at chance": replace(DESIGN_NOISE, false_no=0.5, false_yes=0.5),
+    "spread 1.2": replace(DESIGN_NOISE, spread=1.2),
+    "spread 2": replace(DESIGN_NOISE, spread=2.0),
+    "none": Noise(),
+}
+
+
+def draw_labels(images: int, classes: int, seed: int, skew: float = 0.0) -> dict[str, str]:
+    """Image id -> class; sizes fall by a power of the class number where skew > 0."""
+    chance = random.Random(seed)
+    names = [f"kind{number}" for number in range(classes)]
+    weights = [(number + 1) ** -skew for number in range(classes)]
+    return {f"{chance.getrandbits(128):032x}": chance.choices(names, weights)[0] for _ in range(images)}
+
+
+def simulate(
+    images: int,
+    classes: int,
+    seed: int,
+    settings: Settings,
+    noise: Noise,
+    skew: float = 0.0,
+    sees_exemplars: bool = True,
+) -> dict[str, float]:
+    """One run; all numbers of the table's row."""
+    labels = draw_labels(images, classes, seed, skew)
+    model = ScriptedModel({INTEREST.text: labels}, noise=noise, seed=seed, sees_exemplars=sees_exemplars)
+    looks = asyncio.run(look_at_images(list(labels), [INTEREST], model, lambda event: None))[INTEREST]
+    before = time.perf_counter()
+    found = asyncio.run(cluster_looks(looks, model, replace(settings, seed=seed), lambda event: None))
+    seconds = time.perf_counter() - before
+    true = [labels[assignment.image_id] for assignment in found.assignments]
+    said = [assignment.cluster or 0 for assignment in found.assignments]
+    return {
+        "ceiling": float(normalized_mutual_info_score(true, list(looks.words))),
+        "NMI": float(normalized_mutual_info_score(true, said)),
+        "K": len(found.clusters),
+        "judged/image": found.calls.judge / images,
+        "unassigned": said.count(0),
+        "seconds": seconds,
+    }
+
+
+def row(name: Sequence[object], runs: Sequence[dict[str, float]]) -> str:
+    cells = [str(part) for part in name]
+    for key in runs[0]:
+        values = [run[key] for run in runs]
+        if key == "K":
+            cells.append(f"{mean(values):.1f} ({min(values):.0f}..{max(values):.0f})")
+        elif key == "NMI":
+            cells.append(f"{mean(values):.3f} ({min(values):.3f}..{max(values):.3f})")
+        else:
+            cells.append(f"{mean(values):.1f}" if key in ("unassigned", "seconds") else f"{mean(values):.3f}")
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[260, 2000])
+    parser.add_argument("--classes", type=int, nargs="+", default=[13])
+    parser.add_argument("--seeds", type=int, default=3)
+    usual = ["default", "ask everything", "tau .3", "tau .9"]
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=usual)
+    parser.add_argument("--noise", nargs="+", choices=NOISES, default=["DESIGN"])
+    parser.add_argument("--skew", type=float, default=0.0)
+    parser.add_argument("--blind", action="store_true", help="the judge goes by the cluster's name alone")
+    options = parser.parse_args()
+    print("| images | classes | noise | settings | ceiling | NMI | K | judged/image | unassigned | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for images in options.images:
+        for classes in options.classes:
+            for noise in options.noise:
+                for name in options.settings:
+                    runs = [
+                        simulate(images, classes, s, SETTINGS[name], NOISES[noise], options.skew, not options.blind)
+                        for s in range(options.seeds)
+                    ]
+                    print(row([images, classes, noise, name], runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""What is known of images and of clusters in the making: the values that the stages hand to each other.
+
+In: one interest's looks (descriptions, confidences, embeddings). Out: `Looks`, `Draft` (a cluster in the making),
+`Profile` (what a judge is told of a cluster), and the questions and answers that the pure stages exchange with the
+pipeline. Promise: pure and deterministic. Images are indices into `Looks.image_ids`, which are sorted, so a tie
+broken by index is a tie broken by image id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.records import DecidedBy, Interest
+
+T = TypeVar("T")
+
+_ARTICLES = frozenset({"a", "an", "the"})
+_NOT_WORD = re.compile(r"[^\w]+|_")
+
+
+def normalise_description(text: str) -> str:
+    """The form in which descriptions are compared, never shown: lower case, no articles, punctuation and quotes
+    folded to spaces, a plain plural `s` dropped (`Hearts.` and `a heart` are equal; `glass` and `bus` keep theirs)."""
+    lowered = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("'s ", " ")
+    words = [word for word in _NOT_WORD.sub(" ", lowered).split() if word not in _ARTICLES]
+    return " ".join(_singular(word) for word in words) or lowered.strip()
+
+
+def _singular(word: str) -> str:
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def token_overlap(one: str, other: str) -> float:
+    """Jaccard overlap in [0, 1] of the words of two normalised descriptions."""
+    left, right = set(one.split()), set(other.split())
+    return len(left & right) / len(left | right) if left and right else 0.0
+
+
+def seeded_share(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that depends on its arguments alone: randomness that ignores the order of calls."""
+    digest = hashlib.blake2b("\x1f".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """One interest's looks at n images.
+
+    image_ids: sorted. descriptions: as written. words: normalised, for comparing. confidences: (n,) float32 in [0, 1].
+    embeddings: (n, d) float32, rows of unit length (the paper's H). failed: (image id, reason), in id order.
+    """
+
+    interest: Interest
+    image_ids: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    words: tuple[str, ...]
+    confidences: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+    failed: tuple[tuple[str, str], ...] = ()
+    repeated: frozenset[str] = field(init=False)
+    """Normalised descriptions that at least two images share: the ones that say something about belonging."""
+
+    def __post_init__(self) -> None:
+        counts = Counter(self.words)
+        repeated = frozenset(words for words, count in counts.items() if words and count > 1)
+        object.__setattr__(self, "repeated", repeated)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an image came into its cluster. probability: the judge's, or None where it was not asked."""
+
+    decided_by: DecidedBy
+    probability: float | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A cluster in the making. keys: the seeds it grew from (one, more after merges). members: image -> standing."""
+
+    keys: frozenset[int]
+    members: dict[int, Standing] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a judge is told of a cluster: name (the majority description as written), definition, exemplars (medoids,
+    the most typical first). words: the majority description, normalised; share: of the members that have it."""
+
+    name: str
+    words: str
+    share: float
+    definition: str
+    exemplars: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Does image `candidate` belong with the cluster of this profile?"""
+
+    profile: Profile
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """probability: of yes, or None where there is no answer: the call failed, or (`spent`) the budget is used up."""
+
+    probability: float | None
+    reason: str = ""
+    spent: bool = False
+
+
+_SAME_WORDS = 1.5
+_OTHER_WORDS = -1.0
+
+
+def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> float:
+    """Log-odds that an image belongs with a cluster, from the judgement and from the descriptions; > 0 is yes.
+
+    A judgement counts for at most 32 to 1. An equal description adds 1.5 times the look's confidence (4 to 1 at best);
+    another one, where both are in use by several images, takes 1 off. So a judge who is sure decides, and one who is
+    not leaves the decision to the descriptions. -inf where there is no answer.
+    """
+    if answer.probability is None:
+        return -math.inf
+    p = min(max(answer.probability, 0.03), 0.97)
+    words = looks.words[image]
+    if words and words == profile.words:
+        described = _SAME_WORDS * float(looks.confidences[image])
+    else:
+        described = _OTHER_WORDS if {words, profile.words} <= looks.repeated else 0.0
+    return math.log(p / (1 - p)) + described
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One round of questions. done: steps of the stage that are finished, for the progress events."""
+
+    questions: Sequence[Question]
+    done: int = 0
+
+
+Steps: TypeAlias = Generator[Ask, Sequence[Answer], T]
+"""A pure stage: yields rounds of questions, is sent one answer per question in order, and returns its result.
+Whoever drives it may put the rounds of many such stages into one batch."""
+
+
+def typicality(looks: Looks, members: Sequence[int]) -> NDArray[np.float64]:
+    """Each member's similarity to the mean direction of all, (len(members),); rounded so that ties are ties."""
+    rows = looks.embeddings[np.asarray(members, dtype=np.intp)].astype(np.float64)
+    rounded: NDArray[np.float64] = np.round(rows @ _direction(rows), 6)
+    return rounded
+
+
+def _direction(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean = rows.mean(axis=0)
+    norm = float(np.linalg.norm(mean))
+    unit: NDArray[np.float64] = mean / norm if norm > 0 else mean
+    return unit
+
+
+def centroid(looks: Looks, members: Iterable[int]) -> NDArray[np.float64]:
+    """The unit mean of the members' embeddings, (d,). Members that agree on their description outvote the others:
+    the mean is taken over those with the majority description."""
+    indices = sorted(members)
+    words, _ = majority(looks, indices)
+    agreeing = [i for i in indices if looks.words[i] == words] or indices
+    return _direction(looks.embeddings[np.asarray(agreeing, dtype=np.intp)].astype(np.float64))
+
+
+def majority(looks: Looks, members: Sequence[int]) -> tuple[str, float]:
+    """The most frequent normalised description and the share of members that have it. An empty description is no
+    vote. Ties go to the description of the most typical member, then of the first."""
+    votes: dict[str, int] = {}
+    for i in members:
+        votes[looks.words[i]] = votes.get(looks.words[i], 0) + 1
+    most = max((count for words, count in votes.items() if words), default=0)
+    if most == 0:
+        return "", 0.0
+    tied = {words for words, count in votes.items() if count == most and words}
+    if len(tied) == 1:
+        return tied.pop(), most / len(members)
+    ordered = sorted(members)
+    scores = typicality(looks, ordered)
+    best = max(
+        (k for k in range(len(ordered)) if looks.words[ordered[k]] in tied), key=lambda k: (scores[k], -ordered[k])
+    )
+    return looks.words[ordered[best]], most / len(members)
+
+
+def spoken(looks: Looks, members: Iterable[int], words: str) -> str:
+    """How `words` is most often written among the members' descriptions; ties go to the first in the alphabet."""
+    forms: dict[str, int] = {}
+    for i in members:
+        if looks.words[i] == words:
+            form = " ".join(looks.descriptions[i].split()).strip(" .\"'")
+            forms[form] = forms.get(form, 0) + 1
+    return min(forms, key=lambda form: (-forms[form], form)) if forms else words
+
+
+def draw_profile(looks: Looks, members: Iterable[int], exemplars: int) -> Profile:
+    """State a cluster for the judge: majority description, and medoids that have it (others only to fill up)."""
+    indices = sorted(members)
+    words, share = majority(looks, indices)
+    scores = typicality(looks, indices)
+    order = sorted(range(len(indices)), key=lambda k: (looks.words[indices[k]] != words, -scores[k], indices[k]))
+    name = spoken(looks, indices, words)
+    return Profile(
+        name=name,
+        words=words,
+        share=share,
+        definition=f'Images described as "{name}" when looked at for "{looks.interest.text}".',
+        exemplars=tuple(indices[k] for k in order[:exemplars]),
+    )

@@ -1,0 +1,91 @@
+"""Stage 1, look: the model reads each image once through each interest.
+
+In: image ids, interests, a model. Out: one `Looks` per interest. Promise: the work is ordered image by image (all
+interests of one image one after the other), so that a server's prefix cache and nano's visual features serve them all;
+a failing look never sinks the others, it ends in `Looks.failed` with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.errors import ModelError
+from manylens.evidence import Looks, normalise_description
+from manylens.models.base import LookReply, LookRequest, Model
+from manylens.records import Event, Interest, StageAdvanced, StageFinished, StageStarted
+
+IMAGES_PER_BATCH = 64
+"""Images per call of `model.look`. A wrapper may split it further; larger batches only delay the progress bar."""
+
+
+async def look_at_images(
+    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, emit: Callable[[Event], None]
+) -> dict[Interest, Looks]:
+    """Look at every image through every interest (the paper's description and H(u)); emits the events of stage `look`.
+
+    Repeated image ids and interests are looked at once.
+    """
+    ids = sorted(set(image_ids))
+    distinct = list(dict.fromkeys(interests))
+    replies: dict[Interest, list[LookReply | ModelError]] = {interest: [] for interest in distinct}
+    for interest in distinct:
+        emit(StageStarted("look", interest.text, len(ids)))
+    for start in range(0, len(ids), IMAGES_PER_BATCH):
+        chunk = ids[start : start + IMAGES_PER_BATCH]
+        requests = [LookRequest(interest.text, image_id) for image_id in chunk for interest in distinct]
+        answers = await _look(model, requests)
+        for position, answer in enumerate(answers):
+            replies[distinct[position % len(distinct)]].append(answer)
+        for interest in distinct:
+            emit(StageAdvanced("look", interest.text, start + len(chunk), len(ids)))
+    looks = {interest: gather_looks(interest, ids, replies[interest]) for interest in distinct}
+    for interest, seen in looks.items():
+        failed = f", {len(seen.failed):,} failed" if seen.failed else ""
+        emit(StageFinished("look", interest.text, f"{len(seen):,} images described{failed}"))
+    return looks
+
+
+async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookReply | ModelError]:
+    try:
+        answers = await model.look(requests)
+    except ModelError as error:
+        # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
+        return [error] * len(requests)
+    if len(answers) != len(requests):
+        raise ValueError(f"a model must give one reply per request, got {len(answers)} for {len(requests)}")
+    return answers
+
+
+def gather_looks(interest: Interest, image_ids: Sequence[str], replies: Sequence[LookReply | ModelError]) -> Looks:
+    """Put the replies (in the order of `image_ids`, which are sorted) into arrays.
+
+    A reply whose embedding is not finite, is zero, or has another length than most is unusable: it counts as failed.
+    """
+    lengths = [reply.embedding.size for reply in replies if isinstance(reply, LookReply)]
+    dimensions = max(sorted(set(lengths)), key=lengths.count, default=0)
+    seen: list[tuple[str, LookReply, NDArray[np.float32]]] = []
+    failed: list[tuple[str, str]] = []
+    for image_id, reply in zip(image_ids, replies, strict=True):
+        if isinstance(reply, ModelError):
+            failed.append((image_id, str(reply)))
+            continue
+        vector = np.asarray(reply.embedding, dtype=np.float32).reshape(-1)
+        norm = float(np.linalg.norm(vector))
+        if vector.size != dimensions:
+            failed.append((image_id, f"the embedding has {vector.size} numbers where others have {dimensions}"))
+        elif not np.isfinite(norm) or norm == 0:
+            failed.append((image_id, "the embedding is zero or not finite"))
+        else:
+            seen.append((image_id, reply, vector / np.float32(norm)))
+    return Looks(
+        interest=interest,
+        image_ids=tuple(image_id for image_id, _, _ in seen),
+        descriptions=tuple(" ".join(reply.description.split()) for _, reply, _ in seen),
+        words=tuple(normalise_description(reply.description) for _, reply, _ in seen),
+        confidences=np.clip(np.nan_to_num([reply.confidence for _, reply, _ in seen]), 0, 1).astype(np.float32),
+        embeddings=np.array([row for _, _, row in seen], dtype=np.float32).reshape(len(seen), dimensions),
+        failed=tuple(failed),
+    )

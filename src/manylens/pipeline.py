@@ -1,0 +1,296 @@
+"""The method, in order: look, graph, walk, merge, name. The only place that orders stages.
+
+In: image ids, interests, a model. Out: one `Clustering` per interest. Promise: never prints (it emits typed events);
+the order of the images does not matter; a failed call is counted and ends in no answer, never in a crash; the budget is
+a hard limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from scipy.special import betaincinv
+
+from manylens.calibrate import Calibration, calibrate_judge
+from manylens.errors import ModelError
+from manylens.evidence import Answer, Ask, Draft, Looks, Question, Steps
+from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
+from manylens.look import look_at_images
+from manylens.merge import merge_clusters
+from manylens.models.base import CompleteRequest, JudgeReply, JudgeRequest, Model
+from manylens.name import assign, name_clusters
+from manylens.records import (
+    CallCounts,
+    Clustering,
+    Event,
+    Interest,
+    Settings,
+    Stage,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+)
+from manylens.settle import Refusals, dissolve_leftovers, offer_leftovers, take_second_looks
+from manylens.walk import Surroundings, Walked, walk_component
+
+T = TypeVar("T")
+Emit = Callable[[Event], None]
+
+# What share of a budget may be used up by the end of each step. Merges decide K and cost least, so the walk must not
+# starve them; what a step leaves over goes to the next.
+_CONTROL_SHARE, _WALK_SHARE, _OFFER_SHARE, _MERGE_SHARE, _SECOND_SHARE = 0.1, 0.5, 0.65, 0.9, 0.95
+
+
+async def cluster_images(
+    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, settings: Settings, emit: Emit
+) -> dict[Interest, Clustering]:
+    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image."""
+    looks = await look_at_images(image_ids, interests, model, emit)
+    return {interest: await cluster_looks(looks[interest], model, settings, emit) for interest in looks}
+
+
+async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Emit) -> Clustering:
+    """Partition the images of one interest, whose looks are at hand."""
+    asker = _Asker(looks, model, settings, emit)
+    graph = relate(looks, model, settings, emit)
+    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    walked = await walk(looks, graph, settings, asker)
+    refusals = Refusals(walked.refused)
+    drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings), _OFFER_SHARE)
+    drafts = await merge(looks, drafts, refusals, settings, asker)
+    drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
+    drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
+    drafts = sorted(drafts, key=lambda draft: (-draft.size, min(draft.members)))
+    return await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
+
+
+def relate(looks: Looks, model: Model, settings: Settings, emit: Emit) -> RelationalGraph:
+    """The relational graph, with the model's own beta and b where it learned them."""
+    known = model.capabilities
+    emit(StageStarted("graph", looks.interest.text, None))
+    graph = build_graph(
+        looks.embeddings,
+        DEFAULT_EDGE_SCALE if known.edge_scale is None else known.edge_scale,
+        DEFAULT_EDGE_OFFSET if known.edge_offset is None else known.edge_offset,
+        tau=settings.tau,
+        neighbors=settings.neighbors,
+    )
+    emit(StageFinished("graph", looks.interest.text, f"{graph.edges:,} edges, density {graph.density:.4f}"))
+    return graph
+
+
+async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: _Asker) -> Walked:
+    """One agent per component, all at once: a round of questions holds every agent's."""
+    components = graph.components()
+    asker.start("walk", len(looks))
+    around = Surroundings(looks, graph.indptr, graph.indices, graph.weights, graph.weighted_degrees())
+    agents = [walk_component(around, component.tolist(), settings) for component in components]
+    total = Walked()
+    for found in await asker.drive_all(agents, _WALK_SHARE):
+        total.drafts += found.drafts
+        total.refused.update(found.refused)
+        total.trusted += found.trusted
+        total.audits += found.audits
+        total.audits_failed += found.audits_failed
+    asker.finish("walk", f"{len(total.drafts):,} clusters in {len(components):,} components")
+    return total
+
+
+async def merge(
+    looks: Looks, drafts: Sequence[Draft], refusals: Refusals, settings: Settings, asker: _Asker
+) -> list[Draft]:
+    """The global agent joins redundant clusters; what is still small is offered again, to the joined ones."""
+    asker.start("merge", None)
+    merged = await asker.drive(merge_clusters(looks, drafts, settings), _MERGE_SHARE)
+    merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings), _MERGE_SHARE)
+    asker.finish("merge", f"{len(drafts):,} clusters joined to {len(merged):,}")
+    return merged
+
+
+async def name(
+    looks: Looks,
+    graph: RelationalGraph,
+    drafts: Sequence[Draft],
+    unassigned: Sequence[int],
+    walked: Walked,
+    model: Model,
+    settings: Settings,
+    asker: _Asker,
+) -> Clustering:
+    """Names, definitions, reasons, and the account of what was spent and what is not certain."""
+    asker.start("name", None)
+    writes = model.capabilities.writes_text
+    clusters = await name_clusters(looks, drafts, settings, asker.complete if writes else None)
+    right = (walked.audits - walked.audits_failed + 1) / (walked.audits + 2)
+    assignments = assign(looks, drafts, unassigned, right)
+    asker.finish("name", f"{len(clusters):,} clusters named")
+    return Clustering(
+        interest=looks.interest,
+        model=model.name,
+        clusters=tuple(clusters),
+        assignments=tuple(assignments),
+        failed=looks.failed,
+        calls=asker.counts(),
+        density=graph.density,
+        trust_error_bound=bound_trust_error(walked),
+        notes=tuple(_notes(looks, unassigned, asker)),
+    )
+
+
+def bound_trust_error(walked: Walked) -> float | None:
+    """Clopper-Pearson upper bound, at 95%, on the share of trusted acceptances that asking would refuse.
+
+    It assumes that the audited ones are a random share of the trusted ones, which the seeded hash makes them. None
+    where nothing was trusted; 1 where nothing was audited.
+    """
+    if walked.trusted == 0:
+        return None
+    passed = walked.audits - walked.audits_failed
+    return float(betaincinv(walked.audits_failed + 1, passed, 0.95)) if passed > 0 else 1.0
+
+
+def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
+    notes = []
+    if asker.spent:
+        notes.append(
+            f"The budget of {asker.settings.budget_calls:,} calls did not cover every question: "
+            "what was not judged rests on descriptions alone."
+        )
+    if not asker.calibration.is_telling:
+        notes.append(
+            "The model's judgement tells little for this interest (control questions disagree with its own "
+            "descriptions): the clusters rest on descriptions."
+        )
+    if asker.failed:
+        notes.append(f"{asker.failed:,} model calls failed; the images they were about count as not judged.")
+    if looks.failed:
+        notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster.")
+    if unassigned:
+        notes.append(f"{len(unassigned):,} images belong clearly with no cluster and are unassigned.")
+    return notes
+
+
+class _Asker:
+    """Puts the stages' questions to the model: in batches, each question once, within the budget, all counted."""
+
+    def __init__(self, looks: Looks, model: Model, settings: Settings, emit: Emit) -> None:
+        self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
+        self.judged = self.completed = self.failed = 0
+        self.spent = False
+        self.calibration = Calibration()
+        self._stage: tuple[Stage, int | None] = ("walk", None)
+        self._answers: dict[JudgeRequest, Answer] = {}
+
+    def start(self, stage: Stage, total: int | None) -> None:
+        self._stage = (stage, total)
+        self.emit(StageStarted(stage, self.looks.interest.text, total))
+
+    def finish(self, stage: Stage, detail: str) -> None:
+        self.emit(StageFinished(stage, self.looks.interest.text, detail))
+
+    def counts(self) -> CallCounts:
+        failed_looks = len(self.looks.failed)
+        return CallCounts(
+            look=len(self.looks) + failed_looks,
+            judge=self.judged,
+            complete=self.completed,
+            failed=self.failed + failed_looks,
+        )
+
+    async def drive(self, steps: Steps[T], share: float) -> T:
+        return (await self.drive_all([steps], share))[0]
+
+    async def drive_all(self, stages: Sequence[Steps[T]], share: float) -> list[T]:
+        """Run many pure stages side by side: each round puts the questions of all that still run into one batch."""
+        results: dict[int, T] = {}
+        waiting: dict[int, Ask] = {}
+        done = dict.fromkeys(range(len(stages)), 0)
+        for number, steps in enumerate(stages):
+            self._advance(number, steps, None, waiting, results)
+        while waiting:
+            asks = sorted(waiting.items())
+            answers = await self._ask([question for _, ask in asks for question in ask.questions], share)
+            waiting = {}
+            start = 0
+            for number, ask in asks:
+                part = answers[start : start + len(ask.questions)]
+                start += len(ask.questions)
+                done[number] = ask.done
+                self._advance(number, stages[number], part, waiting, results)
+            stage, total = self._stage
+            finished = sum(done.values()) if total is not None else self.judged
+            self.emit(StageAdvanced(stage, self.looks.interest.text, finished, total))
+        return [results[number] for number in range(len(stages))]
+
+    @staticmethod
+    def _advance(
+        number: int,
+        steps: Steps[T],
+        answers: Sequence[Answer] | None,
+        waiting: dict[int, Ask],
+        results: dict[int, T],
+    ) -> None:
+        try:
+            waiting[number] = next(steps) if answers is None else steps.send(answers)
+        except StopIteration as end:
+            results[number] = end.value
+
+    async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
+        requests = [self._request(question) for question in questions]
+        fresh = [request for request in dict.fromkeys(requests) if request not in self._answers]
+        allowed = fresh[: self._remaining(share)]
+        if allowed:
+            self.judged += len(allowed)
+            for request, reply in zip(allowed, await self._judge(allowed), strict=True):
+                if isinstance(reply, ModelError) or not math.isfinite(reply.probability):
+                    self.failed += 1
+                    self._answers[request] = Answer(None)
+                else:
+                    self._answers[request] = Answer(min(max(float(reply.probability), 0.0), 1.0), reply.reason)
+        self.spent = self.spent or len(allowed) < len(fresh)
+        return [self._calibrated(self._answers.get(request, Answer(None, spent=True))) for request in requests]
+
+    def _calibrated(self, answer: Answer) -> Answer:
+        if answer.probability is None:
+            return answer
+        return replace(answer, probability=self.calibration.apply(answer.probability))
+
+    async def _judge(self, requests: Sequence[JudgeRequest]) -> Sequence[JudgeReply | ModelError]:
+        try:
+            return await self.model.judge(requests)
+        except ModelError as error:
+            return [error] * len(requests)
+
+    def _request(self, question: Question) -> JudgeRequest:
+        ids = self.looks.image_ids
+        return JudgeRequest(
+            interest=self.looks.interest.text,
+            cluster_name=question.profile.name,
+            cluster_definition=question.profile.definition,
+            exemplar_ids=tuple(ids[image] for image in question.profile.exemplars),
+            candidate_id=ids[question.candidate],
+        )
+
+    def _remaining(self, share: float) -> int | None:
+        """Calls left by the end of a step that may use the budget up to this share; None is no limit."""
+        if self.settings.budget_calls is None:
+            return None
+        return max(0, math.floor(self.settings.budget_calls * share) - self.judged - self.completed)
+
+    async def complete(self, request: CompleteRequest) -> str | None:
+        remaining = self._remaining(1.0)
+        if remaining is not None and remaining < 1:
+            self.spent = True
+            return None
+        self.completed += 1
+        try:
+            reply = (await self.model.complete([request]))[0]
+        except ModelError as error:
+            reply = error
+        if isinstance(reply, ModelError):
+            self.failed += 1
+            return None
+        return reply.text

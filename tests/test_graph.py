@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from manylens.graph import RelationalGraph, build_graph, edge_weight
+
+
+def points(n: int, d: int = 6, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((n, d)) + 0.7
+    unit: np.ndarray = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def edges(graph: RelationalGraph) -> dict[tuple[int, int], float]:
+    rows = np.repeat(np.arange(len(graph)), np.diff(graph.indptr))
+    return dict(zip(zip(rows.tolist(), graph.indices.tolist(), strict=True), graph.weights.tolist(), strict=True))
+
+
+def brute_force(embeddings: np.ndarray, tau: float, neighbors: int) -> set[tuple[int, int]]:
+    """The definition, pair by pair, on the same rounded embeddings."""
+    whole = np.rint(embeddings.astype(np.float64) * 4000)
+    kept: set[tuple[int, int]] = set()
+    for u in range(len(whole)):
+        found = []
+        for v in range(len(whole)):
+            product = float(whole[u] @ whole[v])
+            if u != v and edge_weight(product / 4000**2, 8, -4) >= tau:
+                found.append((-product, v))
+        kept.update((u, v) for _, v in sorted(found)[:neighbors])
+    return kept | {(v, u) for u, v in kept}
+
+
+def test_three_images_by_hand() -> None:
+    """Cosines 1, 0 and .6 give weights .982, .018 and sigmoid(.8) = .690."""
+    graph = build_graph(np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float32), tau=0.6, neighbors=2)
+    assert edges(graph).keys() == {(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)}
+    assert edges(graph)[0, 1] == pytest.approx(0.982, abs=1e-3)
+    assert edges(graph)[0, 2] == pytest.approx(0.690, abs=1e-3)
+    assert graph.density == 1.0
+    assert graph.edges == 3
+    sparser = build_graph(np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float32), tau=0.7, neighbors=2)
+    assert edges(sparser).keys() == {(0, 1), (1, 0)}
+    assert sparser.density == pytest.approx(1 / 3)
+    assert [part.tolist() for part in sparser.components()] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("neighbors", [1, 3, 200])
+def test_the_graph_is_the_definition(neighbors: int) -> None:
+    embeddings = points(60)
+    assert edges(build_graph(embeddings, tau=0.6, neighbors=neighbors)).keys() == brute_force(
+        embeddings, 0.6, neighbors
+    )
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    same = np.tile(np.array([[0.6, 0.8]], np.float32), (5, 1))
+    graph = build_graph(same, tau=0.6, neighbors=1)
+    assert edges(graph).keys() == {(0, 1), (1, 0), (0, 2), (2, 0), (0, 3), (3, 0), (0, 4), (4, 0)}
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64])
+def test_the_block_size_changes_no_bit(block_rows: int) -> None:
+    embeddings = points(150, 48)
+    whole, blocks = (build_graph(embeddings, tau=0.3, neighbors=5, block_rows=rows) for rows in (512, block_rows))
+    for field in ("indptr", "indices", "weights"):
+        assert getattr(whole, field).tobytes() == getattr(blocks, field).tobytes()
+
+
+def test_components_are_scipys() -> None:
+    graph = build_graph(points(80), tau=0.93, neighbors=3)
+    matrix = csr_matrix((graph.weights, graph.indices, graph.indptr), shape=(80, 80))
+    count, labels = connected_components(matrix, directed=False)
+    parts = graph.components()
+    assert len(parts) == count > 1
+    assert sorted(np.concatenate(parts).tolist()) == list(range(80))
+    assert all(len({int(labels[node]) for node in part}) == 1 for part in parts)
+    assert [part[0] for part in parts] == sorted(part[0] for part in parts)
+
+
+@given(st.integers(0, 40), st.integers(0, 9), st.floats(0.05, 0.95), st.floats(0.0, 0.04), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_it_is_symmetric_loopless_sorted_and_monotone_in_tau(
+    n: int, seed: int, tau: float, more: float, k: int
+) -> None:
+    embeddings = points(n, seed=seed).reshape(n, 6)
+    graph = build_graph(embeddings, tau=tau, neighbors=k)
+    found = edges(graph)
+    assert all(u != v and found[v, u] == weight >= tau - 1e-6 for (u, v), weight in found.items())
+    assert list(found) == sorted(found)
+    assert (
+        edges(build_graph(embeddings, tau=tau + more, neighbors=n + 1)).keys()
+        <= edges(build_graph(embeddings, tau=tau, neighbors=n + 1)).keys()
+    )
+    degrees = [sum(weight for (u, _), weight in found.items() if u == node) for node in range(n)]
+    assert np.allclose(graph.weighted_degrees(), degrees, atol=1e-4)
+
+
+def test_no_images_is_an_empty_graph() -> None:
+    graph = build_graph(np.zeros((0, 4), np.float32), tau=0.6, neighbors=3)
+    assert (len(graph), graph.density, graph.components()) == (0, 0.0, [])
+
+
+def test_a_negative_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be positive, got -1"):
+        build_graph(points(3), -1.0, 0.0, tau=0.6, neighbors=3)
