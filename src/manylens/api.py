@@ -1,0 +1,356 @@
+"""From a folder and some interests to a finished run folder: what the command line, the estimator and Python share.
+
+In: a folder of images, interests in plain words, a model. Out: a `Result`, and the files of `export` and `report` in
+the run folder. Promise: the same call with the same `out` continues where an earlier one stopped, asks nothing twice,
+and ends with the same files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeAlias, TypeVar
+
+from PIL import Image as PillowImage
+
+from manylens import __version__
+from manylens.errors import UsageError
+from manylens.export import FileCounts, cluster_values, count_files, write_results, write_unreadable
+from manylens.images import Collection, StoredImages, find_images
+from manylens.models import load_model
+from manylens.models.base import Model
+from manylens.models.wrappers import Recorded
+from manylens.pipeline import cluster_images
+from manylens.records import (
+    Cluster,
+    Clustering,
+    Event,
+    Interest,
+    Settings,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+    Unreadable,
+)
+from manylens.report import encode_thumbnail, render_report
+from manylens.store import RunFolder, write_atomically
+
+PathLike: TypeAlias = str | os.PathLike[str]
+OnEvent: TypeAlias = Callable[[Event], None]
+T = TypeVar("T")
+
+MAX_SLUG_BYTES = 240
+"""File systems allow 255 bytes in a folder's name."""
+
+NANO_LOOKS_PER_SECOND = 12
+"""What nano promises on two cores; faster machines do better."""
+
+JUDGEMENTS_PER_IMAGE = (0.3, 1.0)
+"""What audited trust costs beside the looks: the first at 2,000 images and more, the second at a few hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster as it is shown. size: files. confidence: mean over its images, in [0, 1]. exemplars: paths."""
+
+    id: int
+    name: str
+    definition: str
+    size: int
+    confidence: float
+    exemplars: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InterestResult:
+    """One interest's clustering.
+
+    labels: every readable file's path in the folder -> its cluster's name, or None where it is unassigned.
+    table: the clusters in files and paths. folder: where its files lie. report: the page that shows all interests.
+    """
+
+    clustering: Clustering = field(repr=False)
+    labels: Mapping[str, str | None] = field(repr=False)
+    table: tuple[ClusterRow, ...]
+    counts: FileCounts
+    folder: Path
+    report: Path
+
+    @property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """The clusters found, the largest first."""
+        return self.clustering.clusters
+
+
+class Result(Mapping[str, InterestResult]):
+    """The interests of one run, by their words: `result["suit"].labels`."""
+
+    def __init__(self, out: Path, collection: Collection, results: Mapping[str, InterestResult]) -> None:
+        self.out = out
+        self.collection = collection
+        self._results = dict(results)
+
+    def __getitem__(self, interest: str) -> InterestResult:
+        return self._results[" ".join(interest.split())]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{interest!r}: {len(one.clusters)} clusters" for interest, one in self.items())
+        return f"<manylens.Result {found}; {self.report}>"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained page that shows every clustering."""
+        return self.out / "report.html"
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """Files that were found and could not be used, with the reason."""
+        return self.collection.unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would take; nothing was asked to find out.
+
+    images: distinct ones, each looked at once per interest. judgements: (low, high) over all interests.
+    minutes: (low, high) on two cores, or None where the model's speed is not known.
+    """
+
+    files_found: int
+    unreadable: tuple[Unreadable, ...]
+    images: int
+    interests: tuple[str, ...]
+    model: str
+    looks: int
+    judgements: tuple[int, int]
+    minutes: tuple[float, float] | None
+
+
+def cluster(
+    folder: PathLike,
+    by: str | Sequence[str],
+    *,
+    model: str | Model = "nano",
+    out: PathLike | None = None,
+    settings: Settings | None = None,
+    links: bool = False,
+    on_event: OnEvent | None = None,
+) -> Result:
+    """Sort the images of a folder by each interest and write the results.
+
+    by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    model: a name (`nano`) or any object that follows `manylens.models.base.Model`.
+    out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
+    continued: answers it has are not asked again. links: also make `clusters/<name>/` folders of symbolic links.
+    on_event: gets every stage's events, in the thread that works.
+
+    Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
+    interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
+    """
+    interests = parse_interests(by)
+    place = Path(folder)
+    return _wait(
+        _cluster(
+            place,
+            interests,
+            model=model,
+            out=Path(out) if out is not None else default_out(place),
+            settings=settings or Settings(),
+            links=links,
+            emit=on_event or _ignore,
+        )
+    )
+
+
+def plan(folder: PathLike, by: str | Sequence[str], *, model: str = "nano", settings: Settings | None = None) -> Plan:
+    """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
+    interests = parse_interests(by)
+    budget = (settings or Settings()).budget_calls
+    collection = find_images(folder)
+    looks = len(collection.images) * len(interests)
+    low, high = (round(share * looks) for share in JUDGEMENTS_PER_IMAGE)
+    if budget is not None:
+        low, high = min(low, budget), min(high, budget)
+    seconds_a_call = 1 / NANO_LOOKS_PER_SECOND
+    return Plan(
+        files_found=collection.files_found,
+        unreadable=collection.unreadable,
+        images=len(collection.images),
+        interests=tuple(interest.text for interest in interests),
+        model=model,
+        looks=looks,
+        judgements=(low, high),
+        minutes=((looks + low) * seconds_a_call / 60, (looks + high) * seconds_a_call / 60)
+        if model == "nano"
+        else None,
+    )
+
+
+def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
+    """Interests from their words. Raises UsageError: none, empty, too long, or two with one folder name."""
+    interests = tuple(Interest(text) for text in ([by] if isinstance(by, str) else by))
+    if not interests:
+        raise UsageError("at least one interest is needed, got none", 'say what to sort by: by=["color"]')
+    taken: dict[str, str] = {}
+    for interest in interests:
+        size = len(interest.slug.encode())
+        if size > MAX_SLUG_BYTES:
+            raise UsageError(
+                f"an interest's folder name has at most {MAX_SLUG_BYTES} bytes, got {size} for "
+                f"{interest.text[:40]!r}...",
+                "say it in fewer words",
+            )
+        if interest.slug in taken:
+            raise UsageError(
+                f"interests of one run need different folder names, got {taken[interest.slug]!r} and "
+                f"{interest.text!r}, both {interest.slug!r}",
+                "leave one out, or word it differently",
+            )
+        taken[interest.slug] = interest.text
+    return interests
+
+
+def default_out(folder: Path) -> Path:
+    """`<folder's name>-manylens` in the current directory."""
+    return Path(f"{folder.resolve().name or 'images'}-manylens")
+
+
+async def _cluster(
+    folder: Path,
+    interests: Sequence[Interest],
+    *,
+    model: str | Model,
+    out: Path,
+    settings: Settings,
+    links: bool,
+    emit: OnEvent,
+) -> Result:
+    began = time.monotonic()
+    if not folder.is_dir():
+        find_images(folder)  # raises and says why, before a run folder is made
+    fresh = not out.exists()
+    with RunFolder.open(out) as run:
+        try:
+            collection = _read(folder, run, emit)
+        except UsageError:
+            if fresh:  # a mistyped folder must not leave an empty run behind
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+        source = StoredImages(collection.root, collection.images, run.thumbnail)
+        chosen = load_model(model, source, run.features) if isinstance(model, str) else model
+        found = await cluster_images(
+            [image.id for image in collection.images], interests, Recorded(chosen, run), settings, emit
+        )
+        clusterings = [found[interest] for interest in interests]
+        write_unreadable(out, collection)
+
+        def thumbnail(image_id: str) -> bytes:
+            with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
+                return encode_thumbnail(picture)
+
+        page = render_report(clusterings, collection, thumbnail, version=__version__)
+        report = out / "report.html"
+        write_atomically(report, page)
+        results = {}
+        for clustering in clusterings:
+            seconds = time.monotonic() - began
+            below = write_results(
+                out, clustering, collection, settings=settings, seconds=seconds, version=__version__, links=links
+            )
+            results[clustering.interest.text] = InterestResult(
+                clustering,
+                _labels(clustering, collection),
+                _table(clustering, collection),
+                count_files(clustering, collection),
+                below,
+                report,
+            )
+    return Result(out, collection, results)
+
+
+def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
+    """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
+    emit(StageStarted("read", "", None))
+    collection = find_images(
+        folder,
+        known=run.known_images(),
+        keep=run.put_thumbnails,
+        on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
+    )
+    run.record_collection(collection.images, collection.unreadable)
+    readable = collection.files_found - len(collection.unreadable)
+    detail = f"{readable:,} images"
+    if readable > len(collection.images):
+        detail += f" ({len(collection.images):,} distinct)"
+    if collection.unreadable:
+        detail += f", {len(collection.unreadable):,} unreadable"
+    if collection.skipped_count:
+        detail += f", {collection.skipped_count:,} other files skipped"
+    emit(StageFinished("read", "", detail))
+    return collection
+
+
+def _labels(clustering: Clustering, collection: Collection) -> dict[str, str | None]:
+    names = {cluster.id: cluster.name for cluster in clustering.clusters}
+    placed = {a.image_id: names[a.cluster] for a in clustering.assignments if a.cluster is not None}
+    pairs = ((path, placed.get(image.id)) for image in collection.images for path in image.paths)
+    return dict(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def _table(clustering: Clustering, collection: Collection) -> tuple[ClusterRow, ...]:
+    confidences: dict[int, list[float]] = {}
+    for assignment in clustering.assignments:
+        if assignment.cluster is not None:
+            confidences.setdefault(assignment.cluster, []).append(assignment.confidence)
+    return tuple(
+        ClusterRow(
+            id=values["id"],
+            name=values["name"],
+            definition=values["definition"],
+            size=values["size"],
+            confidence=fmean(confidences.get(values["id"], [0.0])),
+            exemplars=tuple(values["exemplars"]),
+        )
+        for values in cluster_values(clustering, collection)
+    )
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, or, where a loop runs already (a notebook), the same in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(asyncio.run(work))
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="manylens")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

@@ -1,0 +1,472 @@
+"""The command line: parse, call, render, exit code.
+
+In: arguments. Out: tables on standard output, progress and messages on standard error.
+Exit codes: 0 done, 1 ended with an error that is explained, 2 wrong usage, 130 interrupted.
+Promise: `--help` is quick, because everything heavy is reached through `manylens.<name>`, which imports when used; and
+names of files are shown as text, never as markup or terminal codes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import manylens
+from manylens.errors import ManylensError, StoreError, UsageError
+from manylens.records import Event, Settings, StageAdvanced, StageFinished, StageStarted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    import manylens.api
+    import manylens.evaluate
+    import manylens.report
+    import manylens.sample
+    import manylens.store
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_DEFAULTS = Settings()
+DEMO_INTERESTS = ("suit", "rank", "color")
+PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or another program."""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 130 interrupted.",
+    help="""Sort a folder of pictures by what you are interested in, said in plain words.
+
+    You name an interest; a multi-modal model reads every picture through it and sorts the collection into named,
+    explained clusters. The number of clusters is found, not asked for. Another interest, and the same pictures
+    fall apart another way. The built-in model, nano, runs on this computer: no key, no GPU, no network.
+
+    \b
+    Examples:
+      manylens demo
+      manylens cluster photos/ --by "mood of the person"
+      manylens cluster cards/ --by suit --by rank --out cards-sorted
+      manylens cluster photos/ --by "what the car is used for" --dry-run
+      manylens evaluate cards-sorted --labels labels.csv
+    """,
+)
+@click.version_option(manylens.__version__, prog_name="manylens", message="%(prog)s %(version)s")
+def commands() -> None:
+    pass
+
+
+@commands.command(
+    help="""Draw a sample collection of playing cards and sort it by suit, rank and color.
+
+    Shows what manylens does, on pictures whose truth is known: it prints each clustering, how well it agrees with
+    the truth, and where the report is. The truth is used for that comparison only.
+
+    \b
+    Examples:
+      manylens demo
+      manylens demo --out /tmp/cards
+    """
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("manylens-demo"),
+    show_default=True,
+    help="Folder for the sample and the results.",
+)
+def demo(out: Path) -> None:
+    console = _console()
+    with manylens.store.RunFolder.open(out):
+        pass  # the run comes first: a folder that holds other files is not taken for one
+    sample = out / "sample"
+    labels = sample / "labels.csv"
+    with _progress() as show:
+        if not labels.is_file():
+            manylens.sample.write_sample(sample, progress=lambda done, total: show.count("drawing cards", done, total))
+        result = manylens.api.cluster(sample / "images", DEMO_INTERESTS, out=out, on_event=show.event)
+    scores = manylens.evaluate.evaluate_run(
+        out, manylens.evaluate.read_labels(labels), {interest: interest for interest in DEMO_INTERESTS}
+    )
+    by_interest = {score.interest: score for score in scores}
+    for interest, one in result.items():
+        _print_clustering(console, interest, one)
+        score = by_interest[interest]
+        _say(
+            console,
+            f"against the truth: NMI {score.scores.nmi:.3f}, {score.scores.clusters_found} clusters found "
+            f"of {score.scores.clusters_true}",
+        )
+    _print_end(console, result)
+    _say(console, 'Your own pictures: manylens cluster FOLDER --by "..."')
+
+
+@commands.command(
+    help="""Sort the pictures in FOLDER by one interest or several.
+
+    An interest is said in plain words: "suit", "mood of the person", "what the car is used for". Give --by several
+    times to sort the same pictures several ways in one run.
+
+    Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
+    which cluster, how surely and why), clusters.json and summary.json. Pictures are only read. The same command
+    with the same --out continues a run that was interrupted, and asks nothing twice.
+
+    \b
+    Examples:
+      manylens cluster photos/ --by "mood of the person"
+      manylens cluster cards/ --by suit --by rank --out cards-sorted
+      manylens cluster photos/ --by "kind of place" --dry-run
+      manylens cluster photos/ --by "kind of place" --budget-calls 500
+    """
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    "interests",
+    multiple=True,
+    required=True,
+    metavar="INTEREST",
+    help="What to sort by, in plain words. May be given several times.",
+)
+@click.option("--model", default="nano", show_default=True, help="The model that reads the pictures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
+)
+@click.option("--seed", type=int, help=f"Where all randomness comes from. [default: {_DEFAULTS.seed}]")
+@click.option(
+    "--tau", type=float, help=f"Likeness below it is no edge of the graph; in (0, 1). [default: {_DEFAULTS.tau}]"
+)
+@click.option(
+    "--audit-share",
+    type=float,
+    help=f"Share of unasked acceptances that is asked all the same; 1 asks all. [default: {_DEFAULTS.audit_share}]",
+)
+@click.option(
+    "--budget-calls",
+    type=int,
+    metavar="N",
+    help="Hard limit on judgements and naming, beside one look per picture. [default: none]",
+)
+@click.option("--links", is_flag=True, help="Also make a folder of links per cluster.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say how many calls and minutes it will take; ask nothing, write nothing."
+)
+def cluster(
+    folder: Path,
+    interests: tuple[str, ...],
+    model: str,
+    out: Path | None,
+    seed: int | None,
+    tau: float | None,
+    audit_share: float | None,
+    budget_calls: int | None,
+    links: bool,
+    dry_run: bool,
+) -> None:
+    settings = _settings(seed=seed, tau=tau, audit_share=audit_share, budget_calls=budget_calls)
+    _check_interests(interests)
+    console = _console()
+    if dry_run:
+        _print_plan(console, manylens.api.plan(folder, interests, model=model, settings=settings))
+        return
+    with _progress() as show:
+        result = manylens.api.cluster(
+            folder, interests, model=model, out=out, settings=settings, links=links, on_event=show.event
+        )
+    for interest, one in result.items():
+        _print_clustering(console, interest, one)
+    _print_end(console, result)
+
+
+@commands.command(
+    help="""Compare the clusterings in OUT with known labels.
+
+    Prints normalised mutual information (NMI), Rand index (RI), adjusted Rand index (ARI), accuracy under the best
+    matching (ACC), and the number of clusters found against the true one. An unassigned picture counts as a cluster
+    of its own, so leaving pictures out never pays.
+
+    labels.csv has a column `file` (or `image`) and one column per attribute. An interest is compared with the column
+    of its name, or the one whose name occurs in it; --column says otherwise.
+
+    \b
+    Examples:
+      manylens evaluate cards-manylens --labels labels.csv
+      manylens evaluate cards-manylens --labels labels.csv --column "value on the card=rank"
+    """
+)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--labels", required=True, type=click.Path(path_type=Path), help="CSV file: file,<attribute>,...")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="INTEREST=COLUMN",
+    help="Compare this interest with this column. May be given several times.",
+)
+def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
+    asked: dict[str, str] = {}
+    for pair in columns:
+        interest, equals, column = pair.rpartition("=")
+        if not (interest and equals and column):
+            raise click.UsageError(f'--column takes INTEREST=COLUMN, got {pair!r}: say --column "suit=card_suit"')
+        asked[interest.strip()] = column.strip()
+    scores = manylens.evaluate.evaluate_run(out, manylens.evaluate.read_labels(labels), asked)
+    console = _console()
+    _print_scores(console, scores)
+
+
+@commands.command(
+    help="""Check that the run folder OUT is whole.
+
+    Re-derives the key of every stored answer and checks every row, picture and feature file; says what is damaged.
+
+    \b
+    Example:
+      manylens verify cards-manylens
+    """
+)
+@click.argument("out", type=click.Path(path_type=Path))
+def verify(out: Path) -> None:
+    with manylens.store.RunFolder.open(out, must_exist=True) as run:
+        problems = run.verify()
+    for problem in problems:
+        _say(_console(), problem)
+    if problems:
+        raise StoreError(
+            f"a run folder is whole, {len(problems):,} things in {out} are damaged",
+            "restore it from a copy, or run again with another --out",
+        )
+    _say(_console(), "Everything is whole.")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; explained errors end as one message on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        commands.main(args=None if arguments is None else list(arguments), prog_name="manylens", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted. What was asked so far is kept: the same command continues from there.", err=True)
+        return EXIT_INTERRUPTED
+    except ManylensError as error:
+        click.echo(f"Error: {manylens.report.shown_name(str(error))}", err=True)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    return 0
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _check_interests(texts: Sequence[str]) -> None:
+    """What is wrong with the words themselves is wrong usage: no file was read yet."""
+    try:
+        manylens.api.parse_interests(texts)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+class _Plain:
+    """Progress for logs: one line when a stage ends, and one at each quarter of a long stage."""
+
+    _LONG = 200
+
+    def __init__(self) -> None:
+        self._quarters: dict[tuple[str, str], int] = {}
+
+    def event(self, event: Event) -> None:
+        match event:
+            case StageAdvanced():
+                self._advance(event.stage, event.interest, event.done, event.total)
+            case StageFinished():
+                self._line(event.stage, event.interest, event.detail)
+            case StageStarted():
+                self._quarters[event.stage, event.interest] = 0
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self._advance(what, "", done, total)
+
+    def _advance(self, stage: str, interest: str, done: int, total: int | None) -> None:
+        if total is None or total < self._LONG:
+            return
+        quarter = 4 * done // total
+        if self._quarters.get((stage, interest), 0) < quarter < 4:
+            self._quarters[stage, interest] = quarter
+            self._line(stage, interest, f"{done:,} of {total:,}")
+
+    def _line(self, stage: str, interest: str, detail: str) -> None:
+        subject = f"{stage} {interest}".strip()
+        click.echo(manylens.report.shown_name(f"{subject}: {detail}"), err=True)
+
+
+class _Bars:
+    """Progress for people: one bar per stage and interest."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._finished: set[TaskID] = set()
+
+    def event(self, event: Event) -> None:
+        task = self._task(event.stage, event.interest)
+        match event:
+            case StageStarted():
+                self._progress.update(task, total=event.total)
+            case StageAdvanced() if task not in self._finished:
+                if event.total is not None:
+                    self._progress.update(task, total=event.total)
+                self._progress.update(task, completed=event.done)
+            case StageFinished():
+                self._finished.add(task)
+                # A stage may end early (nothing left to ask): its bar is full all the same.
+                done = max(1, int(self._progress.tasks[self._progress.task_ids.index(task)].completed))
+                self._progress.update(task, total=done, completed=done, detail=manylens.report.shown_name(event.detail))
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self._progress.update(self._task(what, ""), completed=done, total=total)
+
+    def _task(self, stage: str, interest: str) -> TaskID:
+        key = (stage, interest)
+        if key not in self._tasks:
+            name = manylens.report.shown_name(interest)
+            subject = f"{stage} {name if len(name) <= 30 else name[:29] + '…'}".strip()
+            self._tasks[key] = self._progress.add_task(subject, total=None, detail="")
+        return self._tasks[key]
+
+
+@contextmanager
+def _progress() -> Iterator[_Plain | _Bars]:
+    if not sys.stderr.isatty():
+        yield _Plain()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True, highlight=False, emoji=False)) as progress:
+        yield _Bars(progress)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    piped = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=piped)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(manylens.report.shown_name(text), soft_wrap=True)
+
+
+def _print_table(console: Console, title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+    """columns: heading -> how it is justified."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = manylens.report.shown_name
+    table = Table(title=Text(shown(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for heading, side in columns.items():
+        table.add_column(
+            heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
+        )
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    console.print()
+    console.print(table)
+
+
+def _print_clustering(console: Console, interest: str, one: manylens.api.InterestResult) -> None:
+    rows = [
+        (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", ", ".join(row.exemplars[:3]))
+        for row in one.table
+    ]
+    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right", "for example": "left"}
+    _print_table(console, f"by {interest}", columns, rows)
+    counts = one.counts
+    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed"]
+    calls = one.clustering.calls
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements)")
+    _say(console, f"{counts.found:,} files: {'; '.join(parts)}")
+    for note in one.clustering.notes:
+        _say(console, note)
+
+
+def _print_end(console: Console, result: manylens.api.Result) -> None:
+    console.print()
+    if result.unreadable:
+        _say(
+            console,
+            f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
+        )
+    _say(console, f"Report: {result.report}")
+
+
+def _print_scores(console: Console, scores: Sequence[manylens.evaluate.InterestScores]) -> None:
+    columns = {"interest": "left", "label": "left"}
+    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
+    rows = []
+    for one in scores:
+        s = one.scores
+        shares = [f"{value:.4f}" for value in (s.nmi, s.ri, s.ari, s.acc)]
+        numbers = [f"{value:,}" for value in (s.clusters_found, s.clusters_true, s.images, s.unassigned)]
+        rows.append((one.interest, one.column, *shares, *numbers))
+    _print_table(console, "agreement with the labels", columns, rows)
+    for one in scores:
+        if one.unlabeled:
+            _say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
+        if one.chosen_by == "every column":
+            _say(console, f"{one.interest}: no column has its name, so every one was tried; choose with --column")
+            break
+
+
+def _print_plan(console: Console, plan: manylens.api.Plan) -> None:
+    unreadable = len(plan.unreadable)
+    _say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
+    _say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
+    low, high = plan.judgements
+    _say(console, f"judgements: about {low:,} to {high:,} (fewer per image in large collections)")
+    if plan.minutes is not None:
+        rate = manylens.api.NANO_LOOKS_PER_SECOND
+        few, many = plan.minutes
+        _say(console, f"time:       about {few:.1f} to {many:.1f} minutes at {rate} calls a second (nano on two cores)")
+    else:
+        _say(console, f"time:       not known for {plan.model}")
+    _say(console, "Nothing was asked and nothing was written. Answers that --out already holds are not asked again.")

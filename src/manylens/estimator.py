@@ -1,0 +1,145 @@
+"""`InterestClustering`: manylens with scikit-learn's conventions.
+
+In: a list of image files. Out: integer labels in the order of the list, -1 for what is in no cluster. Promise: files
+are only read; without `out` nothing stays on the disk. scikit-learn (extra `[sklearn]`) is used where it is installed
+and not needed where it is not: it would be a seventh of the base install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.api import Result, cluster
+from manylens.errors import UsageError
+from manylens.models.base import Model
+from manylens.records import Settings
+
+try:
+    from sklearn.base import BaseEstimator, ClusterMixin
+except ImportError:
+
+    class BaseEstimator:  # type: ignore[no-redef]
+        """Parameters as scikit-learn's own class handles them."""
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+        def set_params(self, **params: Any) -> Self:
+            known = self.get_params()
+            for name, value in params.items():
+                if name not in known:
+                    raise ValueError(f"a parameter is one of {', '.join(known)}, got {name!r}")
+                setattr(self, name, value)
+            return self
+
+    class ClusterMixin:  # type: ignore[no-redef]
+        def fit_predict(self, X: Any, y: object = None) -> Any:
+            return self.fit(X).labels_  # type: ignore[attr-defined]
+
+
+class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Cluster image files by an interest in plain words.
+
+    by: the interest. model: a name or a `Model`. settings: `Settings`, or None for the defaults. out: a run folder to
+    keep and continue, or None for a temporary one.
+
+    After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling size. cluster_names_ and
+    definitions_: lists, by label. confidence_ (n,) float64 in [0, 1]. unreadable_: {position: reason}.
+    """
+
+    def __init__(
+        self,
+        by: str = "main subject",
+        *,
+        model: str | Model = "nano",
+        settings: Settings | None = None,
+        out: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.by = by
+        self.model = model
+        self.settings = settings
+        self.out = out
+
+    def fit(self, X: Sequence[str | os.PathLike[str]], y: object = None) -> Self:
+        """Cluster the files X; y is ignored. Raises UsageError where X is no list of files or none can be read."""
+        if isinstance(X, (str, os.PathLike)):
+            raise UsageError(
+                f"fit takes a list of image files, got {os.fspath(X)!r}", 'pass sorted(Path(folder).glob("*.jpg"))'
+            )
+        files = [Path(os.fspath(file)) for file in X]
+        if not files:
+            raise UsageError("fit needs at least one image file, got none", "pass a list of paths")
+        with tempfile.TemporaryDirectory(prefix="manylens-") as scratch:
+            names = _gather(files, Path(scratch) / "images")
+            out = Path(self.out) if self.out is not None else Path(scratch) / "run"
+            result = cluster(Path(scratch) / "images", self.by, model=self.model, out=out, settings=self.settings)
+        self._take(result, names)
+        return self
+
+    def _take(self, result: Result, names: Sequence[str]) -> None:
+        (one,) = result.values()
+        position = {name: index for index, name in enumerate(names)}
+        decided = {a.image_id: a for a in one.clustering.assignments}
+        labels: NDArray[np.int64] = np.full(len(names), -1, np.int64)
+        confidence: NDArray[np.float64] = np.zeros(len(names))
+        for image in result.collection.images:
+            assignment = decided.get(image.id)
+            if assignment is None or assignment.cluster is None:
+                continue
+            for path in image.paths:
+                labels[position[path]] = assignment.cluster - 1
+                confidence[position[path]] = assignment.confidence
+        reasons = {position[file.path]: file.reason for file in result.unreadable if file.path in position}
+        seen = {position[path] for image in result.collection.images for path in image.paths} | set(reasons)
+        reasons |= {index: "not an image" for index in range(len(names)) if index not in seen}
+        self.labels_ = labels
+        self.confidence_ = confidence
+        self.cluster_names_ = [c.name for c in one.clusters]
+        self.definitions_ = [c.definition for c in one.clusters]
+        self.unreadable_ = dict(sorted(reasons.items()))
+        self.n_features_in_ = 1
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        tags.no_validation = True
+        return tags
+
+
+def _gather(files: Sequence[Path], folder: Path) -> list[str]:
+    """One folder with a link to each file, named by its position; the names, in order."""
+    folder.mkdir()
+    digits = len(str(len(files)))
+    names = []
+    for index, file in enumerate(files):
+        name = f"{index:0{digits}}{file.suffix}"
+        _link(file.absolute(), folder / name)
+        names.append(name)
+    return names
+
+
+def _link(file: Path, place: Path) -> None:
+    for make in _ways():
+        with contextlib.suppress(OSError):
+            make(file, place)
+            return
+    # Nothing worked, so the file cannot be read: an empty one of its name is reported as such.
+    place.touch()
+
+
+def _ways() -> Iterator[Any]:
+    """Symbolic links need a privilege on Windows, hard links one disk; a copy needs neither."""
+    yield lambda file, place: place.symlink_to(file)
+    yield lambda file, place: os.link(file, place)
+    yield shutil.copyfile

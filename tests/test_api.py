@@ -1,0 +1,214 @@
+"""From a folder to a finished run: Python's door and the estimator, with the scripted model on real files."""
+
+import asyncio
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from sklearn.base import clone
+
+import manylens
+from manylens.api import default_out, parse_interests
+from manylens.errors import UsageError
+from manylens.estimator import InterestClustering
+from manylens.models.scripted import ScriptedModel
+from manylens.records import Event, StageFinished, StageStarted
+
+COLORS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200)}
+SIZES = {"wide": (40, 20), "tall": (20, 40)}
+
+
+def picture(color: str, shape: str, number: int) -> bytes:
+    """A PNG whose bytes differ by `number`, and whose labels can be read off its pixels."""
+    image = PillowImage.new("RGB", SIZES[shape], COLORS[color])
+    image.putpixel((number % 20, number // 20), (255, 255, 255))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(folder: Path, each: int = 10) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for color in COLORS:
+        for shape in SIZES:
+            for number in range(each):
+                (folder / f"{color}-{shape}-{number:02d}.png").write_bytes(picture(color, shape, number))
+    return folder
+
+
+def model_for(files: Iterable[Path]) -> ScriptedModel:
+    """A model that knows the pictures of `fill` by their content; its labels come from their names here alone."""
+    color: dict[str, str] = {}
+    shape: dict[str, str] = {}
+    for file in files:
+        image_id = hashlib.sha256(file.read_bytes()).hexdigest()
+        color[image_id], shape[image_id], _ = file.name.split("-")
+    return ScriptedModel({"color": color, "shape": shape})
+
+
+def test_labels_name_each_file_s_cluster(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    result = manylens.cluster(folder, by=["color", "shape"], model=model_for(folder.iterdir()), out=tmp_path / "out")
+    assert list(result) == ["color", "shape"]
+    assert result["color"].labels == {file.name: file.name.split("-")[0] for file in folder.iterdir()}
+    assert result["shape"].labels == {file.name: file.name.split("-")[1] for file in folder.iterdir()}
+
+
+def test_the_table_counts_files_and_lists_exemplars(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    one = manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out")["color"]
+    assert sorted((row.name, row.size) for row in one.table) == [("blue", 20), ("green", 20), ("red", 20)]
+    assert all(path.startswith(row.name) for row in one.table for path in row.exemplars)
+    assert all(0.5 < row.confidence <= 1 for row in one.table)
+
+
+def test_a_run_leaves_the_contracted_files(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    result = manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out", links=True)
+    assert result.report == tmp_path / "out" / "report.html"
+    assert result.report.is_file()
+    assert {path.name for path in result["color"].folder.iterdir()} == {
+        "assignments.csv",
+        "clusters",
+        "clusters.json",
+        "summary.json",
+    }
+    assert (tmp_path / "out" / "unreadable.csv").is_file()
+
+
+def test_the_same_call_again_asks_nothing_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    first = model_for(folder.iterdir())
+    manylens.cluster(folder, by="color", model=first, out=tmp_path / "out")
+    files = ("report.html", "color/assignments.csv", "color/clusters.json")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in files}
+    second = model_for(folder.iterdir())
+    manylens.cluster(folder, by="color", model=second, out=tmp_path / "out")
+    assert sum(first.calls.values()) >= 60
+    assert sum(second.calls.values()) == 0
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == before
+
+
+def test_two_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    for out in ("one", "two"):
+        manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / out)
+    for name in ("report.html", "unreadable.csv", "color/assignments.csv", "color/clusters.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_unreadable_files_and_copies_are_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    model = model_for(folder.iterdir())
+    (folder / "copy.png").write_bytes((folder / "red-wide-00.png").read_bytes())
+    (folder / "empty.jpg").touch()
+    result = manylens.cluster(folder, by="color", model=model, out=tmp_path / "out")
+    summary = json.loads((result["color"].folder / "summary.json").read_text())
+    assert (summary["files_found"], summary["images"], summary["distinct_images"]) == (62, 61, 60)
+    assert (summary["assigned"], summary["unassigned"], summary["failed"]) == (61, 0, 1)
+    assert result["color"].labels["copy.png"] == "red"
+    assert [file.path for file in result.unreadable] == ["empty.jpg"]
+
+
+def test_every_stage_reports(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", each=4)
+    events: list[Event] = []
+    manylens.cluster(
+        folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out", on_event=events.append
+    )
+    stages = ["read", "look", "graph", "walk", "merge", "name"]
+    assert [event.stage for event in events if isinstance(event, StageStarted)] == stages
+    assert [event.stage for event in events if isinstance(event, StageFinished)] == stages
+
+
+def test_it_works_inside_a_running_loop(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", each=4)
+
+    async def notebook() -> int:
+        result = manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out")
+        return len(result["color"].clusters)
+
+    assert asyncio.run(notebook()) == 3
+
+
+def test_an_error_leaves_no_empty_run(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        with pytest.raises(UsageError):
+            manylens.cluster(tmp_path / folder, by="color", model=ScriptedModel({}), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_asks_and_writes_nothing(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", each=2)
+    found = manylens.plan(folder, by=["color", "shape"])
+    assert (found.images, found.looks, found.files_found) == (12, 24, 12)
+    assert 0 < found.judgements[0] <= found.judgements[1]
+    assert found.minutes is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+@pytest.mark.parametrize("by", [[], [""], ["x" * 501], ["suit", "Suit!"], ["字" * 100]])
+def test_interests_that_cannot_be_are_refused(by: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse_interests(by)
+
+
+def test_the_default_run_folder_is_named_after_the_images(tmp_path: Path) -> None:
+    assert default_out(tmp_path / "holiday") == Path("holiday-manylens")
+
+
+def test_estimator_labels_files_in_their_order(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures").iterdir())
+    model = model_for(files)
+    found = InterestClustering("color", model=model).fit(files)
+    names = [found.cluster_names_[label] for label in found.labels_]
+    assert names == [file.name.split("-")[0] for file in files]
+    assert found.labels_.dtype == np.int64
+    assert len(found.definitions_) == 3
+    assert found.confidence_.min() > 0.5
+
+
+def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    model = model_for(files)
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "notes.txt").write_text("no picture")
+    odd = [tmp_path / "broken.jpg", *files, files[0], tmp_path / "missing.png", tmp_path / "notes.txt"]
+    labels = InterestClustering("color", model=model).fit_predict(odd)
+    assert [index for index, label in enumerate(labels) if label == -1] == [0, len(odd) - 2, len(odd) - 1]
+    assert labels[1] == labels[-3]
+
+
+def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
+    estimator = InterestClustering("color", settings=manylens.Settings(seed=3))
+    copy = clone(estimator).set_params(by="shape")
+    assert copy.get_params() == {"by": "shape", "model": "nano", "settings": manylens.Settings(seed=3), "out": None}
+    assert estimator.by == "color"
+    with pytest.raises(UsageError):
+        estimator.fit("a folder, not a list")
+
+
+def test_estimator_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    InterestClustering("color", model=model_for(files)).fit([file.relative_to(tmp_path) for file in files])
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from manylens import InterestClustering\n"
+        "found = InterestClustering('color').set_params(by='shape')\n"
+        "print(found.get_params(), 'sklearn.base' in sys.modules, callable(found.fit_predict))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "{'by': 'shape', 'model': 'nano', 'settings': None, 'out': None} False True"

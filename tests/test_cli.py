@@ -1,0 +1,231 @@
+"""The command line: exit codes, messages, tables, and the reviewed help texts in golden/."""
+
+import csv
+import hashlib
+import io
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image as PillowImage
+
+import manylens
+from manylens import cli
+from manylens.models.scripted import ScriptedModel
+from manylens.store import RunFolder
+
+GOLDEN = Path(__file__).parent / "golden"
+COLORS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """36 pictures of three colors, a model that knows them, and an empty current directory."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    labels: dict[str, str] = {}
+    table = ["file,color"]
+    for color, value in COLORS.items():
+        for number in range(12):
+            buffer = io.BytesIO()
+            image = PillowImage.new("RGB", (24, 24), value)
+            image.putpixel((number, 0), (255, 255, 255))
+            image.save(buffer, "PNG")
+            name = f"{color}-{number:02d}.png"
+            (pictures / name).write_bytes(buffer.getvalue())
+            labels[hashlib.sha256(buffer.getvalue()).hexdigest()] = color
+            table.append(f"{name},{color}")
+    (tmp_path / "labels.csv").write_text("\n".join(table))
+    monkeypatch.setattr(manylens.api, "load_model", lambda *_: ScriptedModel({"color": labels}))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return pictures
+
+
+@pytest.mark.parametrize("command", ["", "demo", "cluster", "evaluate", "verify"])
+def test_help_is_the_reviewed_text(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a wanted change: MANYLENS_WRITE_GOLDEN=1 make test, and review the difference."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((100, 40)))
+    assert cli.run([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    golden = GOLDEN / f"help{'-' if command else ''}{command}.txt"
+    if os.environ.get("MANYLENS_WRITE_GOLDEN"):
+        golden.write_text(shown, encoding="utf-8")
+    assert shown == golden.read_text("utf-8")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from manylens import cli; cli.run(['cluster', '--help']); "
+        "print(sorted({'numpy', 'PIL', 'scipy', 'sklearn', 'onnxruntime', 'rich', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"manylens {manylens.__version__}\n"
+
+
+def test_cluster_prints_a_table_and_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["cluster", str(folder), "--by", "color"]) == 0
+    shown = capsys.readouterr()
+    assert "by color" in shown.out
+    rows = [line.split() for line in shown.out.splitlines() if line.strip()[:1].isdigit() and ".png" in line]
+    assert sorted((row[1], row[2]) for row in rows) == [("blue", "12"), ("green", "12"), ("red", "12")]
+    assert all(len([cell for cell in row if ".png" in cell]) == 3 for row in rows)
+    assert "36 files: 36 assigned, 0 unassigned, 0 failed" in shown.out
+    assert shown.out.splitlines()[-1] == f"Report: {Path('pictures-manylens', 'report.html')}"
+    assert "look color: 36 images described" in shown.err
+
+
+def test_evaluate_prints_the_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["cluster", str(folder), "--by", "color", "--out", "run"])
+    capsys.readouterr()
+    assert cli.run(["evaluate", "run", "--labels", str(tmp_path / "labels.csv")]) == 0
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if "1.0000" in line]
+    assert row == ["color", "color", "1.0000", "1.0000", "1.0000", "1.0000", "3", "3", "36", "0"]
+
+
+def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["cluster", str(folder), "--by", "color", "--by", "size", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "36 distinct images" in shown
+    assert "looks:      72 " in shown
+    assert "minutes" in shown
+    assert "Nothing was asked" in shown
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cluster", "."], "--by"),
+        (["cluster", "--by", "color"], "FOLDER"),
+        (["cluster", ".", "--by", ""], "at least one word"),
+        (["cluster", ".", "--by", "x" * 10_000], "at most 500 characters"),
+        (["cluster", ".", "--by", "suit", "--by", "Suit"], "different folder names"),
+        (["cluster", ".", "--by", "color", "--tau", "1.4"], "pass --tau 0.6"),
+        (["cluster", ".", "--by", "color", "--tau", "warm"], "not a valid float"),
+        (["cluster", ".", "--by", "color", "--budget-calls", "-1"], "must not be negative"),
+        (["evaluate", ".", "--labels", "x.csv", "--column", "color"], "INTEREST=COLUMN"),
+        (["sort"], "No such command"),
+        (["cluster", ".", "--colour"], "No such option"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_why(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(arguments) == 2
+    shown = capsys.readouterr()
+    assert said in " ".join(shown.err.split())
+    assert shown.out == ""
+
+
+def test_a_folder_that_cannot_be_used_exits_1_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    Path("file.png").touch()
+    for place in ("empty", "missing", "file.png"):
+        assert cli.run(["cluster", place, "--by", "color"]) == 1
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        (message,) = [line for line in shown.err.splitlines() if not line.startswith("read")]
+        assert message.startswith("Error: ")
+        assert place in message
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["empty", "file.png"]
+
+
+def test_a_run_folder_held_by_another_process_exits_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunFolder.open("run"):
+        assert cli.run(["cluster", str(folder), "--by", "color", "--out", "run"]) == 1
+    assert "is held by process" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> ScriptedModel:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(manylens.api, "load_model", interrupted)
+    assert cli.run(["cluster", str(folder), "--by", "color"]) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+def test_names_of_files_are_shown_as_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"[red]{number:02d}\x1b[2J\n\u202e:smile:.png")
+    assert cli.run(["cluster", str(folder), "--by", "color"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+    assert re.search(r"\[red\]\d\d\\x1b\[2J\\n\\u202e:smile:\.png", "".join(shown.split()))
+
+
+def test_verify_finds_a_whole_run_whole_and_a_damaged_one_damaged(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(["cluster", str(folder), "--by", "color", "--out", "run"])
+    assert cli.run(["verify", "run"]) == 0
+    with sqlite3.connect("run/run.sqlite") as connection:
+        connection.execute("UPDATE answers SET reply = replace(reply, 'red', 'bed')")
+    connection.close()
+    capsys.readouterr()
+    assert cli.run(["verify", "run"]) == 1
+    shown = capsys.readouterr()
+    assert "checksum" in shown.out
+    assert "damaged" in shown.err
+
+
+def test_the_demo_is_compared_with_its_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def load(_: str, images: object, __: object) -> ScriptedModel:
+        rows = csv.DictReader((tmp_path / "manylens-demo" / "sample" / "labels.csv").open(encoding="utf-8"))
+        folder = tmp_path / "manylens-demo" / "sample" / "images"
+        known = [(hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest(), row) for row in rows]
+        return ScriptedModel({name: {id_: row[name] for id_, row in known} for name in cli.DEMO_INTERESTS})
+
+    monkeypatch.setattr(manylens.api, "load_model", load)
+    assert cli.run(["demo"]) == 0
+    shown = capsys.readouterr().out
+    for interest, clusters in (("suit", 4), ("rank", 13), ("color", 2)):
+        assert f"by {interest}" in shown
+        assert f"NMI 1.000, {clusters} clusters found of {clusters}" in shown
+    assert (tmp_path / "manylens-demo" / "report.html").is_file()
+
+
+def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
+    """The real signal, in a process of its own: a run that never ends by itself."""
+    script = (
+        "import asyncio, sys, manylens; from manylens import cli\n"
+        "class Slow:\n"
+        "    name = identity = 'slow'\n"
+        "    capabilities = None\n"
+        "    def render(self, request): return str(request)\n"
+        "    async def look(self, requests):\n"
+        "        print('looking', flush=True); await asyncio.sleep(60)\n"
+        "manylens.api.load_model = lambda *_: Slow()\n"
+        f"sys.exit(cli.run(['cluster', {str(folder)!r}, '--by', 'color']))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"looking\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read().decode()
+        assert process.wait(timeout=30) == 130
+    assert "Traceback" not in message
+    assert "the same command continues" in message

@@ -1,0 +1,171 @@
+"""The result files against their contract."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from manylens.export import (
+    ASSIGNMENT_COLUMNS,
+    cluster_values,
+    count_files,
+    folder_name,
+    write_results,
+    write_unreadable,
+)
+from manylens.images import Collection
+from manylens.records import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Settings, Unreadable
+
+A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
+
+
+def collection(root: Path = Path("pictures"), *, first: tuple[str, ...] = ("a.png",)) -> Collection:
+    images = (
+        Image(A, first, 10, 10),
+        Image(B, ("b.png", "copy/b.png"), 10, 10),
+        Image(C, ("c.png",), 10, 10),
+        Image(D, ("d.png",), 10, 10),
+    )
+    unreadable = (Unreadable("broken.jpg", "truncated"),)
+    return Collection(root, images, unreadable, 0, sum(len(i.paths) for i in images) + 1)
+
+
+def clustering(name: str = "hearts", reason: str = "judged to belong") -> Clustering:
+    return Clustering(
+        interest=Interest("suit of the card"),
+        model="scripted",
+        clusters=(Cluster(1, name, "Cards of hearts.", 2, (B, A)),),
+        assignments=(
+            Assignment(A, 1, 0.9, reason, "judge"),
+            Assignment(B, 1, 0.8, "strong likeness", "trust"),
+            Assignment(C, None, 0.2, "no cluster accepted it", ""),
+        ),
+        failed=((D, "time-out"),),
+        calls=CallCounts(look=4, judge=2, complete=1, failed=1),
+        density=0.25,
+        trust_error_bound=0.05,
+        notes=("one note",),
+    )
+
+
+def write(out: Path, one: Clustering, of: Collection, *, links: bool = False, seconds: float = 1.0) -> Path:
+    return write_results(out, one, of, settings=Settings(), seconds=seconds, version="1.2.3", links=links)
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    text = (folder / "assignments.csv").read_bytes().decode("utf-8")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_assignments_have_one_row_per_readable_file(tmp_path: Path) -> None:
+    rows = rows_of(write(tmp_path, clustering(), collection()))
+    assert [row["image"] for row in rows] == ["a.png", "b.png", "c.png", "copy/b.png", "d.png"]
+
+
+def test_assignments_have_the_contracted_columns(tmp_path: Path) -> None:
+    folder = write(tmp_path, clustering(), collection())
+    assert (folder / "assignments.csv").read_text("utf-8").splitlines()[0] == ",".join(ASSIGNMENT_COLUMNS)
+    assert ASSIGNMENT_COLUMNS == ("image", "cluster", "name", "confidence", "reason", "decided_by")
+
+
+def test_results_lie_in_the_folder_of_the_slug(tmp_path: Path) -> None:
+    assert write(tmp_path, clustering(), collection()) == tmp_path / "suit-of-the-card"
+
+
+def test_cluster_is_empty_where_an_image_is_unassigned_or_failed(tmp_path: Path) -> None:
+    rows = {row["image"]: row for row in rows_of(write(tmp_path, clustering(), collection()))}
+    assert (rows["c.png"]["cluster"], rows["c.png"]["name"]) == ("", "")
+    assert (rows["d.png"]["cluster"], rows["d.png"]["reason"]) == ("", "the look failed: time-out")
+
+
+def test_files_add_up(tmp_path: Path) -> None:
+    counts = count_files(clustering(), collection())
+    assert (counts.assigned, counts.unassigned, counts.failed) == (3, 1, 2)
+    assert counts.assigned + counts.unassigned + counts.failed == counts.found == collection().files_found
+
+
+def test_summary_holds_the_contracted_keys_and_adds_up(tmp_path: Path) -> None:
+    summary = json.loads((write(tmp_path, clustering(), collection()) / "summary.json").read_text("utf-8"))
+    contracted = "interest model images clusters unassigned failed calls calls_per_image look_calls judge_calls seconds"
+    assert set(contracted.split()) <= set(summary)
+    assert summary["assigned"] + summary["unassigned"] + summary["failed"] == summary["files_found"]
+    assert summary["calls"] == summary["look_calls"] + summary["judge_calls"] + summary["complete_calls"] == 7
+    assert summary["calls_per_image"] == pytest.approx(7 / 5, abs=1e-4)
+    assert Settings.from_dict(summary["settings"]) == Settings()
+
+
+def test_sizes_in_clusters_json_count_files_and_exemplars_are_paths() -> None:
+    (values,) = cluster_values(clustering(), collection())
+    assert values == {
+        "id": 1,
+        "name": "hearts",
+        "definition": "Cards of hearts.",
+        "size": 3,
+        "exemplars": ["b.png", "a.png"],
+    }
+
+
+def test_only_seconds_differ_between_two_runs(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", clustering(), collection(), seconds=1.0)
+    two = write(tmp_path / "two", clustering(), collection(), seconds=2.0)
+    for name in ("assignments.csv", "clusters.json"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
+    assert first.pop("seconds") != second.pop("seconds")
+    assert first == second
+
+
+@pytest.mark.parametrize("path", ["new\nline.png", "carriage\rreturn.png", 'quo"te,.png', "שלום.png", "🃏.png"])
+def test_any_file_name_comes_back_from_the_table(tmp_path: Path, path: str) -> None:
+    assert path in {row["image"] for row in rows_of(write(tmp_path, clustering(), collection(first=(path,))))}
+
+
+def test_a_file_name_that_is_not_utf8_is_escaped_in_the_table_and_exact_in_json(tmp_path: Path) -> None:
+    folder = write(tmp_path, clustering(), collection(first=("caf\udce9.png",)))
+    assert "caf\\udce9.png" in {row["image"] for row in rows_of(folder)}
+    assert json.loads((folder / "clusters.json").read_text("utf-8"))[0]["exemplars"][1] == "caf\udce9.png"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path, start: str) -> None:
+    danger = f"{start}1+1"
+    rows = rows_of(write(tmp_path, clustering(name=danger, reason=danger), collection(first=(danger,))))
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(start)]
+    assert f"./{danger}" in {row["image"] for row in rows}
+
+
+def test_unreadable_files_are_listed_with_reasons(tmp_path: Path) -> None:
+    text = write_unreadable(tmp_path, collection()).read_text("utf-8")
+    assert text.splitlines() == ["image,reason", "broken.jpg,truncated"]
+
+
+def test_links_lead_to_every_assigned_file(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    (root / "copy").mkdir(parents=True)
+    for name in ("a.png", "b.png", "copy/b.png"):
+        (root / name).write_text(name)
+    folder = write(tmp_path / "out", clustering(), collection(root), links=True) / "clusters" / "1 hearts"
+    assert {link.name: link.read_text() for link in folder.iterdir()} == {
+        "a.png": "a.png",
+        "b.png": "b.png",
+        "copy__b.png": "copy/b.png",
+    }
+
+
+def test_links_of_an_earlier_run_go_and_other_files_stay(tmp_path: Path) -> None:
+    of = collection(tmp_path)
+    old = write(tmp_path / "out", clustering("spades"), of, links=True) / "clusters" / "1 spades"
+    (old / "my notes.txt").write_text("keep me")
+    write(tmp_path / "out", clustering("hearts"), of, links=True)
+    assert [entry.name for entry in old.iterdir()] == ["my notes.txt"]
+    assert len(list((old.parent / "1 hearts").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "..", "con:", "x\ny", "\u202ereversed", "", "." * 5, "n" * 999])
+def test_a_cluster_name_makes_a_harmless_folder_name(name: str) -> None:
+    made = folder_name(name)
+    assert 0 < len(made) <= 80
+    assert not set(made) & set("/\\\n:\u202e")
+    assert made not in (".", "..")
