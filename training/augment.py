@@ -1,0 +1,78 @@
+"""Image augmentation on the GPU: one affine warp and a few photo effects per image, no loops.
+
+In: (b, 3, side, side) uint8 and which rows may be mirrored or turned. Out: (b, 3, IMAGE_PX, IMAGE_PX) float32, normalised.
+Hue is left alone and saturation hardly touched: color words are answers here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from nano_model import IMAGE_PX, MEAN, STD
+from torch import Tensor
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """uint8 or [0, 255] floats -> ImageNet-normalised floats."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return (pixels.float() - mean) / std
+
+
+def plain(pixels: Tensor) -> Tensor:
+    """What the run-time does: resize to IMAGE_PX, normalise."""
+    x = pixels.float()
+    if x.shape[-1] != IMAGE_PX:
+        x = F.interpolate(x, size=(IMAGE_PX, IMAGE_PX), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+    return normalize(x)
+
+
+def augment(pixels: Tensor, mirror: Tensor, max_turn_deg: Tensor, half_turn: Tensor) -> Tensor:
+    """mirror, half_turn: (b,) bool, allowed or not. max_turn_deg: (b,)."""
+    b, device = pixels.shape[0], pixels.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand(b, device=device) * (high - low) + low
+
+    angle = uniform(-1, 1) * max_turn_deg * (torch.pi / 180) * (torch.rand(b, device=device) < 0.7)
+    angle = angle + torch.pi * (half_turn & (torch.rand(b, device=device) < 0.25))
+    scale = uniform(0.82, 1.22)
+    aspect = uniform(0.88, 1.14)
+    flip = torch.where(mirror & (torch.rand(b, device=device) < 0.5), -1.0, 1.0)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    theta = torch.stack(
+        [
+            torch.stack([cos * aspect / scale * flip, -sin / scale, uniform(-0.09, 0.09)], 1),
+            torch.stack([sin * flip / scale, cos / aspect / scale, uniform(-0.09, 0.09)], 1),
+        ],
+        1,
+    )
+    theta[:, :, :2] = theta[:, :, :2] + (torch.rand(b, 2, 2, device=device) - 0.5) * 0.08
+    grid = F.affine_grid(theta, [b, 3, IMAGE_PX, IMAGE_PX], align_corners=False)
+    x = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    small = torch.rand(b, device=device) < 0.2
+    if bool(small.any()):
+        size = int(torch.randint(56, 140, (1,)))
+        shrunk = F.interpolate(x[small], size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        x[small] = F.interpolate(shrunk, size=(IMAGE_PX, IMAGE_PX), mode="bilinear", align_corners=False)
+
+    def per_image(values: Tensor) -> Tensor:
+        return values.view(b, 1, 1, 1)
+
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * per_image(uniform(0.8, 1.2))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + (x - mean) * per_image(uniform(0.75, 1.25))
+    x = x * per_image(uniform(0.75, 1.2)) * (1 + (torch.rand(b, 3, 1, 1, device=device) - 0.5) * 0.14)
+    noise = per_image(uniform(0, 14) * (torch.rand(b, device=device) < 0.3))
+    x = (x + torch.randn_like(x) * noise).clamp(0, 255)
+
+    erase = torch.rand(b, device=device) < 0.15
+    center, half = torch.rand(b, 2, device=device) * IMAGE_PX, uniform(8, 26).view(b, 1)
+    axis = torch.arange(IMAGE_PX, device=device).view(1, -1)
+    rows = (axis - center[:, :1]).abs() < half
+    cols = (axis - center[:, 1:]).abs() < half
+    hole = (rows.unsqueeze(2) & cols.unsqueeze(1) & erase.view(b, 1, 1)).unsqueeze(1)
+    x = torch.where(hole, per_image(uniform(0, 255)), x)
+    return normalize(x)

@@ -1,0 +1,265 @@
+"""Turn trained weights into what the wheel ships (ONNX) and into an ordinary Hugging Face checkpoint.
+
+    python training/export.py --weights build/nano/weights/nano.pt --parts build/nano/parts \
+        --onnx src/manylens/models/nano --checkpoint build/nano/checkpoint
+
+ONNX, for `manylens.models.nano`:
+  vision.onnx   pixels (b, 192, 192, 3) uint8 -> visual tokens (b, 36, 576); int8 weights, computed in float32
+  decoder.onnx  embeds (b, t, 576), past keys and values (16, b, 3, p, 64) -> state of the last token (b, 576), H (b, 256)
+                and the new keys and values; int8 weights in blocks (MatMulNBits), activations quantised per row, so that
+                what one image gets does not depend on which others share its batch
+  words.npz     the tied embedding table (16384, 576) int8 with one float32 scale a row, used to embed and to score words
+  tokenizer.json, nano.json (numbers the run-time needs)
+The checkpoint is a stock `FastVlmForConditionalGeneration`; its weights are the de-quantised int8 values, so every
+backend computes the same function up to rounding. `embedding_head.safetensors` beside it holds the head of H.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from nano_model import (
+    END_ID, HEAD_WIDTH, HEADS, IMAGE_PX, KV_HEADS, MEAN, START_ID, STD, TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS,
+    Nano, load_vision, text_config,
+)  # fmt: skip
+from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+BLOCK = 64  # weights that share a scale along the input dimension
+
+
+class VisionGraph(nn.Module):
+    """uint8 pixels, last axis RGB -> visual tokens after the projector."""
+
+    def __init__(self, nano: Nano) -> None:
+        super().__init__()
+        self.tower, self.projector = nano.vision_tower, nano.multi_modal_projector
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        return self.projector(self.tower.forward_features(x).flatten(2).permute(0, 2, 1))
+
+
+class DecoderGraph(nn.Module):
+    """The Llama decoder over embeddings with keys and values given from outside; equals transformers' (checked)."""
+
+    def __init__(self, nano: Nano) -> None:
+        super().__init__()
+        self.layers = nano.language_model.model.layers
+        self.norm = nano.language_model.model.norm
+        self.head = nano.embedding_head
+        base = 1.0 / (100_000.0 ** (torch.arange(0, HEAD_WIDTH, 2).float() / HEAD_WIDTH))
+        self.register_buffer("inverse_frequency", base)
+
+    def forward(self, embeds: Tensor, past_k: Tensor, past_v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        b, t = embeds.shape[0], embeds.shape[1]
+        p = past_k.shape[3]
+        position = torch.arange(p + t, device=embeds.device)
+        angles = position[p:].float().unsqueeze(1) * self.inverse_frequency.unsqueeze(0)
+        cos, sin = torch.cat([angles.cos()] * 2, -1), torch.cat([angles.sin()] * 2, -1)
+        mask = torch.where(position.unsqueeze(0) <= position[p:].unsqueeze(1), 0.0, -1e9)
+
+        def rotate(x: Tensor) -> Tensor:
+            half = HEAD_WIDTH // 2
+            return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
+
+        x, keys, values = embeds, [], []
+        for i, layer in enumerate(self.layers):
+            attention = layer.self_attn
+            y = layer.input_layernorm(x)
+            q = rotate(attention.q_proj(y).view(b, t, HEADS, HEAD_WIDTH).transpose(1, 2))
+            k = rotate(attention.k_proj(y).view(b, t, KV_HEADS, HEAD_WIDTH).transpose(1, 2))
+            v = attention.v_proj(y).view(b, t, KV_HEADS, HEAD_WIDTH).transpose(1, 2)
+            keys.append(k)
+            values.append(v)
+            k, v = torch.cat([past_k[i], k], 2), torch.cat([past_v[i], v], 2)
+            # Three query heads share a key head: fold them into the rows instead of repeating keys.
+            q = q.reshape(b, KV_HEADS, HEADS // KV_HEADS * t, HEAD_WIDTH)
+            scores = (q @ k.transpose(2, 3) * HEAD_WIDTH**-0.5).view(b, KV_HEADS, HEADS // KV_HEADS, t, p + t) + mask
+            weights = scores.softmax(-1).view(b, KV_HEADS, HEADS // KV_HEADS * t, p + t)
+            y = (weights @ v).view(b, HEADS, t, HEAD_WIDTH).transpose(1, 2).reshape(b, t, TEXT_WIDTH)
+            x = x + attention.o_proj(y)
+            y = layer.post_attention_layernorm(x)
+            x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(y)) * layer.mlp.up_proj(y))
+        state = self.norm(x[:, -1])
+        return state, F.normalize(self.head(state), dim=-1), torch.stack(keys), torch.stack(values)
+
+
+def load_nano(weights: Path, parts: Path) -> Nano:
+    tokenizer = Tokenizer.from_file(str(parts / "tokenizer.json"))
+    state = {k: v.float() for k, v in torch.load(weights, map_location="cpu", weights_only=True).items()}
+    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("language_model.model.layers."))
+    language = LlamaForCausalLM(text_config(layers, state["language_model.model.embed_tokens.weight"].shape[0]))
+    nano = Nano(load_vision(parts), language, tokenizer.token_to_id("<|image|>"))
+    missing, unexpected = nano.load_state_dict(state, strict=False)
+    if unexpected or any("lm_head" not in m for m in missing):
+        raise SystemExit(f"{weights} does not fit nano: missing {missing}, unexpected {unexpected}")
+    nano.language_model.tie_weights()
+    return nano.eval()
+
+
+def export_graph(module: nn.Module, example: tuple[Tensor, ...], inputs: dict[str, dict[int, str]],
+                 outputs: dict[str, dict[int, str]], file: Path) -> onnx.ModelProto:  # fmt: skip
+    torch.onnx.export(module, example, str(file), input_names=list(inputs), output_names=list(outputs),
+                      dynamic_axes={**inputs, **outputs}, opset_version=17, dynamo=False)  # fmt: skip
+    return onnx.load(str(file))
+
+
+def shrink_weights(model: onnx.ModelProto) -> None:
+    """Store convolution and matrix weights as int8 with a float32 scale per output; the run-time multiplies them out once,
+    when it loads (constant folding), and computes in float32. Batch norms are folded into the convolutions by then, which
+    scales whole outputs, so the codes are those of the unfolded weights in the checkpoint."""
+    nodes = []
+    for tensor in list(model.graph.initializer):
+        values, name = onnx.numpy_helper.to_array(tensor), tensor.name
+        if values.dtype != np.float32 or values.ndim not in (2, 4):
+            continue
+        output_axis = 0 if values.ndim == 4 else 1  # matrices are stored (in, out)
+        others = tuple(i for i in range(values.ndim) if i != output_axis)
+        scale = np.maximum(np.abs(values).max(others, keepdims=True), 1e-12) / 127
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.round(values / scale).astype(np.int8), f"{name}_codes"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+        nodes.append(onnx.helper.make_node("Cast", [f"{name}_codes"], [f"{name}_float"], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+
+
+def round_rows(weight: Tensor) -> Tensor:
+    """What `shrink_weights` makes of a weight whose first axis is the output, as float32."""
+    flat = weight.flatten(1)
+    scale = flat.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    return (torch.round(flat / scale) * scale).view_as(weight)
+
+
+def quantize_rows(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(n, d) -> int8 (n, d) and scale (n,) float32 with table = int8 * scale."""
+    values = table.detach().numpy()
+    scale = np.maximum(np.abs(values).max(1), 1e-8) / 127
+    return np.round(values / scale[:, None]).astype(np.int8), scale.astype(np.float32)
+
+
+def round_blocks(weight: Tensor) -> Tensor:
+    """What MatMulNBits (8 bits, symmetric, BLOCK inputs a scale) makes of a (out, in) weight, as float32."""
+    out, width = weight.shape
+    blocks = weight.detach().view(out, width // BLOCK, BLOCK)
+    extreme = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
+    scale = extreme / -128
+    codes = torch.where(scale == 0, 0.0, torch.round(blocks / torch.where(scale == 0, 1.0, scale))).clamp(-128, 127)
+    return (codes * scale).view(out, width)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--parts", type=Path, required=True)
+    parser.add_argument("--onnx", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path)
+    args = parser.parse_args()
+    args.onnx.mkdir(parents=True, exist_ok=True)
+    nano = load_nano(args.weights, args.parts)
+    layers = len(nano.language_model.model.layers)
+
+    vision_file = args.onnx / "vision.onnx"
+    vision = export_graph(VisionGraph(nano), (torch.zeros(2, IMAGE_PX, IMAGE_PX, 3, dtype=torch.uint8),),
+                          {"pixels": {0: "b"}}, {"tokens": {0: "b"}}, vision_file)  # fmt: skip
+    shrink_weights(vision)
+    onnx.save(vision, str(vision_file))
+
+    decoder_file = args.onnx / "decoder.onnx"
+    past = torch.randn(layers, 2, KV_HEADS, 5, HEAD_WIDTH)
+    kv = {1: "b", 3: "p"}
+    decoder = export_graph(
+        DecoderGraph(nano), (torch.randn(2, 7, TEXT_WIDTH), past, past),
+        {"embeds": {0: "b", 1: "t"}, "past_k": kv, "past_v": kv},
+        {"state": {0: "b"}, "embedding": {0: "b"}, "new_k": {1: "b", 3: "t"}, "new_v": {1: "b", 3: "t"}}, decoder_file,
+    )  # fmt: skip
+    quantizer = MatMulNBitsQuantizer(
+        decoder, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4,
+        algo_config=DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, bits=8, accuracy_level=4),
+    )  # fmt: skip
+    quantizer.process()
+    onnx.save(quantizer.model.model, str(decoder_file))
+
+    codes, scale = quantize_rows(nano.language_model.model.embed_tokens.weight)
+    np.savez(args.onnx / "words.npz", codes=codes, scale=scale)
+    shutil.copy(args.parts / "tokenizer.json", args.onnx / "tokenizer.json")
+    description = {
+        "image_px": IMAGE_PX, "visual_tokens": VISUAL_TOKENS, "width": TEXT_WIDTH, "layers": layers,
+        "kv_heads": KV_HEADS, "head_width": HEAD_WIDTH, "start_id": START_ID, "end_id": END_ID,
+        "edge_scale": round(nano.edge_scale.item(), 4), "edge_offset": round(nano.edge_offset.item(), 4),
+    }  # fmt: skip
+    (args.onnx / "nano.json").write_text(json.dumps(description, indent=1) + "\n")
+    if args.checkpoint is not None:
+        write_checkpoint(nano, codes, scale, args.parts, args.checkpoint)
+    for file in sorted(args.onnx.iterdir()):
+        print(f"{file.name:18} {file.stat().st_size / 1e6:7.2f} MB")
+
+
+CHAT_TEMPLATE = (
+    "{{ '<|im_start|>' }}{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% else %}{{ '<|image|>' }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\nAnswer:' }}{% endif %}"
+)
+
+
+def write_checkpoint(nano: Nano, codes: np.ndarray, scale: np.ndarray, parts: Path, out: Path) -> None:
+    """A stock checkpoint: `AutoModelForImageTextToText.from_pretrained(out)` and `AutoProcessor` read it."""
+    from safetensors.torch import save_file
+    from transformers import (
+        CLIPImageProcessor, FastVlmConfig, FastVlmForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast,
+        TimmWrapperConfig,
+    )  # fmt: skip
+
+    text = nano.language_model.config
+    vision = TimmWrapperConfig(architecture="tf_efficientnet_lite2", do_pooling=False, hidden_size=VISION_WIDTH)
+    config = FastVlmConfig(vision_config=vision, text_config=text, image_token_index=nano.image_token,
+                           image_seq_length=VISUAL_TOKENS, projector_hidden_act="gelu", tie_word_embeddings=True)  # fmt: skip
+    model = FastVlmForConditionalGeneration(config)
+    state: dict[str, Tensor] = {}
+    for name, value in nano.state_dict().items():
+        value = value.float()
+        if name.startswith("vision_tower."):
+            state["model.vision_tower.timm_model." + name.removeprefix("vision_tower.")] = round_rows(value) if value.ndim == 4 else value
+        elif name.startswith("multi_modal_projector."):
+            state["model." + name] = round_rows(value) if value.ndim == 2 else value
+        elif name.startswith("language_model.model."):
+            linear = name.endswith("_proj.weight")
+            state["model.language_model." + name.removeprefix("language_model.model.")] = round_blocks(value) if linear else value
+    table = torch.from_numpy(codes.astype(np.float32) * scale[:, None])
+    state["model.language_model.embed_tokens.weight"] = table
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    left = [m for m in missing if "lm_head" not in m and "num_batches_tracked" not in m]
+    if left or [u for u in unexpected if "classifier" not in u]:
+        raise SystemExit(f"the stock class does not fit: missing {left}, unexpected {unexpected}")
+    model.tie_weights()
+    model.generation_config.eos_token_id = END_ID
+    model.generation_config.pad_token_id = END_ID
+    model.save_pretrained(out)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(parts / "tokenizer.json"), bos_token="<|im_start|>", eos_token="<|im_end|>",
+        pad_token="<|im_end|>", extra_special_tokens={"image_token": "<|image|>"}, padding_side="left",
+    )  # fmt: skip
+    images = CLIPImageProcessor(size={"height": IMAGE_PX, "width": IMAGE_PX}, do_center_crop=False, resample=3,
+                                image_mean=list(MEAN), image_std=list(STD))  # fmt: skip
+    processor = LlavaProcessor(images, tokenizer, patch_size=32, vision_feature_select_strategy="full",
+                               chat_template=CHAT_TEMPLATE, image_token="<|image|>")  # fmt: skip
+    processor.save_pretrained(out)
+    save_file({"weight": nano.embedding_head.weight.detach().contiguous()}, out / "embedding_head.safetensors",
+              metadata={"edge_scale": str(nano.edge_scale.item()), "edge_offset": str(nano.edge_offset.item())})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

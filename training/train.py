@@ -1,0 +1,399 @@
+"""Train nano: vision first, then the language model on frozen vision. One GPU, about 20 minutes.
+
+    python training/train.py --data ../shared/data --parts parts --out nano-weights
+
+Stage 1 (vision): one linear head per (set, attribute) on pooled features, all color tasks sharing one head,
+  cross-entropy + 0.25 x distillation to the frozen ImageNet classifier; weights averaged (EMA).
+Stage 2 (language): vision frozen and run on fresh augmentations; a batch holds groups of rows that share one interest
+  (describe: "{interest}" -> answer) and rows that judge ("{interest} / Group: {name} / Belongs, yes or no?" -> yes/no);
+  loss = cross-entropy on the answers + 0.3 x BCE on sigmoid(beta H.H + b) over each group's pairs (the paper's w).
+Evaluation prints a table on rows never trained on. Nothing is selected by it: the last weights are the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import queue
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from augment import augment, plain
+from data import Pool, Task, load
+from evaluation import evaluate
+from nano_model import END_ID, VISION_WIDTH, VISUAL_TOKENS, Nano, load_language_model, load_vision
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+ANSWER = "\nAnswer:"
+
+# Weight of each task in stage 2; a set's weight in stage 1 is the sum over its tasks.
+TASK_WEIGHT = {
+    "card.rank": 15, "card.suit": 7, "card.color": 3,
+    "deck.rank": 4, "deck.suit": 2, "deck.color": 1, "deck.style": 2,
+    "cmuface.pose": 6, "cmuface.glass": 4, "cmuface.emotion": 2,
+    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 4,
+    "cifar10.class": 9, "cifar10.type": 3, "cifar10.environment": 4, "textures.texture": 2, "emotion.emotion": 4,
+    "fashion.type": 9, "fashion.color": 9, "fashion.category": 2, "fashion.gender": 3, "fashion.usage": 2,
+    "objects1000.object": 2, "objects1000.color": 4,
+    "synthetic.color": 7, "synthetic.background": 1, "synthetic.count": 1, "synthetic.position": 1,
+}  # fmt: skip
+COLOR_TASKS = {"fruit.color", "flowers.color", "fashion.color", "objects1000.color", "synthetic.color"}
+TURN_DEG = {"card": 30.0, "deck": 20.0, "cmuface": 8.0, "emotion": 12.0, "fruit": 40.0, "textures": 30.0}
+HALF_TURN = {"card", "deck"}
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class Batches:
+    """Draws rows of the pool; keeps all pixels on the device as uint8."""
+
+    def __init__(self, pool: Pool, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(pool.pixels).to(device)
+        self.mirror = torch.from_numpy(pool.mirror).to(device)
+        self.turn = torch.tensor([TURN_DEG.get(s, 15.0) for s in pool.set_of], device=device)
+        self.half_turn = torch.tensor([s in HALF_TURN for s in pool.set_of], device=device)
+
+    def augmented(self, rows: Tensor) -> Tensor:
+        return augment(self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows])
+
+
+def head_name(task: Task) -> str:
+    if task.key in COLOR_TASKS:
+        return "any.color"
+    return task.key.replace("deck.", "card.") if task.key != "deck.style" else task.key
+
+
+def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches: Batches, args: argparse.Namespace,
+                 device: torch.device) -> dict[str, float]:  # fmt: skip
+    """Multi-head classification + distillation. Leaves the averaged weights in `nano.vision_tower`."""
+    vision = load_vision(parts, drop_path=0.1).to(device, memory_format=torch.channels_last)
+    teacher = load_vision(parts).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    values: dict[str, list[str]] = {}
+    for task in tasks:
+        known = values.setdefault(head_name(task), [])
+        known.extend(v for v in task.values if v not in known)
+    names = sorted(values)
+    column = {name: i for i, name in enumerate(names)}
+    # An image of a deck answers under the heads of cards, so targets are one column per head; -100 is "no answer".
+    targets = np.full((len(pool.set_of), len(names)), -100, dtype=np.int64)
+    for task in tasks:
+        index = {v: i for i, v in enumerate(values[head_name(task)])}
+        keep = ~task.held_out
+        targets[task.rows[keep], column[head_name(task)]] = [index[a] for a, k in zip(task.answers, keep, strict=True) if k]
+    target = torch.from_numpy(targets).to(device)
+    heads = nn.ModuleList([nn.Linear(VISION_WIDTH, len(values[n])) for n in names]).to(device)
+
+    weight_of_set: dict[str, float] = {}
+    for task in tasks:
+        weight_of_set[task.set_name] = weight_of_set.get(task.set_name, 0) + TASK_WEIGHT[task.key]
+    row_weight = np.zeros(len(pool.set_of))
+    sets = np.array(pool.set_of)
+    usable = ~pool.held_out
+    for name, weight in weight_of_set.items():
+        rows = np.flatnonzero((sets == name) & usable)
+        row_weight[rows] = weight / len(rows)
+    row_weight = torch.from_numpy(row_weight / row_weight.sum()).to(device)
+
+    parameters = [*vision.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=args.vision_lr, weight_decay=0.03)
+    average = copy.deepcopy(vision).requires_grad_(False)
+    average_heads = copy.deepcopy(heads).requires_grad_(False)
+    start, step, budget = time.monotonic(), 0, args.vision_seconds
+    order = torch.multinomial(row_weight, args.vision_batch * 500, replacement=True)
+    vision.train()
+    while (elapsed := time.monotonic() - start) < budget:
+        if step % 500 == 0 and step:
+            order = torch.multinomial(row_weight, args.vision_batch * 500, replacement=True)
+        progress = elapsed / budget
+        rate = args.vision_lr * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = max(rate, 1e-6)
+        at = step % 500 * args.vision_batch
+        rows = order[at : at + args.vision_batch]
+        pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
+        quarter = len(rows) // 4
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            features = vision.forward_features(pixels)
+            pooled = features.mean((2, 3))
+            loss = torch.zeros((), device=device)
+            for i, head in enumerate(heads):
+                wanted = target[rows, i]
+                count = (wanted >= 0).sum()
+                logits = head(F.dropout(pooled, 0.2)).float()
+                part = F.cross_entropy(logits, wanted, ignore_index=-100, reduction="sum", label_smoothing=0.05)
+                loss = loss + part / len(rows) * (count > 0)
+            with torch.no_grad():
+                taught = teacher(pixels[:quarter]).float()
+            student = vision.classifier(pooled[:quarter]).float()
+        distill = F.kl_div(F.log_softmax(student / 2, -1), F.softmax(taught / 2, -1), reduction="batchmean") * 4
+        (loss + 0.25 * distill).backward()
+        nn.utils.clip_grad_norm_(parameters, 2.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        decay = min(0.9985, step / (step + 50))
+        with torch.no_grad():
+            torch._foreach_lerp_([*average.parameters(), *average_heads.parameters()], parameters, 1 - decay)
+            for mine, theirs in zip(average.buffers(), vision.buffers(), strict=True):
+                mine.copy_(theirs)
+        if step % 100 == 0 or step == 1:
+            print(f"vision step {step} {elapsed:.0f}s loss {loss.item():.3f} distill {distill.item():.3f} lr {rate:.1e}", flush=True)
+
+    average.eval()
+    accuracy: dict[str, float] = {}
+    for task in tasks:
+        rows = torch.from_numpy(task.rows[task.held_out]).to(device)
+        if len(rows) == 0:
+            continue
+        index = {v: i for i, v in enumerate(values[head_name(task)])}
+        wanted = torch.tensor([index[a] for a, h in zip(task.answers, task.held_out, strict=True) if h], device=device)
+        found = []
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            for at in range(0, len(rows), 256):
+                pooled = average.forward_features(plain(batches.pixels[rows[at : at + 256]])).mean((2, 3))
+                found.append(average_heads[column[head_name(task)]](pooled).argmax(-1))
+        accuracy[task.key] = (torch.cat(found) == wanted).float().mean().item()
+    accuracy["steps"] = step
+    nano.vision_tower.load_state_dict(average.state_dict())
+    return accuracy
+
+
+@dataclass
+class TextBatch:
+    """ids, labels: (b, t); labels are -100 off the answers. prompt_end: (b,) index of the last prompt token.
+    group: (b,) group number for describing rows, -1 for judging rows. answer_id: (b,) word number."""
+
+    rows: Tensor
+    ids: Tensor
+    labels: Tensor
+    prompt_end: Tensor
+    group: Tensor
+    answer_id: Tensor
+
+
+class Texts:
+    """Writes prompts and answers for random rows, in a thread ahead of the GPU."""
+
+    def __init__(self, tasks: list[Task], tokenizer: Tokenizer, image_token: int, args: argparse.Namespace, seed: int) -> None:
+        self.tasks = {t.key: t for t in tasks if (~t.held_out).any()}
+        self.tokenizer, self.image_token, self.args = tokenizer, image_token, args
+        self.random = random.Random(seed)
+        self.train_rows = {k: np.flatnonzero(~t.held_out) for k, t in self.tasks.items()}
+        self.keys = list(self.tasks)
+        self.weights = [TASK_WEIGHT[k] for k in self.keys]
+        self.cache: dict[str, list[int]] = {}
+        self.answer_number: dict[str, int] = {}
+        self.colors = [k for k in self.keys if k in COLOR_TASKS]
+        self.tail = tokenizer.encode(ANSWER, add_special_tokens=False).ids
+        self.queue: queue.Queue[TextBatch] = queue.Queue(maxsize=8)
+        threading.Thread(target=self._produce, daemon=True).start()
+
+    def tokens(self, text: str) -> list[int]:
+        if text not in self.cache:
+            self.cache[text] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.cache[text]
+
+    def describe_prompt(self, phrase: str) -> list[int]:
+        return [1, *self.tokens(phrase)] + [self.image_token] * VISUAL_TOKENS + self.tail
+
+    def judge_prompt(self, phrase: str, name: str) -> list[int]:
+        head = self.tokens(f"{phrase}\nGroup: {name}\nBelongs, yes or no?")
+        return [1, *head] + [self.image_token] * VISUAL_TOKENS + self.tail
+
+    def phrase(self, task: Task) -> str:
+        """A phrasing of the interest, with the surface changes that users make."""
+        text = self.random.choice(task.train_phrases)
+        chance = self.random.random()
+        if chance < 0.12:
+            text = text.capitalize()
+        elif chance < 0.16:
+            text = text.upper()
+        elif chance < 0.22:
+            text = text.rstrip("?.")
+        return text
+
+    def draw(self, key: str) -> tuple[int, str]:
+        """A training row of a task: (pool row, answer); half the time classes are drawn evenly by square root."""
+        task, rows = self.tasks[key], self.train_rows[key]
+        i = int(rows[self.random.randrange(len(rows))])
+        return int(task.rows[i]), task.answers[i]
+
+    def batch(self) -> TextBatch:
+        rows: list[int] = []
+        prompts: list[list[int]] = []
+        answers: list[list[int]] = []
+        group: list[int] = []
+        words: list[int] = []
+        for g in range(self.args.groups):
+            key = self.random.choices(self.keys, self.weights)[0]
+            mixed = key in COLOR_TASKS and self.random.random() < 0.35
+            for _ in range(self.args.group_rows):
+                source = self.random.choice(self.colors) if mixed else key
+                row, answer = self.draw(source)
+                rows.append(row)
+                prompts.append(self.describe_prompt(self.phrase(self.tasks[source])))
+                answers.append([*self.tokens(" " + answer), END_ID])
+                group.append(g)
+                words.append(self.answer_number.setdefault(answer, len(self.answer_number)))
+        for _ in range(self.args.judge_rows):
+            key = self.random.choices(self.keys, self.weights)[0]
+            task = self.tasks[key]
+            row, answer = self.draw(key)
+            belongs = self.random.random() < 0.5 or len(task.values) < 2
+            name = answer
+            while not belongs and name == answer:
+                name = self.random.choice(task.values)
+            rows.append(row)
+            prompts.append(self.judge_prompt(self.phrase(task), name))
+            answers.append([*self.tokens(" yes" if belongs else " no"), END_ID])
+            group.append(-1)
+            words.append(-1)
+        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        longest = (longest + 7) // 8 * 8
+        ids = np.full((len(rows), longest), END_ID, dtype=np.int64)
+        labels = np.full((len(rows), longest), -100, dtype=np.int64)
+        for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
+            ids[i, : len(p)] = p
+            ids[i, len(p) : len(p) + len(a)] = a
+            labels[i, len(p) - 1 : len(p) - 1 + len(a)] = a
+        as_tensor = torch.from_numpy
+        return TextBatch(torch.tensor(rows), as_tensor(ids), as_tensor(labels),
+                         torch.tensor([len(p) - 1 for p in prompts]), torch.tensor(group), torch.tensor(words))  # fmt: skip
+
+    def _produce(self) -> None:
+        while True:
+            self.queue.put(self.batch())
+
+
+def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: Tokenizer, args: argparse.Namespace,
+                   device: torch.device) -> dict[str, float]:  # fmt: skip
+    nano.vision_tower.eval().requires_grad_(False)
+    texts = Texts(tasks, tokenizer, nano.image_token, args, args.seed)
+    fresh = [*nano.multi_modal_projector.parameters(), *nano.embedding_head.parameters()]
+    scalars = [nano.edge_scale, nano.edge_offset]
+    old = list(nano.language_model.parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": old, "lr": args.text_lr, "peak": args.text_lr},
+            {"params": fresh, "lr": args.projector_lr, "peak": args.projector_lr},
+            {"params": scalars, "lr": 5e-3, "peak": 5e-3, "weight_decay": 0.0},
+        ],
+        weight_decay=0.01,
+        betas=(0.9, 0.98),
+        fused=device.type == "cuda",
+    )
+    parameters = [*old, *fresh, *scalars]
+    average = [p.detach().clone() for p in parameters]
+    start, step, running = time.monotonic(), 0, 3.0
+    nano.train()
+    nano.vision_tower.eval()
+    while (elapsed := time.monotonic() - start) < args.text_seconds:
+        progress = elapsed / args.text_seconds
+        factor = min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        b = texts.queue.get()
+        rows = b.rows.to(device, non_blocking=True)
+        ids, labels = b.ids.to(device, non_blocking=True), b.labels.to(device, non_blocking=True)
+        group, answer_id = b.group.to(device), b.answer_id.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.no_grad():
+                pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
+                features = nano.visual_features(pixels)
+            states = nano.hidden_states(ids, F.dropout(features, 0.05), b.prompt_end)
+            answered = labels >= 0
+            logits = nano.logits(states[answered]).float()
+            per_token = F.cross_entropy(logits, labels[answered], reduction="none", label_smoothing=0.02)
+            answer_loss = per_token.mean()
+            last = states[torch.arange(len(rows), device=device), b.prompt_end.to(device)]
+        h = nano.embed(last)
+        same_group = (group.unsqueeze(0) == group.unsqueeze(1)) & (group >= 0).unsqueeze(0)
+        same_group.fill_diagonal_(False)
+        same = (answer_id.unsqueeze(0) == answer_id.unsqueeze(1)).float()
+        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h)[same_group], same[same_group])
+        (answer_loss + 0.3 * pair).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        decay = min(0.998, step / (step + 30))
+        with torch.no_grad():
+            torch._foreach_lerp_(average, parameters, 1 - decay)
+        if step % 50 == 0 or step == 1:
+            running = answer_loss.item() if step == 1 else 0.8 * running + 0.2 * answer_loss.item()
+            print(f"text step {step} {elapsed:.0f}s loss {running:.3f} pair {pair.item():.3f} "
+                  f"beta {nano.edge_scale.item():.2f} b {nano.edge_offset.item():.2f} t {ids.shape[1]}", flush=True)  # fmt: skip
+    with torch.no_grad():
+        for parameter, mean in zip(parameters, average, strict=True):
+            parameter.copy_(mean)
+    return {"steps": step, "final_loss": running}
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the labelled zips")
+    parser.add_argument("--parts", type=Path, required=True, help="folder made by parts.py")
+    parser.add_argument("--synthetic", type=Path, help="npz made by synthesize.py")
+    parser.add_argument("--decks", type=Path, help="folder made by draw_decks.py")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--vision-seconds", type=float, default=420)
+    parser.add_argument("--text-seconds", type=float, default=600)
+    parser.add_argument("--vision-batch", type=int, default=384)
+    parser.add_argument("--vision-lr", type=float, default=1.2e-3)
+    parser.add_argument("--text-lr", type=float, default=3e-4)
+    parser.add_argument("--projector-lr", type=float, default=1e-3)
+    parser.add_argument("--groups", type=int, default=9)
+    parser.add_argument("--group-rows", type=int, default=16)
+    parser.add_argument("--judge-rows", type=int, default=112)
+    parser.add_argument("--limit", type=int, help="images per set, for a dry run")
+    parser.add_argument("--evaluate-limit", type=int, default=800)
+    parser.add_argument("--processes", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    seed_all(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    began = time.monotonic()
+    pool, tasks = load(args.data, here / "labels", here / "interests.toml", args.synthetic, args.decks,
+                       side=208, processes=args.processes, limit=args.limit)  # fmt: skip
+    print(f"{len(pool.set_of)} images, {len(tasks)} tasks, {time.monotonic() - began:.0f} s", flush=True)
+    tokenizer = Tokenizer.from_file(str(args.parts / "tokenizer.json"))
+    image_token = tokenizer.token_to_id("<|image|>")
+    nano = Nano(load_vision(args.parts), load_language_model(args.parts), image_token).to(device)
+    nano.vision_tower.to(memory_format=torch.channels_last)
+    batches = Batches(pool, device)
+
+    result: dict[str, object] = {"arguments": {k: str(v) for k, v in vars(args).items()}}
+    saved_vision = args.out / "vision.pt"
+    if saved_vision.exists():
+        nano.vision_tower.load_state_dict(torch.load(saved_vision, map_location=device))
+        print("vision: taken from", saved_vision)
+    else:
+        result["vision"] = stage_vision(nano, args.parts, pool, tasks, batches, args, device)
+        print(json.dumps(result["vision"], indent=1), flush=True)
+        torch.save(nano.vision_tower.state_dict(), saved_vision)
+    result["language"] = stage_language(nano, tasks, batches, tokenizer, args, device)
+    torch.save({k: v.half() for k, v in nano.state_dict().items() if not k.startswith("language_model.lm_head")}, args.out / "nano.pt")
+    result["evaluation"] = evaluate(nano, pool, tasks, batches.pixels, tokenizer, device, args.evaluate_limit)
+    (args.out / "result.json").write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
