@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from phrasings import Phrasings
 from PIL import Image
 
 HELD_OUT_PERSONS = frozenset({"boland", "phoebe", "tammo"})
@@ -43,6 +44,7 @@ COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
                 ("gender", "fashion.gender"), ("usage", "fashion.usage")),
     "objects1000": (("object", "objects1000.object"), ("color", "object.color")),
     "deck": (("rank", "card.rank"), ("suit", "card.suit"), ("color", "card.color"), ("style", "card.style")),
+    "hued": (("color", "object.color"),),
     "synthetic": (("color", "object.color"), ("background", "object.background"), ("count", "object.count"),
                   ("position", "object.position")),
 }
@@ -65,7 +67,7 @@ class Task:
 
     key: str
     set_name: str
-    train_phrases: list[str]
+    phrasings: Phrasings
     held_out_phrases: list[str]
     rows: np.ndarray
     answers: list[str]
@@ -109,10 +111,10 @@ def read_set(data: Path, labels: Path, name: str) -> Iterator[tuple[bytes, dict[
 
 
 def load(
-    data: Path, labels: Path, interests: Path, synthetic: Path | None, decks: Path | None, *,
+    data: Path, labels: Path, interests: Path, synthetic: Path | None, hued: Path | None, decks: Path | None, *,
     side: int, processes: int, limit: int | None = None,
 ) -> tuple[Pool, list[Task]]:
-    """Read everything. `synthetic`: the npz of `synthesize.py`; `decks`: folders made by `manylens.sample`."""
+    """Read everything. `synthetic`, `hued`: the npz of `synthesize.py` and `recolor.py`; `decks`: folders made by `manylens.sample`."""
     encoded: list[bytes] = []
     rows: list[tuple[str, dict[str, str]]] = []
 
@@ -128,9 +130,10 @@ def load(
     if decks is not None:
         with (decks / "labels.csv").open() as f:
             add("deck", (((decks / "images" / r["file"]).read_bytes(), r) for r in csv.DictReader(f)))
-    if synthetic is not None:
-        with np.load(synthetic, allow_pickle=False) as npz:
-            add("synthetic", synthetic_rows(npz))
+    for name, file in (("synthetic", synthetic), ("hued", hued)):
+        if file is not None:
+            with np.load(file, allow_pickle=False) as npz:
+                add(name, synthetic_rows(npz))
 
     with ProcessPoolExecutor(processes) as pool:
         pixels = np.stack(list(pool.map(decode, ((c, side) for c in encoded), chunksize=64)))
@@ -165,8 +168,9 @@ def make_tasks(rows: list[tuple[str, dict[str, str]]], held: np.ndarray, interes
                 continue
             part = np.array([held[i] or rows[i][1].get("color_part") == "heldout" and column == "color" for i in chosen])
             answers = [words.get(rows[i][1][column], rows[i][1][column]) for i in chosen]
-            tasks.append(Task(f"{set_name}.{column}", set_name, entry["train"], entry["heldout"], np.array(chosen),
-                              answers, part, sorted(set(answers))))
+            values = sorted(set(answers))
+            tasks.append(Task(f"{set_name}.{column}", set_name, Phrasings.from_table(entry, values), entry["heldout"],
+                              np.array(chosen), answers, part, values))  # fmt: skip
     return tasks
 
 

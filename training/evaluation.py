@@ -80,7 +80,7 @@ def evaluate(nano: Nano, pool: Pool, tasks: list[Task], pixels: Tensor, tokenize
                 parts = [describe(nano, features[at : at + 256], prompt, tokenizer) for at in range(0, len(features), 256)]
                 return [w for p in parts for w in p[0]], np.concatenate([p[1] for p in parts])
 
-            words, h = over_all(describe_prompt(task.train_phrases[0]))
+            words, h = over_all(describe_prompt(task.phrasings.listed[0]))
             other = [over_all(describe_prompt(p))[0] for p in task.held_out_phrases[:3]]
             scores, wanted = [], []
             for name in task.values:
@@ -88,7 +88,7 @@ def evaluate(nano: Nano, pool: Pool, tasks: list[Task], pixels: Tensor, tokenize
                 outside = np.flatnonzero(~member)
                 picked = np.concatenate([np.flatnonzero(member), np.array(choose.sample(list(outside), min(len(outside), int(member.sum()) + 5)), dtype=int)])
                 if len(picked) and member.any():
-                    scores.append(judge(nano, features[torch.from_numpy(picked).to(device)], judge_prompt(task.train_phrases[0], name), yes, no))
+                    scores.append(judge(nano, features[torch.from_numpy(picked).to(device)], judge_prompt(task.phrasings.listed[0], name), yes, no))
                     wanted.append(member[picked])
         k = len(set(truth))
         found = KMeans(k, n_init=4, random_state=0).fit_predict(h)

@@ -27,12 +27,10 @@ import torch
 import torch.nn.functional as F
 from nano_model import (
     END_ID, HEAD_WIDTH, HEADS, IMAGE_PX, KV_HEADS, MEAN, START_ID, STD, TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS,
-    Nano, load_vision, text_config,
+    Nano, load_nano,
 )  # fmt: skip
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 BLOCK = 64  # weights that share a scale along the input dimension
 
@@ -96,19 +94,6 @@ class DecoderGraph(nn.Module):
         return state, F.normalize(self.head(state), dim=-1), torch.stack(keys), torch.stack(values)
 
 
-def load_nano(weights: Path, parts: Path) -> Nano:
-    tokenizer = Tokenizer.from_file(str(parts / "tokenizer.json"))
-    state = {k: v.float() for k, v in torch.load(weights, map_location="cpu", weights_only=True).items()}
-    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("language_model.model.layers."))
-    language = LlamaForCausalLM(text_config(layers, state["language_model.model.embed_tokens.weight"].shape[0]))
-    nano = Nano(load_vision(parts), language, tokenizer.token_to_id("<|image|>"))
-    missing, unexpected = nano.load_state_dict(state, strict=False)
-    if unexpected or any("lm_head" not in m for m in missing):
-        raise SystemExit(f"{weights} does not fit nano: missing {missing}, unexpected {unexpected}")
-    nano.language_model.tie_weights()
-    return nano.eval()
-
-
 def export_graph(module: nn.Module, example: tuple[Tensor, ...], inputs: dict[str, dict[int, str]],
                  outputs: dict[str, dict[int, str]], file: Path) -> onnx.ModelProto:  # fmt: skip
     torch.onnx.export(module, example, str(file), input_names=list(inputs), output_names=list(outputs),
@@ -168,7 +153,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path)
     args = parser.parse_args()
     args.onnx.mkdir(parents=True, exist_ok=True)
-    nano = load_nano(args.weights, args.parts)
+    nano = load_nano(args.weights, args.parts / "tokenizer.json")
     layers = len(nano.language_model.model.layers)
 
     vision_file = args.onnx / "vision.onnx"

@@ -17,5 +17,6 @@ python3 "$here/data.py" --data "$data" > "$work/held_out.txt"
 [ -e "$work/decks/labels.csv" ] || python3 "$here/draw_decks.py" --out "$work/decks" --images "${DECK_IMAGES:-6000}" --processes "$processes"
 [ -e "$work/synthetic.npz" ] || python3 "$here/synthesize.py" --data "$work/sets" --exclude "$work/held_out.txt" \
     --out "$work/synthetic.npz" --color "${COLOR_IMAGES:-12000}" --count-images 2000 --position-images 2000 --processes "$processes"
-python3 "$here/train.py" --data "$data" --parts "$work/parts" --synthetic "$work/synthetic.npz" --decks "$work/decks" \
+[ -e "$work/hued.npz" ] || python3 "$here/recolor.py" --data "$data" --out "$work/hued.npz"
+python3 "$here/train.py" --data "$data" --parts "$work/parts" --synthetic "$work/synthetic.npz" --hued "$work/hued.npz" --decks "$work/decks" \
     --out "$work/weights" --processes "$processes" ${TRAIN_ARGUMENTS:-}

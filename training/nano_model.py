@@ -16,6 +16,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -149,3 +150,17 @@ class Nano(nn.Module):
     def edge_logits(self, embeddings: Tensor) -> Tensor:
         """beta * H(u).H(v) + b over all pairs, (b, b)."""
         return self.edge_scale * embeddings @ embeddings.T + self.edge_offset
+
+
+def load_nano(weights: Path, tokenizer: Path) -> Nano:
+    """nano from trained weights (`nano.pt`), float32, in evaluation mode."""
+    image_token = Tokenizer.from_file(str(tokenizer)).token_to_id("<|image|>")
+    state = {k: v.float() for k, v in torch.load(weights, map_location="cpu", weights_only=True).items()}
+    layers = 1 + max(int(k.split(".")[3]) for k in state if k.startswith("language_model.model.layers."))
+    language = LlamaForCausalLM(text_config(layers, state["language_model.model.embed_tokens.weight"].shape[0]))
+    nano = Nano(timm.create_model("tf_efficientnet_lite2", pretrained=False), language, image_token)
+    missing, unexpected = nano.load_state_dict(state, strict=False)
+    if unexpected or any("lm_head" not in m for m in missing):
+        raise SystemExit(f"{weights} does not fit nano: missing {missing}, unexpected {unexpected}")
+    nano.language_model.tie_weights()
+    return nano.eval()
