@@ -102,6 +102,8 @@ def test_two_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
         manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / out)
     for name in ("report.html", "unreadable.csv", "color/assignments.csv", "color/clusters.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    one, two = (json.loads((tmp_path / out / "color" / "summary.json").read_text()) for out in ("one", "two"))
+    assert {name for name in one if one[name] != two[name]} <= {"seconds"}
 
 
 def test_unreadable_files_and_copies_are_counted(tmp_path: Path) -> None:

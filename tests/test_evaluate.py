@@ -8,9 +8,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
 
 from manylens.errors import UsageError
 from manylens.evaluate import (
@@ -39,8 +42,6 @@ def singletons(predicted: list[int | None]) -> list[int]:
 def test_scores_are_scikit_learns_with_each_unassigned_image_on_its_own(
     pair: tuple[list[int], list[int | None]],
 ) -> None:
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
-
     true, predicted = pair
     scores = evaluate_labels(true, predicted)
     alone = singletons(predicted)
@@ -58,6 +59,18 @@ def test_accuracy_is_the_best_of_all_one_to_one_matchings(pairs: list[tuple[int,
         sum(matching[true] == found for true, found in pairs) for matching in itertools.permutations(range(5), 4)
     )
     assert evaluate_labels(*zip(*pairs, strict=True)).acc == pytest.approx(best / len(pairs))
+
+
+@pytest.mark.parametrize("clusters", [1, 5, 40, 2000])
+def test_accuracy_is_scipys_assignment(clusters: int) -> None:
+    """With more classes than clusters, fewer, and as many clusters of one image as there are images."""
+    chance = np.random.default_rng(clusters)
+    true, found = chance.integers(0, 17, 2000), chance.permutation(2000) % clusters
+    found[: 1500 if clusters > 20 else 0] = found[0]
+    table = np.zeros((17, clusters))
+    np.add.at(table, (true, found), 1)
+    matched = linear_sum_assignment(table, maximize=True)
+    assert evaluate_labels(true.tolist(), found.tolist()).acc == table[matched].sum() / 2000
 
 
 @given(partitions, st.permutations(range(6)), st.permutations(range(6)))

@@ -69,15 +69,51 @@ def test_the_block_size_changes_no_bit(block_rows: int) -> None:
         assert getattr(whole, field).tobytes() == getattr(blocks, field).tobytes()
 
 
-def test_components_are_scipys() -> None:
-    graph = build_graph(points(80), tau=0.93, neighbors=3)
-    matrix = csr_matrix((graph.weights, graph.indices, graph.indptr), shape=(80, 80))
+def linked(n: int, pairs: np.ndarray) -> RelationalGraph:
+    """n nodes and the edges between these pairs, (m, 2)."""
+    both = np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(both[:, 0], minlength=n))])
+    return RelationalGraph(indptr, both[:, 1].astype(np.int32), np.ones(len(both), np.float32))
+
+
+def check_components(graph: RelationalGraph) -> None:
+    matrix = csr_matrix((graph.weights, graph.indices, graph.indptr), shape=(len(graph), len(graph)))
     count, labels = connected_components(matrix, directed=False)
     parts = graph.components()
-    assert len(parts) == count > 1
-    assert sorted(np.concatenate(parts).tolist()) == list(range(80))
+    assert len(parts) == count
+    assert sorted(node for part in parts for node in part.tolist()) == list(range(len(graph)))
     assert all(len({int(labels[node]) for node in part}) == 1 for part in parts)
+    assert all(part.tolist() == sorted(part.tolist()) for part in parts)
     assert [part[0] for part in parts] == sorted(part[0] for part in parts)
+
+
+def test_components_are_scipys() -> None:
+    graph = build_graph(points(80), tau=0.93, neighbors=3)
+    assert len(graph.components()) > 1
+    check_components(graph)
+
+
+@given(st.integers(1, 30).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.tuples(*[st.integers(0, n - 1)] * 2)))))
+@settings(deadline=None)
+def test_components_of_any_graph_are_scipys(drawn: tuple[int, list[tuple[int, int]]]) -> None:
+    n, pairs = drawn
+    check_components(linked(n, np.array(pairs, np.int64).reshape(-1, 2)))
+
+
+@pytest.mark.parametrize("shape", ["shuffled line", "zigzag", "star around the last", "tree from the last"])
+def test_components_of_long_thin_graphs_are_scipys(shape: str) -> None:
+    """Where a label that moves by one edge at a time would need thousands of rounds."""
+    n = 5000
+    order = np.random.default_rng(0).permutation(n)
+    zigzag = np.stack([np.arange(n // 2), np.arange(n // 2, n)], axis=1).reshape(-1)
+    below = np.arange(1, n)
+    pairs = {
+        "shuffled line": (order[:-1], order[1:]),
+        "zigzag": (zigzag[:-1], zigzag[1:]),
+        "star around the last": (np.full(n - 1, n - 1), np.arange(n - 1)),
+        "tree from the last": (n - 1 - below, n - 1 - (below - 1) // 2),
+    }[shape]
+    check_components(linked(n, np.stack(pairs, axis=1)))
 
 
 @given(st.integers(0, 40), st.integers(0, 9), st.floats(0.05, 0.95), st.floats(0.0, 0.04), st.integers(1, 8))

@@ -31,7 +31,7 @@ LEVELS = {
     "report": 7,
     "api": 8,
     "web": 8,
-    "estimator": 8.5,
+    "estimator": 9,
     "cli": 9,
     "__init__": 10,
     "__main__": 11,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import betaincinv
 from sklearn.metrics import normalized_mutual_info_score
 
 from manylens.errors import ModelBusy, ModelError
@@ -335,6 +336,14 @@ def test_the_audits_bound_is_clopper_pearsons() -> None:
     assert bound_trust_error(Walked(trusted=500, audits=10, audits_failed=10)) == 1.0
     assert bound_trust_error(Walked(trusted=500)) == 1.0
     assert bound_trust_error(Walked(audits=5)) is None
+
+
+@pytest.mark.parametrize("audits", [1, 2, 20, 317, 100_000])
+@pytest.mark.parametrize("failed_share", [0.0, 0.001, 0.03, 0.2])
+def test_the_audits_bound_is_the_quantile_of_the_beta_distribution(audits: int, failed_share: float) -> None:
+    failed = int(failed_share * audits)
+    found = bound_trust_error(Walked(trusted=1, audits=audits, audits_failed=failed))
+    assert found == pytest.approx(betaincinv(failed + 1, audits - failed, 0.95), abs=2e-9)
 
 
 def test_the_bound_holds_for_the_share_that_the_judge_would_refuse() -> None:

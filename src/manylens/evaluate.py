@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import lap
 import numpy as np
 from numpy.typing import NDArray
 
@@ -143,12 +144,17 @@ def _pairs(sizes: _Counts) -> int:
 
 
 def _accuracy(rows: _Counts, columns: _Counts, counts: _Counts) -> float:
-    from scipy.optimize import linear_sum_assignment
-
-    table = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1))
-    table[rows, columns] = counts
-    matched = linear_sum_assignment(table, maximize=True)
-    return float(table[matched].sum() / counts.sum())
+    """The best one-to-one matching of classes and clusters. Of a class's clusters of one image only one can be matched
+    to it, so the others are left out: a thousand unassigned images do not make a table of a thousand columns."""
+    single = np.bincount(columns, counts)[columns] == 1
+    _, first = np.unique(rows[single], return_index=True)
+    kept = np.concatenate([np.flatnonzero(~single), np.flatnonzero(single)[first]])
+    clusters, places = np.unique(columns[kept], return_inverse=True)
+    table = np.zeros((int(rows.max()) + 1, clusters.size))
+    table[rows[kept], places] = counts[kept]
+    _, cluster_of, _ = lap.lapjv(table.max() - table, extend_cost=True)
+    matched = np.flatnonzero(cluster_of >= 0)
+    return float(table[matched, cluster_of[matched]].sum() / counts.sum())
 
 
 def read_labels(path: str | os.PathLike[str]) -> Labels:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
 
 DEFAULT_EDGE_SCALE = 8.0
 DEFAULT_EDGE_OFFSET = -4.0
@@ -48,21 +46,30 @@ class RelationalGraph:
 
     def weighted_degrees(self) -> NDArray[np.float64]:
         """Sum of each node's edge weights, (n,); rounded so that ties are ties."""
-        rows = np.repeat(np.arange(len(self)), np.diff(self.indptr))
-        sums = np.bincount(rows, weights=self.weights.astype(np.float64), minlength=len(self))
+        sums = np.bincount(self._rows(), weights=self.weights.astype(np.float64), minlength=len(self))
         rounded: NDArray[np.float64] = np.round(sums, 6)
         return rounded
 
     def components(self) -> list[NDArray[np.int64]]:
         """The connected components, each with its nodes ascending, ordered by their first node."""
-        n = len(self)
-        if n == 0:
+        if len(self) == 0:
             return []
-        matrix = csr_matrix((np.ones(self.indices.size, dtype=np.int8), self.indices, self.indptr), shape=(n, n))
-        count, labels = connected_components(matrix, directed=False)
-        order = np.argsort(labels, kind="stable")
-        parts = np.split(order, np.cumsum(np.bincount(labels, minlength=count))[:-1])
-        return sorted((part.astype(np.int64) for part in parts), key=lambda part: int(part[0]))
+        rows = self._rows()
+        lowest = np.arange(len(self))  # per node, the lowest node it is known to hang together with
+        while True:
+            joined = lowest.copy()
+            np.minimum.at(joined, lowest[rows], lowest[self.indices])  # each part joins the lowest part it touches
+            while (joined[joined] != joined).any():
+                joined = joined[joined]
+            if (joined == lowest).all():
+                break
+            lowest = joined
+        order = np.argsort(lowest, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(lowest[order])) + 1)
+
+    def _rows(self) -> NDArray[np.int64]:
+        """The row of each entry of `indices`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
 
 
 def edge_weight(similarity: NDArray[np.float64] | float, edge_scale: float, edge_offset: float) -> NDArray[np.float64]:

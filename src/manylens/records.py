@@ -43,7 +43,9 @@ class Interest(_Record):
     def __post_init__(self) -> None:
         folded = " ".join(self.text.split())
         if not folded:
-            raise UsageError("an interest needs at least one word, got an empty text", 'say what to sort by: --by "color"')
+            raise UsageError(
+                "an interest needs at least one word, got an empty text", 'say what to sort by: --by "color"'
+            )
         if len(folded) > MAX_INTEREST_CHARACTERS:
             raise UsageError(
                 f"an interest has at most {MAX_INTEREST_CHARACTERS} characters, got {len(folded):,}",
@@ -51,7 +53,9 @@ class Interest(_Record):
             )
         object.__setattr__(self, "text", folded)
         if not self.slug:
-            raise UsageError(f"an interest needs at least one letter or digit, got {folded!r}", 'use words: --by "color"')
+            raise UsageError(
+                f"an interest needs at least one letter or digit, got {folded!r}", 'use words: --by "color"'
+            )
 
     @property
     def slug(self) -> str:
@@ -72,7 +76,7 @@ class Settings(_Record):
     tau: edges of weight below it are dropped (the paper's density threshold).
     neighbors: at most this many edges are kept per image.
     trust_weight: an edge at least this strong between images of equal description is accepted unasked (audited trust).
-    audit_share: the share of trusted acceptances that is asked all the same. 1.0 asks every candidate (the paper's walk).
+    audit_share: the share of trusted acceptances that is asked all the same; 1.0 asks every candidate, as in the paper.
     small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
     exemplars: medoids kept per cluster, shown to the judge and in the report.
     merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.

@@ -127,13 +127,16 @@ class Nano:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        tokenizer.encode_special_tokens = True  # `<|im_end|>` in an interest or a cluster name is text, never control
+        return tokenizer
 
     @cached_property
     def _words(self) -> FloatArray:
         """The tied embedding table, (vocabulary, width)."""
         with np.load(self._folder / "words.npz") as table:
-            return table["codes"].astype(np.float32) * table["scale"][:, None]
+            words: FloatArray = table["codes"].astype(np.float32) * table["scale"][:, None]
+            return words
 
     @cached_property
     def _vision(self) -> onnxruntime.InferenceSession:
@@ -151,6 +154,8 @@ class Nano:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # Spinning threads starve each other where cores are shared: looks 10 -> 15 a second on a busy machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(str(self._folder / file), options, providers=["CPUExecutionProvider"])
 
     # Images
@@ -250,7 +255,7 @@ class Nano:
             return [reply for reply in replies if reply is not None]
 
     def _describe(self, prompt: str, visual: Sequence[Any]) -> list[LookReply]:
-        """Greedy descriptions of at most BATCH images; confidence is the product of the chosen tokens' probabilities."""
+        """Greedy descriptions of at most BATCH images; confidence: the product of the chosen tokens' probabilities."""
         tokens = np.zeros((BATCH, *visual[0].shape), np.float32)
         tokens[: len(visual)] = np.stack(visual)
         outputs, past = self._after_prompt(prompt, tokens)
@@ -292,7 +297,7 @@ class Nano:
                 if isinstance(tokens, ModelError):
                     replies.append(tokens)
                     continue
-                # One by one: nothing is decoded, so a batch gains little, and a fixed shape keeps every answer the same.
+                # One by one: nothing is decoded, so a batch gains little; a fixed shape keeps every answer the same.
                 prompt = prompts.nano_judge_prompt(request.interest, request.cluster_name)
                 outputs, _ = self._after_prompt(prompt, tokens[None].astype(np.float32))
                 for_yes, for_no = (both @ outputs[0][0]).tolist()

@@ -1,0 +1,290 @@
+"""nano itself, with the weights that ship in the package: where they are missing these tests fail, they never skip."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bad_images import make_bad_images
+from PIL import Image as PillowImage
+from PIL.Image import Image as Picture
+from test_report import data_of
+
+import manylens
+from manylens import cli
+from manylens.errors import ImageUnreadable, ModelError
+from manylens.evaluate import Labels, evaluate_run, read_labels
+from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest
+from manylens.models.nano import BATCH, MODEL_FILES, Nano
+from manylens.records import Event, Settings, StageAdvanced
+from manylens.report import shown_name
+from manylens.sample import write_sample
+from manylens.store import RunFolder
+
+SHARED_CARDS = Path(__file__).parents[2] / "shared" / "data" / "card.zip"
+RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")
+WEIGHTS = Path(manylens.__file__).parent / "models" / "nano"
+
+
+class Pictures:
+    """An `ImageSource` over pictures in memory that notes whose pixels were read."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self._pictures = {f"card{number:02d}": picture for number, picture in enumerate(pictures)}
+        self.ids = list(self._pictures)
+        self.read: list[str] = []
+
+    def thumbnail(self, image_id: str) -> Picture:
+        self.read.append(image_id)
+        if image_id not in self._pictures:
+            raise ImageUnreadable("the file was moved during the run", "run again")
+        return self._pictures[image_id]
+
+    def jpeg(self, image_id: str, longest_side_px: int, quality: int = 90) -> bytes:
+        raise NotImplementedError
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """104 photographs of the sample collection, two of each card, in `images`, and `labels.csv`."""
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder, images_per_card=2)
+    return folder
+
+
+@pytest.fixture
+def pictures(sample: Path) -> Pictures:
+    """Two full batches and a part of one."""
+    files = sorted((sample / "images").iterdir())[: 2 * BATCH + 3]
+    return Pictures([PillowImage.open(file).convert("RGB") for file in files])
+
+
+def look(nano: Nano, image_ids: Sequence[str], interest: str = "suit") -> list[LookReply | ModelError]:
+    return asyncio.run(nano.look([LookRequest(interest, image_id) for image_id in image_ids]))
+
+
+def judge(nano: Nano, image_ids: Sequence[str], name: str = "hearts") -> list[JudgeReply | ModelError]:
+    return asyncio.run(nano.judge([JudgeRequest("suit", name, "", (), image_id) for image_id in image_ids]))
+
+
+def exact(replies: Sequence[LookReply | ModelError]) -> list[tuple[str, float, bytes]]:
+    """All that a look says, to the last bit."""
+    found = [reply for reply in replies if isinstance(reply, LookReply)]
+    assert len(found) == len(replies)
+    return [(reply.description, reply.confidence, reply.embedding.tobytes()) for reply in found]
+
+
+def scores(out: Path, labels: Labels) -> dict[str, tuple[float, int, int]]:
+    """Interest -> NMI, K found, K true."""
+    runs = evaluate_run(out, labels, {name: name for name in os.listdir(out) if name in labels.attributes})
+    return {run.interest: (run.scores.nmi, run.scores.clusters_found, run.scores.clusters_true) for run in runs}
+
+
+def contents(path: Path) -> object:
+    """A result's bytes, or a summary's values but for its `seconds`."""
+    if path.name != "summary.json":
+        return path.read_bytes()
+    return {name: value for name, value in json.loads(path.read_bytes()).items() if name != "seconds"}
+
+
+# The whole way
+
+
+@pytest.fixture(scope="module")
+def sorted_sample(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    manylens.cluster(sample / "images", by=["suit", "color"], out=out)
+    return out
+
+
+def test_the_sample_falls_apart_by_suit_and_by_color(sample: Path, sorted_sample: Path) -> None:
+    found = scores(sorted_sample, read_labels(sample / "labels.csv"))
+    assert found.keys() == {"suit", "color"}
+    for interest, (nmi, clusters, true) in found.items():
+        assert nmi >= 0.9, interest
+        assert abs(clusters - true) <= 1, interest
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(sample: Path, sorted_sample: Path, tmp_path: Path) -> None:
+    """But for `seconds` in summary.json. It stops after the first answers: what is left makes other batches."""
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StageAdvanced) and event.stage == "look":
+            raise KeyboardInterrupt
+
+    manylens.cluster(sample / "images", by="suit", out=tmp_path / "out", settings=Settings(budget_calls=0))
+    with pytest.raises(KeyboardInterrupt):
+        manylens.cluster(sample / "images", by=["suit", "color"], out=tmp_path / "out", on_event=interrupt)
+    manylens.cluster(sample / "images", by=["suit", "color"], out=tmp_path / "out")
+    files = ["report.html", "unreadable.csv", *(f"{i}/{f}" for i in ("suit", "color") for f in RESULT_FILES)]
+    assert [file for file in files if contents(sorted_sample / file) != contents(tmp_path / "out" / file)] == []
+
+
+@pytest.mark.skipif(not SHARED_CARDS.exists(), reason="the shared card photographs lie beside the project, not in it")
+def test_photographs_of_cards_fall_apart_by_rank_and_by_suit(tmp_path: Path) -> None:
+    """The 260 of the valid split, which nano was not trained on."""
+    with zipfile.ZipFile(SHARED_CARDS) as archive:
+        rows = list(csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")))
+        held_out = {row["file"]: row for row in rows if row["split"] == "valid"}
+        (tmp_path / "cards").mkdir()
+        for file in held_out:
+            (tmp_path / "cards" / file).write_bytes(archive.read(f"images/{file}"))
+    manylens.cluster(tmp_path / "cards", by=["rank", "suit"], out=tmp_path / "out")
+    found = scores(tmp_path / "out", Labels("labels.csv", ("rank", "suit"), held_out))
+    assert found.keys() == {"rank", "suit"}
+    for interest, (nmi, clusters, true) in found.items():
+        assert nmi >= 0.9, interest
+        assert abs(clusters - true) <= 1, interest
+
+
+def test_bad_images_end_in_the_report_and_all_counts_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_bad_images(tmp_path / "pictures")
+    out = tmp_path / "out"
+    assert cli.run(["cluster", str(made.root), "--by", "color", "--out", str(out)]) == 0
+    assert f"{len(made.unreadable)} files could not be read" in capsys.readouterr().out
+
+    summary = json.loads((out / "color" / "summary.json").read_text("utf-8"))
+    assert summary["files_found"] == made.files_found
+    assert summary["assigned"] + summary["unassigned"] + summary["failed"] == made.files_found
+    assert summary["failed"] == len(made.unreadable)
+    assert summary["images"] == len(made.readable)
+    with open(out / "color" / "assignments.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(made.readable)
+    assert sum(row["cluster"] != "" for row in rows) == summary["assigned"]
+    clusters = json.loads((out / "color" / "clusters.json").read_text("utf-8"))
+    assert sum(cluster["size"] for cluster in clusters) == summary["assigned"]
+
+    page = data_of((out / "report.html").read_text("utf-8"))
+    assert page["found"] == made.files_found
+    reasons = dict(page["unreadable"])
+    assert reasons.keys() == {shown_name(path) for path in made.unreadable}
+    assert {path: part for path, part in made.unreadable.items() if part not in reasons[shown_name(path)]} == {}
+    shown = [path for image in page["images"] for path in image["paths"]]
+    assert sorted(shown) == sorted(shown_name(path) for path in made.readable)
+
+
+# What one image gets
+
+
+def test_a_look_does_not_depend_on_the_batch_or_the_order(pictures: Pictures) -> None:
+    together = dict(zip(pictures.ids, exact(look(Nano(pictures), pictures.ids)), strict=True))
+    assert len({description for description, _, _ in together.values()}) > 1
+    backwards = exact(look(Nano(pictures), pictures.ids[::-1]))
+    assert backwards == [together[image_id] for image_id in pictures.ids[::-1]]
+    for image_id in pictures.ids[:3] + pictures.ids[-2:]:
+        assert exact(look(Nano(pictures), [image_id])) == [together[image_id]], image_id
+
+
+def test_a_look_does_not_depend_on_other_interests_or_on_judgements_before(pictures: Pictures) -> None:
+    alone = exact(look(Nano(pictures), pictures.ids[:4]))
+    nano = Nano(pictures)
+    judge(nano, pictures.ids[2:6])
+    requests = [LookRequest(interest, i) for i in pictures.ids[:4] for interest in ("rank", "suit", "color")]
+    mixed = asyncio.run(nano.look(requests))
+    assert exact(mixed[1::3]) == alone
+
+
+def test_a_judgement_does_not_depend_on_the_batch_or_the_order(pictures: Pictures) -> None:
+    ids = pictures.ids[: BATCH + 1]
+    together = dict(zip(ids, judge(Nano(pictures), ids), strict=True))
+    assert len(set(together.values())) > 1
+    assert judge(Nano(pictures), ids[::-1]) == [together[image_id] for image_id in ids[::-1]]
+    assert [judge(Nano(pictures), [image_id])[0] for image_id in ids[:3]] == [together[i] for i in ids[:3]]
+
+
+def test_an_embedding_has_unit_length_and_a_description_is_one_line(pictures: Pictures) -> None:
+    for reply in look(Nano(pictures), pictures.ids):
+        assert isinstance(reply, LookReply)
+        assert np.linalg.norm(reply.embedding.astype(np.float64)) == pytest.approx(1, abs=2e-3)
+        assert reply.description == " ".join(reply.description.split()) != ""
+        assert 0 < reply.confidence <= 1
+
+
+@pytest.mark.parametrize(
+    "text", ["suit <|image|>", "<|im_end|>", "<|im_start|>system\n", "<repo_name>", "花色 🃏", "x" * 500]
+)
+def test_control_tokens_and_odd_texts_still_give_one_reply_an_image(pictures: Pictures, text: str) -> None:
+    nano = Nano(pictures)
+    ids = pictures.ids[:2]
+    assert len(exact(look(nano, ids, text))) == 2
+    for answer in judge(nano, ids, text):
+        assert isinstance(answer, JudgeReply)
+        assert 0 <= answer.probability <= 1
+
+
+def test_control_tokens_in_an_interest_end_nothing(pictures: Pictures, tmp_path: Path) -> None:
+    """Through the pipeline, where descriptions and names come back as prompts."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for image_id in pictures.ids[:4]:
+        pictures.thumbnail(image_id).save(folder / f"{image_id}.png")
+    result = manylens.cluster(folder, by="suit<|image|><|im_end|>", out=tmp_path / "out")
+    (one,) = result.values()
+    assert len(one.labels) == one.clustering.calls.look == 4
+    assert one.clustering.failed == ()
+
+
+def test_an_unreadable_image_has_its_error_in_its_place_and_harms_no_other(pictures: Pictures) -> None:
+    ids = pictures.ids[: BATCH + 2]
+    right = exact(look(Nano(pictures), ids))
+    nano = Nano(pictures)
+    replies = look(nano, [ids[0], "gone", *ids[1:]])
+    error = replies.pop(1)
+    assert isinstance(error, ModelError)
+    assert "was moved" in str(error)
+    assert exact(replies) == right
+    answers = judge(nano, [ids[0], "gone", ids[1]])
+    assert [isinstance(answer, ModelError) for answer in answers] == [False, True, False]
+
+
+# What is kept
+
+
+def test_a_second_interest_reads_no_pixels_again(pictures: Pictures) -> None:
+    nano = Nano(pictures)
+    look(nano, pictures.ids, "suit")
+    assert sorted(pictures.read) == pictures.ids
+    look(nano, pictures.ids, "rank")
+    judge(nano, pictures.ids)
+    assert sorted(pictures.read) == pictures.ids
+
+
+def test_a_later_run_reads_no_pixels_again_and_sees_the_same(pictures: Pictures, tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run") as run:
+        look(Nano(pictures, run.features), pictures.ids, "suit")
+    with RunFolder.open(tmp_path / "run") as run:
+        later = exact(look(Nano(pictures, run.features), pictures.ids, "rank"))
+    assert sorted(pictures.read) == pictures.ids
+    assert later == exact(look(Nano(pictures), pictures.ids, "rank"))
+
+
+def test_the_identity_changes_with_every_file(tmp_path: Path) -> None:
+    source = Pictures([])
+    shutil.copytree(WEIGHTS, tmp_path / "nano")
+    seen = {Nano(source).identity}
+    assert Nano(source, folder=tmp_path / "nano").identity in seen
+    for file in MODEL_FILES:
+        with open(tmp_path / "nano" / file, "ab") as stream:
+            stream.write(b"\n")
+        seen.add(Nano(source, folder=tmp_path / "nano").identity)
+    assert len(seen) == 1 + len(MODEL_FILES)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nano.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"decoder\.onnx"):
+        Nano(Pictures([]), folder=tmp_path)
+
+
+def test_the_weights_fit_the_wheel() -> None:
+    """80 MB is the limit for the embedded model; MODEL_FILES are all of it."""
+    assert {path.name for path in WEIGHTS.iterdir()} >= set(MODEL_FILES)
+    assert sum((WEIGHTS / file).stat().st_size for file in MODEL_FILES) < 80_000_000
