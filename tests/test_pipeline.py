@@ -357,3 +357,21 @@ def test_the_bound_holds_for_the_share_that_the_judge_would_refuse() -> None:
         wrong = sum(1 for a in trusted if names[a.cluster or 0] != labels[a.image_id])
         broken += bool(trusted) and wrong / len(trusted) > (found.trust_error_bound or 0)
     assert broken <= 4
+
+
+class Unsure(ScriptedModel):
+    """Says the same with little confidence."""
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        replies = await super().look(requests)
+        return [replace(reply, confidence=0.2) if isinstance(reply, LookReply) else reply for reply in replies]
+
+
+@pytest.mark.parametrize(("kind", "warned"), [(ScriptedModel, False), (Unsure, True)])
+def test_the_person_is_warned_where_the_model_is_unsure_of_what_it_sees(
+    kind: type[ScriptedModel], warned: bool
+) -> None:
+    labels = draw_labels(60, 3, 0)
+    model = kind({"kind": labels})
+    found = asyncio.run(cluster_images(list(labels), [Interest("kind")], model, Settings(), lambda event: None))
+    assert any("unsure" in note for note in found[Interest("kind")].notes) == warned

@@ -192,7 +192,7 @@ def cluster(
 
     Prints normalised mutual information (NMI), Rand index (RI), adjusted Rand index (ARI), accuracy under the best
     matching (ACC), and the number of clusters found against the true one. An unassigned picture counts as a cluster
-    of its own, so leaving pictures out never pays.
+    of its own, so leaving out what was placed rightly lowers every score.
 
     labels.csv has a column `file` (or `image`) and one column per attribute. An interest is compared with the column
     of its name, or the one whose name occurs in it; --column says otherwise.

@@ -1,8 +1,8 @@
 """How well a clustering agrees with labels: NMI, RI, ARI, ACC, and the number of clusters found against the truth.
 
 In: labels by image (a CSV file) and the assignments of a run. Out: `Scores` by interest. Promises: an unassigned image
-counts as a cluster of its own, so leaving images out never pays; images without a label are left out and counted;
-nothing is printed, and no label ever reaches a clustering.
+counts as a cluster of its own, so leaving out what was placed rightly lowers every score; images without a label are
+left out and counted; nothing is printed, and no label ever reaches a clustering.
 """
 
 from __future__ import annotations
