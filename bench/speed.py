@@ -42,9 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_sample(Path(scratch) / "sample", images_per_card=max(1, wanted // 52))
         thumbnails: dict[str, bytes] = {}
-        collection = find_images(
-            folder, keep=lambda found: thumbnails.update({t.image_id: t.jpeg for t in found})
-        )
+        collection = find_images(folder, keep=lambda found: thumbnails.update({t.image_id: t.jpeg for t in found}))
         nano = Nano(StoredImages(collection.root, collection.images, thumbnails.__getitem__))
         ids = [image.id for image in collection.images]
         began = time.perf_counter()

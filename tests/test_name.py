@@ -122,4 +122,4 @@ def test_confidence_follows_its_formula_and_the_reason_its_evidence() -> None:
     assert second.reason == 'described as "hearts"; accepted by judgement (0.97): a red heart'
     assert third.reason == 'described as "spades"; moved by a second look (0.90)'
     assert (fourth.cluster, fourth.confidence, fourth.decided_by) == (None, 0.0, "")
-    assert fourth.reason == 'described as "joker"; it belongs clearly with no cluster'
+    assert fourth.reason == 'described as "joker"; no cluster fits it well enough'

@@ -436,6 +436,8 @@ def _print_end(console: Console, result: manylens.api.Result) -> None:
             console,
             f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
         )
+    if result.calls_kept:
+        _say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     _say(console, f"Report: {result.report}")
 
 
@@ -449,6 +451,8 @@ def _print_scores(console: Console, scores: Sequence[manylens.evaluate.InterestS
         numbers = [f"{value:,}" for value in (s.clusters_found, s.clusters_true, s.images, s.unassigned)]
         rows.append((one.interest, one.column, *shares, *numbers))
     _print_table(console, "agreement with the labels", columns, rows)
+    if any(one.scores.unassigned for one in scores):
+        _say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
     for one in scores:
         if one.unlabeled:
             _say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
@@ -462,7 +466,10 @@ def _print_plan(console: Console, plan: manylens.api.Plan) -> None:
     _say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
     _say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
     low, high = plan.judgements
-    _say(console, f"judgements: about {low:,} to {high:,} (fewer per image in large collections)")
+    _say(
+        console,
+        f"judgements: about {low:,} to {high:,} (few where the model knows such images, many where not)",
+    )
     if plan.minutes is not None:
         rate = manylens.api.NANO_LOOKS_PER_SECOND
         few, many = plan.minutes

@@ -196,7 +196,7 @@ def assign(
                 standing.decided_by,
             )
     for image in unassigned:
-        reason = f"{_described(looks, image)}; it belongs clearly with no cluster"
+        reason = f"{_described(looks, image)}; no cluster fits it well enough"
         result[image] = Assignment(looks.image_ids[image], None, 0.0, reason, "")
     return [result[image] for image in sorted(result)]
 

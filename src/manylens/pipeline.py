@@ -203,7 +203,9 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
     if looks.failed:
         notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster.")
     if unassigned:
-        notes.append(f"{len(unassigned):,} images belong clearly with no cluster and are unassigned.")
+        notes.append(
+            f"{len(unassigned):,} unassigned: no cluster fits them well enough, or they are alone of their kind."
+        )
     return notes
 
 

@@ -11,12 +11,18 @@ from manylens.models.base import Model
 from manylens.models.nano import Nano
 from manylens.store import FeatureShards
 
+MODEL_NAMES = ("nano",)
 OpenFeatures: TypeAlias = Callable[[str, str], FeatureShards]
 """(model name, model identity) -> the run's cache of that model's visual features."""
 
 
+def check_model_name(spec: str) -> None:
+    """Raises UsageError for a name nobody knows; loads nothing."""
+    if spec not in MODEL_NAMES:
+        raise UsageError(f"a model is known by its name, got {spec!r}", "pass --model nano, the embedded model")
+
+
 def load_model(spec: str, images: ImageSource, open_features: OpenFeatures | None = None) -> Model:
     """The model that `--model spec` names. Raises UsageError for a name nobody knows."""
-    if spec == "nano":
-        return Nano(images, open_features)
-    raise UsageError(f"a model is known by its name, got {spec!r}", "pass --model nano, the embedded model")
+    check_model_name(spec)
+    return Nano(images, open_features)

@@ -156,7 +156,9 @@ function overview(interest) {
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
   say(plural(total, "image", "images"), ", asked with ");
   say(plural(calls, "model call", "model calls"), total ? " (" + (calls / total).toFixed(2) + " an image). " : ". ");
-  if (interest.trust !== null) facts.append("Of the strong likenesses accepted unasked, audits support an error of at most ", element("b", {}, (interest.trust * 100).toFixed(1) + "%"), ".");
+  // A bound from a handful of audits says how few they were, not how good the clustering is: it would only frighten.
+  if (interest.trust !== null && interest.trust < 0.5) facts.append("Strong likenesses were accepted unasked; by the audited ones, asking would have refused at most ", element("b", {}, (interest.trust * 100).toFixed(1) + "%"), " of them (95% confidence).");
+  else if (interest.trust !== null) facts.append("Strong likenesses were accepted unasked; too few were audited to bound their error.");
   const box = element("div", { class: "overview" });
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
