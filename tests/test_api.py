@@ -96,6 +96,17 @@ def test_the_same_call_again_asks_nothing_and_ends_with_the_same_bytes(tmp_path:
     assert {name: (tmp_path / "out" / name).read_bytes() for name in files} == before
 
 
+def test_a_result_says_how_many_answers_were_kept_from_an_earlier_run(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    runs = [
+        manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out") for _ in range(2)
+    ]
+    assert runs[0].calls_asked >= 60
+    assert runs[0].calls_kept == 0
+    assert runs[1].calls_asked == 0
+    assert runs[1].calls_kept >= runs[0].calls_asked
+
+
 def test_two_runs_end_with_the_same_bytes(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pictures")
     for out in ("one", "two"):

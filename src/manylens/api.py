@@ -294,7 +294,8 @@ async def _cluster(
                 below,
                 report,
             )
-    return Result(out, collection, results, calls_asked=recorded.asked.total(), calls_kept=recorded.reused.total())
+    kept = 0 if fresh else recorded.reused.total()  # a fresh run reuses its own answers only
+    return Result(out, collection, results, calls_asked=recorded.asked.total(), calls_kept=kept)
 
 
 def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
