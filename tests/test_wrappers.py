@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelReplyInvalid
+from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid
 from manylens.models.base import (
     Capabilities,
     CompleteReply,
@@ -26,6 +26,10 @@ from manylens.models.base import (
 )
 from manylens.models.wrappers import Recorded, from_stored, to_stored
 from manylens.store import RunFolder
+
+
+class Broken(Exception):
+    """Whatever ends a batch halfway: a kill, a bug, a lost machine."""
 
 
 class Fake:
@@ -50,7 +54,7 @@ class Fake:
 
     async def _begin(self, requests: Sequence[Request]) -> None:
         if self.stop_after is not None and len(self.batches) >= self.stop_after:
-            raise BudgetSpent("the budget is spent")
+            raise Broken
         self.batches.append(list(requests))
         if self.gate is not None:
             await self.gate.wait()
@@ -168,7 +172,7 @@ def test_big_batches_go_in_chunks_and_what_came_before_a_break_is_kept(tmp_path:
     ids = [f"image{i:03d}" for i in range(150)]
     fake = Fake()
     fake.stop_after = 2
-    with RunFolder.open(tmp_path) as run, pytest.raises(BudgetSpent):
+    with RunFolder.open(tmp_path) as run, pytest.raises(Broken):
         asyncio.run(Recorded(fake, run).look(looks(*ids)))
     assert [len(batch) for batch in fake.batches] == [64, 64]
     again = Fake()

@@ -28,7 +28,7 @@ def describe(nano: Nano, features: Tensor, prompt: list[int], tokenizer: Tokeniz
     ids = torch.tensor([prompt] * len(features), device=device)
     h = None
     for _ in range(MAX_ANSWER_TOKENS):
-        states = nano.hidden_states(ids, features, torch.tensor(0))
+        states = nano.hidden_states(ids, features)
         if h is None:
             h = nano.embed(states[:, -1])
         ids = torch.cat([ids, nano.logits(states[:, -1]).argmax(-1, keepdim=True)], 1)
@@ -44,7 +44,7 @@ def describe(nano: Nano, features: Tensor, prompt: list[int], tokenizer: Tokeniz
 @torch.no_grad()
 def judge(nano: Nano, features: Tensor, prompt: list[int], yes: int, no: int) -> np.ndarray:
     ids = torch.tensor([prompt] * len(features), device=features.device)
-    logits = nano.logits(nano.hidden_states(ids, features, torch.tensor(0))[:, -1])
+    logits = nano.logits(nano.hidden_states(ids, features)[:, -1])
     return torch.softmax(logits[:, [yes, no]].float(), -1)[:, 0].cpu().numpy()
 
 

@@ -133,7 +133,7 @@ class Nano(nn.Module):
         """pixels: (b, 3, 192, 192) normalised. Returns (b, 36, 1280), row-major over the grid."""
         return self.vision_tower.forward_features(pixels).flatten(2).permute(0, 2, 1)
 
-    def hidden_states(self, ids: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
+    def hidden_states(self, ids: Tensor, features: Tensor) -> Tensor:
         """Last hidden states (b, t, 576). Rows are right-padded: under a causal mask padding changes nothing before it."""
         embeds = self.language_model.model.embed_tokens(ids)
         visual = self.multi_modal_projector(features).to(embeds.dtype)

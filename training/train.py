@@ -308,7 +308,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
                 pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(vision_lr is not None):
                 features = nano.visual_features(pixels)
-            states = nano.hidden_states(ids, F.dropout(features, 0.05), b.prompt_end)
+            states = nano.hidden_states(ids, F.dropout(features, 0.05))
             answered = labels >= 0
             logits = nano.logits(states[answered]).float()
             per_token = F.cross_entropy(logits, labels[answered], reduction="none", label_smoothing=0.02)

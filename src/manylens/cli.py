@@ -74,7 +74,7 @@ def commands() -> None:
     \b
     Examples:
       manylens demo
-      manylens demo --out /tmp/cards
+      manylens demo --out cards
     """
 )
 @click.option(

@@ -53,7 +53,3 @@ class ModelBusy(ModelError):
 
 class ModelReplyInvalid(ModelError):
     """The model answered, but not in a form that can be used, even after one repair attempt."""
-
-
-class BudgetSpent(ManylensError):
-    """A hard budget is used up. What was decided so far stands and can be continued."""

@@ -99,7 +99,7 @@ class Failure:
 
 
 def answer_key(model_identity: str, request: str) -> str:
-    """The key of a stored answer, SHA-256 in hex; the same formula as `models.base.request_key`."""
+    """The key of a stored answer, SHA-256 in hex over the model's identity and the rendered request."""
     content = json.dumps([model_identity, request], ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -10,8 +10,6 @@ Requests carry meaning, not wording. Each model words them through `prompts` in 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError
+from manylens.store import answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
 
@@ -132,8 +131,7 @@ def request_key(model: Model, request: Request) -> str:
 
     `render` holds the image hashes, parameters and prompt version; a name alone never decides.
     """
-    content = json.dumps([model.identity, model.render(request)], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return answer_key(model.identity, model.render(request))
 
 
 def request_kind(request: Request) -> str:
