@@ -53,3 +53,10 @@ class ModelBusy(ModelError):
 
 class ModelReplyInvalid(ModelError):
     """The model answered, but not in a form that can be used, even after one repair attempt."""
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be used at all (no server there, wrong key, unknown name): asking on would only repeat it.
+
+    The run stops; what was answered so far is kept.
+    """

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from manylens.errors import UsageError
 from manylens.images import ImageSource
-from manylens.models.base import Model
+from manylens.models.base import Model, ModelOptions
 from manylens.models.nano import Nano
 from manylens.store import FeatureShards
 
@@ -22,7 +22,9 @@ def check_model_name(spec: str) -> None:
         raise UsageError(f"a model is known by its name, got {spec!r}", "pass --model nano, the embedded model")
 
 
-def load_model(spec: str, images: ImageSource, open_features: OpenFeatures | None = None) -> Model:
+def load_model(
+    spec: str, images: ImageSource, open_features: OpenFeatures | None = None, options: ModelOptions | None = None
+) -> Model:
     """The model that `--model spec` names. Raises UsageError for a name nobody knows."""
     check_model_name(spec)
     return Nano(images, open_features)

@@ -60,12 +60,21 @@ Request: TypeAlias = LookRequest | JudgeRequest | CompleteRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer cost, in tokens, as its server counted them."""
+
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class LookReply:
     """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper."""
 
     description: str
     confidence: float
     embedding: Vector = field(compare=False)
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +83,13 @@ class JudgeReply:
 
     probability: float
     reason: str = ""
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class CompleteReply:
     text: str
+    usage: Usage | None = field(default=None, compare=False)
 
 
 Reply: TypeAlias = LookReply | JudgeReply | CompleteReply
@@ -91,12 +102,34 @@ class Capabilities:
     writes_text: `complete` works (names and definitions in prose).
     sees_exemplars: `judge` looks at the exemplars' pixels, not only at the cluster's words.
     edge_scale, edge_offset: beta and b of w = sigmoid(beta * H.H + b) where the model learned them, else None.
+    batch_size: requests that one call of `look`, `judge` or `complete` should hold: many for a model in this process,
+    1 for a server, whose requests are sent side by side instead.
+    concurrency: calls that may be under way at once.
     """
 
     writes_text: bool
     sees_exemplars: bool
     edge_scale: float | None = None
     edge_offset: float | None = None
+    batch_size: int = 64
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What a person may say about a model beside its name; each kind of model takes what concerns it.
+
+    base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
+    pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
+    once. device: `cpu`, `cuda`, ... or None for the best there is. adapter: a LoRA adapter's folder.
+    """
+
+    base_url: str | None = None
+    image_px: int = 512
+    timeout_s: float = 120.0
+    concurrency: int = 8
+    device: str | None = None
+    adapter: str | None = None
 
 
 class Model(Protocol):
