@@ -43,7 +43,7 @@ PALETTE = {
     "purple": (130, 50, 170),
 }
 SHAPES = ("square", "circle", "triangle")
-EMBEDDING_WIDTH = 32
+EMBEDDING_WIDTH = 64
 
 Fault: TypeAlias = Literal[
     "429",  # too many requests, without Retry-After
@@ -480,6 +480,8 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
     if not seen:
         return json.dumps({"color": "I cannot see"}) if schema is not None else "I cannot see any picture."
     color = seen[-1]["color"]
+    if "yes or no" in text:
+        return "Yes." if color in text else "No."
     return json.dumps({"color": color}) if schema is not None or "JSON" in text else f"It is {color}."
 
 
@@ -518,9 +520,12 @@ def _embed(server: ChatServer, body: Any) -> dict[str, Any]:
 
 
 def embed_text(text: str) -> list[float]:
-    """A vector per text: equal texts get equal ones, others are far apart. Not of unit length, as some servers' are."""
-    seed = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-    return [float(value) for value in np.random.default_rng(seed).standard_normal(EMBEDDING_WIDTH).round(6)]
+    """The sum of its words' vectors: texts that share words are near. Not of unit length, as some servers' are."""
+    total = np.zeros(EMBEDDING_WIDTH)
+    for word in re.findall(r"\w+", text.lower()) or [text]:
+        seed = int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+        total += np.random.default_rng(seed).standard_normal(EMBEDDING_WIDTH)
+    return [float(value) for value in total.round(6)]
 
 
 def main() -> None:
