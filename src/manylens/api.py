@@ -22,11 +22,11 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image as PillowImage
 
 from manylens import __version__
-from manylens.errors import UsageError
+from manylens.errors import ModelUnavailable, UsageError
 from manylens.export import FileCounts, cluster_values, count_files, write_results, write_unreadable
 from manylens.images import Collection, StoredImages, find_images
-from manylens.models import check_model_name, load_model
-from manylens.models.base import Model
+from manylens.models import check_model_name, close_model, load_model, meet_model
+from manylens.models.base import Model, ModelOptions
 from manylens.models.wrappers import Recorded
 from manylens.pipeline import cluster_images
 from manylens.records import (
@@ -49,6 +49,9 @@ T = TypeVar("T")
 
 MAX_SLUG_BYTES = 240
 """File systems allow 255 bytes in a folder's name."""
+
+MODELS_NAME = "models.json"
+"""In a run folder: what was found out about models behind servers."""
 
 NANO_LOOKS_PER_SECOND = 12
 """What nano promises on two cores; faster machines do better."""
@@ -158,6 +161,7 @@ def cluster(
     by: str | Sequence[str],
     *,
     model: str | Model = "nano",
+    options: ModelOptions | None = None,
     out: PathLike | None = None,
     settings: Settings | None = None,
     links: bool = False,
@@ -166,7 +170,8 @@ def cluster(
     """Sort the images of a folder by each interest and write the results.
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
-    model: a name (`nano`) or any object that follows `manylens.models.base.Model`.
+    model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`.
+    options: what else there is to say about a named model: its server's address, the size of the images it is sent.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
     continued: answers it has are not asked again. links: also make `clusters/<name>/` folders of symbolic links.
     on_event: gets every stage's events, in the thread that works.
@@ -181,6 +186,7 @@ def cluster(
             place,
             interests,
             model=model,
+            options=options or ModelOptions(),
             out=Path(out) if out is not None else default_out(place),
             settings=settings or Settings(),
             links=links,
@@ -189,10 +195,17 @@ def cluster(
     )
 
 
-def plan(folder: PathLike, by: str | Sequence[str], *, model: str = "nano", settings: Settings | None = None) -> Plan:
+def plan(
+    folder: PathLike,
+    by: str | Sequence[str],
+    *,
+    model: str = "nano",
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+) -> Plan:
     """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
     interests = parse_interests(by)
-    check_model_name(model)
+    check_model_name(model, options)
     budget = (settings or Settings()).budget_calls
     collection = find_images(folder)
     looks = len(collection.images) * len(interests)
@@ -248,6 +261,7 @@ async def _cluster(
     interests: Sequence[Interest],
     *,
     model: str | Model,
+    options: ModelOptions,
     out: Path,
     settings: Settings,
     links: bool,
@@ -255,21 +269,29 @@ async def _cluster(
 ) -> Result:
     began = time.monotonic()
     if isinstance(model, str):
-        check_model_name(model)
+        check_model_name(model, options)
     if not folder.is_dir():
         find_images(folder)  # raises and says why, before a run folder is made
     fresh = not out.exists()
     with RunFolder.open(out) as run:
         try:
+            if isinstance(model, str):
+                meet_model(model, options, out / MODELS_NAME)
             collection = _read(folder, run, emit)
-        except UsageError:
-            if fresh:  # a mistyped folder must not leave an empty run behind
+        except (UsageError, ModelUnavailable):
+            if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
             raise
         source = StoredImages(collection.root, collection.images, run.thumbnail)
-        chosen = load_model(model, source, run.features) if isinstance(model, str) else model
+        if isinstance(model, str):
+            chosen = load_model(model, source, run.features, options, recorded=out / MODELS_NAME)
+        else:
+            chosen = model
         recorded = Recorded(chosen, run)
-        found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+        try:
+            found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+        finally:
+            await close_model(chosen)
         clusterings = [found[interest] for interest in interests]
         write_unreadable(out, collection)
 

@@ -8,10 +8,12 @@ names of files are shown as text, never as markup or terminal codes.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,7 +22,7 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import Event, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.records import Event, ModelOptions, Settings, StageAdvanced, StageFinished, StageStarted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +42,58 @@ _DEFAULTS = Settings()
 DEMO_INTERESTS = ("suit", "rank", "color")
 PIPED_WIDTH = 140
 """Columns of a table that goes to a file or another program."""
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--model` and what can be said about it; the command gets `model` and `options`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        said = {name: given.pop(name) for name in _ABOUT_MODELS}
+        command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
+
+    add = [
+        click.option(
+            "--model",
+            default="nano",
+            show_default=True,
+            metavar="NAME",
+            help="The model that reads the pictures: nano, openai:NAME, or with --base-url any NAME a server knows.",
+        ),
+        click.option(
+            "--base-url", metavar="URL", help="Where an OpenAI-compatible server answers: http://localhost:8000/v1."
+        ),
+        click.option(
+            "--image-px",
+            type=click.IntRange(32, 4096),
+            metavar="N",
+            help=f"Longest side of the pictures that a server is sent. [default: {defaults['image_px']}]",
+        ),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 4096),
+            metavar="N",
+            help=f"Calls that may be under way at once. [default: {defaults['concurrency']}]",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(0.1, 86_400),
+            metavar="SECONDS",
+            help=f"How long one call may take. [default: {defaults['timeout_s']:g}]",
+        ),
+        click.option(
+            "--embedding-model", metavar="NAME", help="The server's model that embeds. [default: one that it offers]"
+        ),
+        click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
+    ]
+    for option in reversed(add):
+        with_options = option(with_options)
+    return with_options
+
+
+_ABOUT_MODELS = ("base_url", "image_px", "concurrency", "timeout_s", "embedding_model", "embedding_url")
 
 
 @click.group(
@@ -137,7 +191,7 @@ def demo(out: Path) -> None:
     metavar="INTEREST",
     help="What to sort by, in plain words. May be given several times.",
 )
-@click.option("--model", default="nano", show_default=True, help="The model that reads the pictures.")
+@_model_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
 )
@@ -164,6 +218,7 @@ def cluster(
     folder: Path,
     interests: tuple[str, ...],
     model: str,
+    options: ModelOptions,
     out: Path | None,
     seed: int | None,
     tau: float | None,
@@ -176,11 +231,18 @@ def cluster(
     _check_interests(interests)
     console = _console()
     if dry_run:
-        _print_plan(console, manylens.api.plan(folder, interests, model=model, settings=settings))
+        _print_plan(console, manylens.api.plan(folder, interests, model=model, options=options, settings=settings))
         return
     with _progress() as show:
         result = manylens.api.cluster(
-            folder, interests, model=model, out=out, settings=settings, links=links, on_event=show.event
+            folder,
+            interests,
+            model=model,
+            options=options,
+            out=out,
+            settings=settings,
+            links=links,
+            on_event=show.event,
         )
     for interest, one in result.items():
         _print_clustering(console, interest, one)

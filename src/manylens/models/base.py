@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError
+from manylens.records import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.store import answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
@@ -113,23 +114,6 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """What a person may say about a model beside its name; each kind of model takes what concerns it.
-
-    base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
-    pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
-    once. device: `cpu`, `cuda`, ... or None for the best there is. adapter: a LoRA adapter's folder.
-    """
-
-    base_url: str | None = None
-    image_px: int = 512
-    timeout_s: float = 120.0
-    concurrency: int = 8
-    device: str | None = None
-    adapter: str | None = None
 
 
 class Model(Protocol):
