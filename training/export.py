@@ -32,7 +32,7 @@ from nano_model import (
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from torch import Tensor, nn
 
-from manylens.models.nano_checkpoint import write_checkpoint
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint
 
 BLOCK = 64  # weights that share a scale along the input dimension
 

@@ -18,7 +18,7 @@ import timm
 import torch
 from nano_model import load_nano
 
-from manylens.models.nano_checkpoint import packaged_files, read_weights
+from manylens.models.huggingface.nano_checkpoint import packaged_files, read_weights
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def read_weights(folder: Path | None = None) -> dict[str, FloatArray]:
     try:
         import onnx
     except ImportError as error:
-        raise _missing_extra("onnx") from error
+        raise missing_extra("onnx") from error
     folder = folder or packaged_files()
     vision = onnx.load(str(folder / "vision.onnx")).graph
     decoder = onnx.load(str(folder / "decoder.onnx")).graph
@@ -110,7 +110,7 @@ def _vision_weights(graph: Any) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {}
     for node in graph.node:
         if node.op_type == "Conv":
-            *_, block, convolution, _ = ["", *node.name.strip("/").split("/")]
+            block, convolution = ["", *node.name.strip("/").split("/")][-3:-1]
             place = f"{block}." if block.startswith("blocks.") else ""
             norm = f"vision_tower.{place}{_norm_after(place, convolution)}"
             weight, bias = (tensors[name] for name in node.input[1:])
@@ -178,7 +178,7 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
             TimmWrapperConfig,
         )
     except ImportError as error:
-        raise _missing_extra(error.name or "transformers") from error
+        raise missing_extra(error.name or "transformers") from error
     folder = folder or packaged_files()
     numbers: dict[str, Any] = json.loads((folder / "nano.json").read_text("utf-8"))
     weights = read_weights(folder)
@@ -273,8 +273,9 @@ def _stock_name(name: str) -> str | None:
     return None
 
 
-def _missing_extra(package: str) -> ModelUnavailable:
+def missing_extra(package: str) -> ModelUnavailable:
+    """The error for a package of the extra `[local]` that is not there."""
     return ModelUnavailable(
-        f"a Hugging Face checkpoint needs the package {package}, which is not installed",
+        f"Hugging Face checkpoints need the package {package}, it is not installed",
         "pip install 'manylens[local]'",
     )
