@@ -17,6 +17,7 @@ from manylens.images import ImageSource
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.checkpoint import find_checkpoint
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano import Nano
 from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
 from manylens.store import FeatureShards
