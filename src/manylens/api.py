@@ -27,7 +27,7 @@ from manylens.export import FileCounts, cluster_values, count_files, write_resul
 from manylens.images import Collection, StoredImages, find_images
 from manylens.models import check_model_name, load_model
 from manylens.models.base import Model
-from manylens.models.wrappers import Recorded
+from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_images
 from manylens.records import (
     Cluster,

@@ -20,7 +20,7 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import Event, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.records import Event, Foreseen, Settings, StageAdvanced, StageFinished, StageStarted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -294,6 +294,10 @@ def _check_interests(texts: Sequence[str]) -> None:
 # --- progress -------------------------------------------------------------------------------------
 
 
+def _foreseen_line(event: Foreseen) -> str:
+    return f"{event.interest}: by its looks, about {event.calls:,} more calls"
+
+
 class _Plain:
     """Progress for logs: one line when a stage ends, and one at each quarter of a long stage."""
 
@@ -310,6 +314,8 @@ class _Plain:
                 self._line(event.stage, event.interest, event.detail)
             case StageStarted():
                 self._quarters[event.stage, event.interest] = 0
+            case Foreseen():
+                click.echo(manylens.report.shown_name(_foreseen_line(event)), err=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         self._advance(what, "", done, total)
@@ -336,6 +342,8 @@ class _Bars:
         self._finished: set[TaskID] = set()
 
     def event(self, event: Event) -> None:
+        if isinstance(event, Foreseen):
+            return
         task = self._task(event.stage, event.interest)
         match event:
             case StageStarted():

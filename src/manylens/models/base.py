@@ -10,7 +10,7 @@ Requests carry meaning, not wording. Each model words them through `prompts` in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError
+from manylens.records import Tokens
 from manylens.store import answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
@@ -105,6 +106,8 @@ class Capabilities:
     batch_size: requests that one call of `look`, `judge` or `complete` should hold: many for a model in this process,
     1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
+    image_tokens, reply_tokens: the most tokens that one image may take, and that one reply may have; what a budget in
+    money reserves for a call before it is sent.
     """
 
     writes_text: bool
@@ -113,6 +116,8 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
+    image_tokens: int = 10_000
+    reply_tokens: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,17 @@ class ModelOptions:
     concurrency: int = 8
     device: str | None = None
     adapter: str | None = None
+
+
+def count_tokens(replies: Iterable[Reply | ModelError]) -> Tokens:
+    """What the answers among the replies took, summed."""
+    usages = [reply.usage for reply in replies if not isinstance(reply, ModelError)]
+    counted = [usage for usage in usages if usage is not None]
+    return Tokens(
+        sum(usage.tokens_in for usage in counted),
+        sum(usage.tokens_out for usage in counted),
+        len(usages) - len(counted),
+    )
 
 
 class Model(Protocol):
