@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             labels[hashlib.sha256(buffer.getvalue()).hexdigest()] = color
             table.append(f"{name},{color}")
     (tmp_path / "labels.csv").write_text("\n".join(table))
-    monkeypatch.setattr(manylens.api, "load_model", lambda *_: ScriptedModel({"color": labels}))
+    monkeypatch.setattr(manylens.api, "load_model", lambda *_, **__: ScriptedModel({"color": labels}))
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -154,7 +154,7 @@ def test_a_run_folder_held_by_another_process_exits_1(folder: Path, capsys: pyte
 def test_an_interrupt_exits_130_and_says_how_to_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> ScriptedModel:
+    def interrupted(*_: object, **__: object) -> ScriptedModel:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(manylens.api, "load_model", interrupted)
@@ -192,7 +192,7 @@ def test_the_demo_is_compared_with_its_truth(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def load(_: str, images: object, __: object) -> ScriptedModel:
+    def load(*_: object, **__: object) -> ScriptedModel:
         rows = csv.DictReader((tmp_path / "manylens-demo" / "sample" / "labels.csv").open(encoding="utf-8"))
         folder = tmp_path / "manylens-demo" / "sample" / "images"
         known = [(hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest(), row) for row in rows]
@@ -210,14 +210,14 @@ def test_the_demo_is_compared_with_its_truth(
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
     """The real signal, in a process of its own: a run that never ends by itself."""
     script = (
-        "import asyncio, sys, manylens; from manylens import cli\n"
+        "import asyncio, sys, manylens; from manylens import cli; import manylens.models.base\n"
         "class Slow:\n"
         "    name = identity = 'slow'\n"
-        "    capabilities = None\n"
+        "    capabilities = manylens.models.base.Capabilities(False, False)\n"
         "    def render(self, request): return str(request)\n"
         "    async def look(self, requests):\n"
         "        print('looking', flush=True); await asyncio.sleep(60)\n"
-        "manylens.api.load_model = lambda *_: Slow()\n"
+        "manylens.api.load_model = lambda *_, **__: Slow()\n"
         f"sys.exit(cli.run(['cluster', {str(folder)!r}, '--by', 'color']))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -410,7 +410,9 @@ def test_identical_embeddings_with_different_descriptions_are_told_apart_by_the_
 def test_events_frame_every_stage_and_never_pass_their_total() -> None:
     events: list[Event] = []
     run(draw_labels(200, 4, 0), DESIGN_NOISE, events=events)
-    framed = [(type(event).__name__, event.stage) for event in events if isinstance(event, StageStarted | StageFinished)]
+    framed = [
+        (type(event).__name__, event.stage) for event in events if isinstance(event, StageStarted | StageFinished)
+    ]
     assert framed == [
         (kind, stage)
         for stage in ("look", "graph", "walk", "merge", "name")

@@ -20,7 +20,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.records import DecidedBy, Interest, Tokens
+from manylens.records import NO_TOKENS, DecidedBy, Interest, Tokens
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Looks:
     embeddings: NDArray[np.float32]
     failed: tuple[tuple[str, str], ...] = ()
     not_looked: tuple[str, ...] = ()
-    tokens: Tokens = Tokens()
+    tokens: Tokens = NO_TOKENS
     repeated: frozenset[str] = field(init=False)
     """Normalised descriptions that at least two images share: the ones that say something about belonging."""
 

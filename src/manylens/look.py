@@ -50,7 +50,8 @@ async def look_at_images(
         requests = [LookRequest(interest.text, image_id) for image_id in images for interest in distinct]
         if budget is not None:
             affordable = budget.admit(requests, budget.part(1.0))
-            requests = requests[: affordable - affordable % len(distinct)]  # an image is looked at in full or not at all
+            whole = affordable - affordable % len(distinct)  # an image is looked at through all interests or none
+            requests = requests[:whole]
         if not requests:
             break
         answers = await _look(model, requests)

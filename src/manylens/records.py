@@ -144,6 +144,27 @@ class Settings(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOptions(_Record):
+    """What a person may say about a model beside its name; each kind of model takes what concerns it.
+
+    base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
+    pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
+    once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
+    is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the best there
+    is. adapter: a LoRA adapter's folder.
+    """
+
+    base_url: str | None = None
+    image_px: int = 512
+    timeout_s: float = 120.0
+    concurrency: int = 8
+    embedding_model: str | None = None
+    embedding_url: str | None = None
+    device: str | None = None
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Image(_Record):
     """One image by content. id: SHA-256 of the file's bytes, hex. paths: every file with these bytes, relative to the
     collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation)."""
@@ -198,6 +219,9 @@ class Tokens(_Record):
         )
 
 
+NO_TOKENS = Tokens()
+
+
 @dataclass(frozen=True, slots=True)
 class CallCounts(_Record):
     """Model calls by kind that this clustering rests on, whether asked now or taken from the store, and how many
@@ -207,7 +231,7 @@ class CallCounts(_Record):
     judge: int = 0
     complete: int = 0
     failed: int = 0
-    tokens: Tokens = Tokens()
+    tokens: Tokens = NO_TOKENS
 
     @property
     def total(self) -> int:

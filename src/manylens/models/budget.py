@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manylens.errors import ModelError
-from manylens.models.base import JudgeRequest, LookRequest, Model, Reply, Request, Usage
+from manylens.models.base import CompleteRequest, JudgeRequest, LookRequest, Model, Reply, Request, Usage
 from manylens.records import Settings
 
 CHAT_TOKENS = 100
@@ -78,6 +78,7 @@ class Budget:
     def _bound(self, request: Request) -> Usage:
         """The most tokens a call may take: a token is at least one byte of text."""
         known = self._model.capabilities
+        reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
         match request:
             case LookRequest():
                 images = 1
@@ -86,4 +87,5 @@ class Budget:
             case _:
                 images = len(request.image_ids)
         text = len(self._model.render(request).encode("utf-8", "surrogatepass"))
-        return Usage(CHAT_TOKENS + text + images * known.image_tokens, known.reply_tokens)
+        once = CHAT_TOKENS + text + images * known.image_tokens
+        return Usage(known.requests_per_call * once, known.requests_per_call * reply)

@@ -30,6 +30,10 @@ from manylens.models.base import (
 )
 
 ATTEMPTS = 9
+REQUESTS_PER_CALL = 3
+"""A call may be several requests (a look, its repair, its embedding), each of which its model ends after `timeout_s`;
+a call that takes longer than all of them is ended here."""
+
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 """An attempt waits twice as long as the one before, shortened by up to a quarter at random: 68 to 92 s in all."""
@@ -55,7 +59,7 @@ _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | Mod
 class Paced:
     """A `Model` that waits, tries again, and never has more than `capabilities.concurrency` calls under way.
 
-    timeout_s: seconds that one attempt may take. seed: of the backoff's jitter. attempts: how many calls were sent.
+    timeout_s: seconds that one request may take. seed: of the backoff's jitter. attempts: how many calls were sent.
     """
 
     def __init__(self, model: Model, *, timeout_s: float, seed: int = 0) -> None:
@@ -91,9 +95,7 @@ class Paced:
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await self._answer(requests, self._model.complete)
 
-    async def _answer(
-        self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]
-    ) -> list[_Reply | ModelError]:
+    async def _answer(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
         return list(await asyncio.gather(*(self._call(request, ask) for request in requests)))
 
     async def _call(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
@@ -119,8 +121,9 @@ class Paced:
             if reply.retry_after_s is not None:
                 self._resume_at = max(self._resume_at, now + min(reply.retry_after_s, LONGEST_RETRY_AFTER_S))
             if self._silence.means_down(now):
+                silent_s = self._silence.seconds(now)
                 return ModelUnavailable(
-                    f"{self.name} has answered no call for {self._silence.seconds(now):.0f} s; the last one: {reply.rule}",
+                    f"{self.name} has answered no call for {silent_s:.0f} s; of the last one: {reply.rule}",
                     "see that the server runs and has room, then run the same command again: it goes on from here",
                 )
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
@@ -131,14 +134,14 @@ class Paced:
 
     async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(REQUESTS_PER_CALL * self._timeout_s):
                 (reply,) = await ask([request])
                 return reply
         except ModelError as error:
             return error
         except TimeoutError:
-            rule = f"a call may take {self._timeout_s:g} s, {self.name} took longer"
-            return ModelBusy(rule, "allow more time per call, fewer calls at once, or use a faster model")
+            rule = f"a request may take {self._timeout_s:g} s, {self.name} took longer"
+            return ModelBusy(rule, "allow more with --timeout, or send fewer at once with --concurrency")
 
 
 class _Silence:

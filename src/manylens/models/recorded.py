@@ -6,7 +6,8 @@ resumed run see the same numbers, because both see the stored form; a failed cal
 next run; a model that is gone (`ModelUnavailable`) ends the run at once, and a kill loses at most the calls under way.
 
 A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
-of them side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be asked.
+of them side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
+asked.
 """
 
 from __future__ import annotations
@@ -264,9 +265,7 @@ class Recorded:
             raise TypeError(f"{self.name} gave {len(replies)} replies to {len(requests)} requests")
         return replies
 
-    def _store(
-        self, arrived: Sequence[_Arrived], wanted: Mapping[str, Request]
-    ) -> dict[str, Reply | ModelError]:
+    def _store(self, arrived: Sequence[_Arrived], wanted: Mapping[str, Request]) -> dict[str, Reply | ModelError]:
         answers: list[Answer] = []
         failures: list[Failure] = []
         outcomes: dict[str, Reply | ModelError] = {}
