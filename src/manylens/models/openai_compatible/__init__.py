@@ -41,6 +41,7 @@ from manylens.models.base import (
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
+    THINKING_TOKENS,
     Dialect,
     Vector,
     answer_logprobs,
@@ -59,6 +60,9 @@ from manylens.store import write_atomically
 JPEG_QUALITY = 90
 EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
+
+REQUESTS_PER_CALL = 3
+"""A look: a question, at worst its repair, and an embedding. A judgement: at worst a word, a question, its repair."""
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
@@ -127,6 +131,9 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
+            requests_per_call=REQUESTS_PER_CALL,
+            reply_tokens=max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"]) + THINKING_TOKENS,
+            text_tokens=ANSWER_TOKENS["names"] + THINKING_TOKENS,
         )
 
     def render(self, request: Request) -> str:
