@@ -210,10 +210,10 @@ def test_the_demo_is_compared_with_its_truth(
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
     """The real signal, in a process of its own: a run that never ends by itself."""
     script = (
-        "import asyncio, sys, manylens; from manylens import cli\n"
+        "import asyncio, sys, manylens; from manylens import cli; import manylens.models.base\n"
         "class Slow:\n"
         "    name = identity = 'slow'\n"
-        "    capabilities = None\n"
+        "    capabilities = manylens.models.base.Capabilities(False, False)\n"
         "    def render(self, request): return str(request)\n"
         "    async def look(self, requests):\n"
         "        print('looking', flush=True); await asyncio.sleep(60)\n"

@@ -19,6 +19,7 @@ LEVELS = {
     "evidence": 3,
     "models": 4,
     "calibrate": 5,
+    "foresee": 5,
     "look": 5,
     "graph": 5,
     "walk": 5,

@@ -275,8 +275,8 @@ def after_thoughts(reply: str) -> str:
     return "" if reply.lstrip().startswith("<think>") else reply
 
 
-_MOST_READ = 20_000
-"""Characters of a reply that are read: the search for JSON in endless talk must end."""
+_MOST_READ, _MOST_TRIED = 100_000, 50
+"""Characters of a reply that are read, and places where JSON may begin: the search in endless talk must end."""
 
 
 def _read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
@@ -287,7 +287,9 @@ def _read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
     found = False
     decoder = json.JSONDecoder()
     at = text.find("{")
-    while at >= 0:
+    for _ in range(_MOST_TRIED):
+        if at < 0:
+            break
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):

@@ -80,5 +80,10 @@ async def close_model(model: Model) -> None:
         await model.close()
 
 
+def is_local(spec: str, options: ModelOptions) -> bool:
+    """Whether a name stands for a model in this process; one that is not may cost money."""
+    return not _is_served(spec, options)
+
+
 def _is_served(spec: str, options: ModelOptions) -> bool:
     return spec.startswith(OPENAI_PREFIX) or options.base_url is not None

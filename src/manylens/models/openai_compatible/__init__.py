@@ -41,6 +41,7 @@ from manylens.models.base import (
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
+    THINKING_TOKENS,
     Dialect,
     Vector,
     answer_logprobs,
@@ -60,9 +61,13 @@ JPEG_QUALITY = 90
 EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
 
+REQUESTS_PER_CALL = 3
+"""A look: a question, at worst its repair, and an embedding. A judgement: at worst a word, a question, its repair."""
+
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
 REPLIES_KEPT = 1024
+VECTORS_KEPT = 4096
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
@@ -100,6 +105,8 @@ class OpenAICompatible:
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._kept: OrderedDict[str, Json] = OrderedDict()
+        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._under_way: dict[str, asyncio.Event] = {}
 
     @property
     def identity(self) -> str:
@@ -124,6 +131,9 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
+            requests_per_call=REQUESTS_PER_CALL,
+            reply_tokens=max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"]) + THINKING_TOKENS,
+            text_tokens=ANSWER_TOKENS["names"] + THINKING_TOKENS,
         )
 
     def render(self, request: Request) -> str:
@@ -251,14 +261,32 @@ class OpenAICompatible:
         return CompleteReply(text, talk.usage)
 
     async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
-        if self.dialect.embeddings == "local":
-            return embed_locally(description)
         model = self.dialect.embedding_model
-        if self.dialect.embeddings == "messages":
-            jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
-            body = embedding_body(model, jpeg, request.interest)
-        else:
-            body = {"model": model, "input": prompts.as_data(description), "encoding_format": "float"}
+        match self.dialect.embeddings:
+            case "local":
+                return embed_locally(description)
+            case "messages":
+                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
+            case "text":
+                text = prompts.as_data(description)
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does.
+                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+                    await under_way.wait()
+                if text not in self._vectors:
+                    done = self._under_way[text] = asyncio.Event()
+                    try:
+                        body = {"model": model, "input": text, "encoding_format": "float"}
+                        self._vectors[text] = await self._embedded(talk, body)
+                    finally:
+                        del self._under_way[text]
+                        done.set()
+                vector = self._vectors[text]
+                if len(self._vectors) > VECTORS_KEPT:
+                    self._vectors.popitem(last=False)
+                return vector
+
+    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
         reply = await talk.ask(body, embeddings=True)
         try:
             row: Vector = embedding_rows(reply, 1)[0]
@@ -267,7 +295,7 @@ class OpenAICompatible:
         else:
             return row
         talk.end()
-        raise ModelReplyInvalid(f"{problem}, {model!r} sent none", "choose another with --embedding-model")
+        raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
 
     async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
         """Decoding takes milliseconds and blocks: not on the loop that keeps the other calls going."""

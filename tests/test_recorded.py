@@ -1,4 +1,4 @@
-"""wrappers: no request is sent twice, every answer is stored before it is used, fresh and resumed runs are equal."""
+"""recorded: no request is sent twice, every answer is stored before it is used, fresh and resumed runs are equal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from manylens.models.base import (
     Request,
     request_key,
 )
-from manylens.models.wrappers import Recorded, from_stored, to_stored
+from manylens.models.recorded import Recorded, from_stored, to_stored
 from manylens.store import RunFolder
 
 
