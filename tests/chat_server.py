@@ -147,9 +147,10 @@ class ChatServer:
     model: the names it serves. key: the key it wants, or None for any. structured: what it does with `response_format`.
     logprobs: honours, ignores or rejects them. embeddings: `text`, `messages` (chat messages with images too), `none`
     (404). embedding_model: the one model that embeds, or None for all. sees: pictures; `rejects` answers 400 to them,
-    `ignores` answers as if there were none. most_images: more in one request is a 400. reasoning: rejects `max_tokens`,
+    `ignores` answers as if there were none, `guesses` says green to all. writes_json: whether it can when told to.
+    most_images: more in one request is a 400. reasoning: rejects `max_tokens`,
     `temperature` and `logprobs` as OpenAI's reasoning models do. think: puts its thoughts into the answer. delay_s:
-    what every answer takes. says: description -> the description that is served, for hostile texts.
+    what every answer takes. says: (description or reason, what the picture shows) -> what is served instead.
     """
 
     def __init__(
@@ -161,7 +162,8 @@ class ChatServer:
         logprobs: Literal["honours", "ignores", "rejects"] = "honours",
         embeddings: Literal["text", "messages", "none"] = "text",
         embedding_model: str | None = None,
-        sees: Literal["pictures", "rejects", "ignores"] = "pictures",
+        sees: Literal["pictures", "rejects", "ignores", "guesses"] = "pictures",
+        writes_json: bool = True,
         most_images: int = 99,
         reasoning: bool = False,
         think: bool = False,
@@ -169,17 +171,18 @@ class ChatServer:
         delay_s: float = 0.0,
         hang_s: float = 5.0,
         retry_after_s: float = 0.05,
-        says: Callable[[str], str] = str,
+        says: Callable[[str, Mapping[str, str]], str] = lambda words, seen: words,
         port: int = 0,
     ) -> None:
         self.models, self.key = models, key
         self.structured, self.logprobs, self.embeddings = structured, logprobs, embeddings
         self.embedding_model, self.sees, self.most_images = embedding_model, sees, most_images
         self.reasoning, self.think, self.lists_models = reasoning, think, lists_models
+        self.writes_json = writes_json
         self.delay_s, self.hang_s, self.retry_after_s, self.says = delay_s, hang_s, retry_after_s, says
         self.log: list[Served] = []
         self.answered: Counter[str] = Counter()
-        """Good answers served, by key of the request."""
+        """Good answers to chat requests, by key of the request."""
         self.max_concurrency = 0
         self._planned: list[_Planned] = []
         self._under_way = 0
@@ -235,7 +238,8 @@ class ChatServer:
             return sum(served.kind == kind for served in self.log)
 
     def repeated(self) -> dict[str, int]:
-        """Requests whose good answer was served more than once, listing models and questions about nothing apart."""
+        """Chat requests whose good answer was served more than once. Embeddings are not counted: two pictures of one
+        description have one, which a later process asks for again."""
         return {key: times for key, times in self.answered.items() if times > 1}
 
     def _next_fault(self, kind: str, body: Any) -> Fault | None:
@@ -259,7 +263,7 @@ class ChatServer:
     def _record(self, served: Served, good: bool) -> None:
         with self._guard:
             self.log.append(served)
-            if good and served.kind != "models":
+            if good and served.kind not in ("models", "embeddings"):
                 self.answered[served.key] += 1
 
 
@@ -326,7 +330,6 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 if fault == "429-wait":
                     headers["Retry-After"] = str(server.retry_after_s)
             elif fault == "hang":
-                server._stopping.wait(server.hang_s)
                 status, reply = 200, {}
             else:
                 try:
@@ -336,10 +339,12 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                     status, reply = 200, _reply(server, self.path, kind, body, fault)
                 except _Refusal as refusal:
                     status, reply = refusal.status, refusal.body
+            # Counted before it is sent: who has the answer must find it counted.
             good = status == 200 and fault in (None, "fenced", "no-logprobs")
             images = 0 if body is None else len(images_of(body))
             server._record(Served(self.path, kind, key, status, fault, images, body), good)
             if fault == "hang":
+                server._stopping.wait(server.hang_s)
                 self.close_connection = True
                 return
             payload = b"<html>Welcome</html>" if fault == "not-json" else json.dumps(reply).encode()
@@ -386,7 +391,7 @@ def kind_of(body: Any) -> str:
     text = text_of(body)
     if '"clusters"' in text:
         return "names"
-    if '"description"' in text:
+    if '"description"' in text or "one thing only" in text:
         return "look"
     return "judge" if "Group:" in text else "question"
 
@@ -465,24 +470,30 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
         tops = [(c["id"], next(iter(c["descriptions"]), "unclear")) for c in payload["clusters"]]
         named = [{"id": id_, "name": f"{top} things", "definition": f"Pictures of {top} things."} for id_, top in tops]
         return json.dumps({"clusters": named})
-    interest = quoted(text, "Interest")
+    if server.sees == "guesses":
+        seen = [{"color": "green", "shape": "square"}]
+    interest = quoted(text, "Interest") or quoted(text, "one thing only")
     attribute = next((name for name in ("color", "shape") if name in interest), "color")
     if kind == "look":
-        words = seen[-1][attribute] if seen else "a nice picture"
-        return json.dumps({"description": server.says(words), "confidence": 0.9})
+        words = server.says(seen[-1][attribute], seen[-1]) if seen else "a nice picture"
+        if not server.writes_json:
+            return f"{words.capitalize()}."
+        return json.dumps({"description": words, "confidence": 0.9})
     if kind == "judge":
         group = Counter(one[attribute] for one in seen[:-1]) or Counter([quoted(text, "Group")])
         yes = bool(seen) and group.most_common(1)[0][0] == seen[-1][attribute]
-        if schema is not None or '"belongs"' in text:
+        if schema is not None or ('"belongs"' in text and server.writes_json):
             word = "yes" if yes else "no"
-            return json.dumps({"belongs": word, "confidence": 0.9, "reason": f"it is {word}"})
+            reason = server.says(f"it is {word}", seen[-1]) if seen else ""
+            return json.dumps({"belongs": word, "confidence": 0.9, "reason": reason})
         return "Yes" if yes else "No"
     if not seen:
         return json.dumps({"color": "I cannot see"}) if schema is not None else "I cannot see any picture."
     color = seen[-1]["color"]
     if "yes or no" in text:
         return "Yes." if color in text else "No."
-    return json.dumps({"color": color}) if schema is not None or "JSON" in text else f"It is {color}."
+    in_json = schema is not None or ("JSON" in text and server.writes_json)
+    return json.dumps({"color": color}) if in_json else f"It is {color}."
 
 
 def _logprobs(content: str, top: int) -> dict[str, Any]:
@@ -533,7 +544,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key")
     parser.add_argument("--delay-s", type=float, default=0.0)
-    parser.add_argument("--sees", default="pictures", choices=["pictures", "rejects", "ignores"])
+    parser.add_argument("--sees", default="pictures", choices=["pictures", "rejects", "ignores", "guesses"])
     parser.add_argument("--embeddings", default="text", choices=["text", "messages", "none"])
     parser.add_argument("--pictures", type=Path, help="draw 60 pictures into this folder first")
     given = parser.parse_args()

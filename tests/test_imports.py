@@ -31,6 +31,7 @@ LEVELS = {
     "export": 7,
     "report": 7,
     "api": 8,
+    "doctor": 8,
     "web": 8,
     "estimator": 9,
     "cli": 9,

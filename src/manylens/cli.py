@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     import manylens.api
+    import manylens.doctor
     import manylens.evaluate
     import manylens.report
     import manylens.sample
@@ -312,6 +313,32 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
     scores = manylens.evaluate.evaluate_run(out, manylens.evaluate.read_labels(labels), asked)
     console = _console()
     _print_scores(console, scores)
+
+
+@commands.command(
+    help="""Say what a model can do here, how fast it is, and what to do about what is missing.
+
+    Asks a model a few small questions about drawn pictures: is the server there, does it know the name and the key,
+    does the model see pictures, can it answer in JSON, does it give log-probabilities and embeddings. Stores nothing.
+    A key is taken from the environment: OPENAI_API_KEY, or MANYLENS_API_KEY for other servers.
+
+    \b
+    Examples:
+      manylens doctor
+      manylens doctor --model openai:gpt-5-mini
+      manylens doctor --model qwen2.5vl --base-url http://localhost:11434/v1
+    """
+)
+@_model_options
+def doctor(model: str, options: ModelOptions) -> None:
+    diagnosis = manylens.doctor.examine(model, options)
+    console = _console()
+    rows = [(finding.what, finding.found, finding.meaning) for finding in diagnosis.findings]
+    columns = {"": "left", "here": "left", "what it means": "left"}
+    _print_table(console, f"model {diagnosis.model}", columns, rows)
+    if diagnosis.problem is not None:
+        raise diagnosis.problem
+    _say(console, f"{diagnosis.model} can be used.")
 
 
 @commands.command(

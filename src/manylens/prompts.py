@@ -19,6 +19,8 @@ from typing import Any
 NANO_PROMPTS = "nano-1"
 NANO_ANSWER = "\nAnswer:"
 NANO_YES, NANO_NO = " yes", " no"
+NANO_NAME = "manylens-nano"
+"""What the name of a served checkpoint of nano begins with: it is asked in its own words."""
 
 _CONTROL_TOKEN = re.compile(r"<\|")
 
@@ -103,6 +105,18 @@ NAMES_SCHEMA = _object(
         }
     }
 )
+
+
+PLAIN_LOOK = (
+    "Look at this picture with regard to one thing only: {interest}. Say what it shows in one to five words, lower "
+    "case, nothing else, in general words that fit every other picture of the same kind."
+)
+PLAIN_SHAPE = "one to five words"
+WORD_SHAPE = "one word, yes or no,"
+WORD_PROBABILITY = 0.9
+"""What a bare yes counts for where the model can say no more; control questions then tell how far to believe it."""
+PLAIN_CONFIDENCE = 0.5
+"""The confidence of a description whose model can state none: not known."""
 
 
 class ReplyProblem(ValueError):
@@ -222,6 +236,29 @@ def parse_judge(reply: str) -> Judged:
     return Judged(sure if belongs else 1 - sure, said)
 
 
+def plain_look_question(interest: str) -> str:
+    """For models that write no JSON."""
+    return PLAIN_LOOK.format(interest=quoted(interest))
+
+
+def parse_plain_look(reply: str) -> Described:
+    """The first line as the description. Raises ReplyProblem where it says nothing."""
+    lines = [line for line in after_thoughts(reply)[:_MOST_READ].splitlines() if any(c.isalnum() for c in line)]
+    if not lines:
+        raise ReplyProblem("it is empty")
+    text = cut(one_line(lines[0]).strip(" .\"'*`"), MAX_DESCRIPTION_CHARACTERS).lower()
+    return Described(text, PLAIN_CONFIDENCE)
+
+
+def parse_word(reply: str) -> Judged:
+    """A bare yes or no, as the first word. Raises ReplyProblem where it is neither."""
+    first = next(iter(after_thoughts(reply)[:_MOST_READ].split()), "")
+    word = yes_no_word(first)
+    if not word:
+        raise ReplyProblem("it must begin with yes or no" if first else "it is empty")
+    return Judged(WORD_PROBABILITY if word == "yes" else 1 - WORD_PROBABILITY)
+
+
 def check_names(reply: str) -> str:
     """The reply as bare JSON with its list of clusters; what it says of them is checked by `name`."""
     values = _read_object(reply, ("clusters",))
@@ -238,8 +275,8 @@ def after_thoughts(reply: str) -> str:
     return "" if reply.lstrip().startswith("<think>") else reply
 
 
-_MOST_READ = 20_000
-"""Characters of a reply that are read: the search for JSON in endless talk must end."""
+_MOST_READ, _MOST_TRIED = 100_000, 50
+"""Characters of a reply that are read, and places where JSON may begin: the search in endless talk must end."""
 
 
 def _read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
@@ -250,7 +287,9 @@ def _read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
     found = False
     decoder = json.JSONDecoder()
     at = text.find("{")
-    while at >= 0:
+    for _ in range(_MOST_TRIED):
+        if at < 0:
+            break
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
@@ -278,6 +317,12 @@ def yes_no_word(token: str) -> str:
     """`yes` or `no` where a token is one, in any spelling that tokenizers have; else empty."""
     word = token.strip(" \n\t▁Ġ.,!\"'*`").lower()
     return word if word in ("yes", "no") else ""
+
+
+def joint_probability(tokens: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> float | None:
+    """The probability of all tokens of an answer together; None where the server gave none."""
+    listed = [alternatives[0][1] for _, alternatives in tokens if alternatives]
+    return math.exp(min(math.fsum(listed), 0.0)) if listed else None
 
 
 def yes_probability(tokens: Iterable[tuple[str, Sequence[tuple[str, float]]]]) -> float | None:

@@ -49,6 +49,7 @@ from manylens.models.openai_compatible.dialect import (
     embed_locally,
     embedding_body,
     embedding_rows,
+    look_messages,
     picture_part,
     probe,
     text_part,
@@ -66,6 +67,7 @@ REQUESTS_PER_CALL = 3
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
 REPLIES_KEPT = 1024
+VECTORS_KEPT = 4096
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
@@ -103,6 +105,8 @@ class OpenAICompatible:
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._kept: OrderedDict[str, Json] = OrderedDict()
+        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._under_way: dict[str, asyncio.Event] = {}
 
     @property
     def identity(self) -> str:
@@ -110,9 +114,18 @@ class OpenAICompatible:
         return _identity(self._door, self._embedding_door)
 
     @property
+    def url(self) -> str:
+        return self._door.url
+
+    @property
+    def key_name(self) -> str:
+        """The environment variable that the key is from, or "" where there is none."""
+        return self._door.key_name
+
+    @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            writes_text=True,
+            writes_text=self.dialect.words == "json",
             sees_exemplars=self.dialect.pictures > 1,
             edge_scale=self.dialect.edge_scale,
             edge_offset=self.dialect.edge_offset,
@@ -134,7 +147,7 @@ class OpenAICompatible:
             case LookRequest():
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
             case JudgeRequest():
-                parts.append(self._judge_body(request, named, word=self.dialect.logprobs > 0))
+                parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
             case CompleteRequest():
                 parts.append([request.task, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
@@ -157,22 +170,22 @@ class OpenAICompatible:
     # What is asked
 
     def _look_body(self, request: LookRequest, shown: Shown) -> Json:
-        messages: list[Json] = [
-            {"role": "system", "content": prompts.LOOK_SYSTEM},
-            {
-                "role": "user",
-                "content": [
-                    shown(request.image_id, self._options.image_px),
-                    text_part(prompts.look_question(request.interest)),
-                ],
-            },
-        ]
-        schema = ("look", prompts.LOOK_SCHEMA)
-        return self.dialect.chat(self._door.model, messages, ANSWER_TOKENS["look"], schema=schema)
+        dialect = self.dialect
+        side_px = min(THUMBNAIL_PX, self._options.image_px) if dialect.words == "nano" else self._options.image_px
+        messages = look_messages(dialect, shown(request.image_id, side_px), request.interest)
+        if dialect.words == "json":
+            schema = ("look", prompts.LOOK_SCHEMA)
+            return dialect.chat(self._door.model, messages, ANSWER_TOKENS["look"], schema=schema)
+        tokens = ANSWER_TOKENS["nano" if dialect.words == "nano" else "look"]
+        return dialect.chat(self._door.model, messages, tokens, logprobs=True)
 
     def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
         exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
         side_px = min(EXEMPLAR_PX, self._options.image_px)
+        if self.dialect.words == "nano":
+            asked = text_part(prompts.nano_judge_prompt(request.interest, request.cluster_name))
+            own_words: list[Json] = [{"role": "user", "content": [asked, shown(request.candidate_id, side_px)]}]
+            return self.dialect.chat(self._door.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
@@ -205,22 +218,35 @@ class OpenAICompatible:
     async def _look(self, request: LookRequest) -> LookReply:
         talk = _Talk(self)
         body = await self._with_pictures(lambda shown: self._look_body(request, shown))
-        found = await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
+        found = await self._described(talk, body)
         embedding = await self._embed(talk, request, found.description)
         talk.end()
         return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
 
+    async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
+        if self.dialect.words == "json":
+            return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
+        found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
+        sure = prompts.joint_probability(answer_logprobs(await talk.ask(body)))  # from memory: it was just asked
+        return found if sure is None else prompts.Described(found.description, sure)
+
+    @property
+    def _judges_in_a_word(self) -> bool:
+        return self.dialect.logprobs > 0 or self.dialect.words != "json"
+
     async def _judge(self, request: JudgeRequest) -> JudgeReply:
         talk = _Talk(self)
-        probability = None
-        if self.dialect.logprobs:
+        judged = None
+        if self._judges_in_a_word:
             body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=True))
             probability = prompts.yes_probability(answer_logprobs(await talk.ask(body)))
-        if probability is not None:
-            talk.end()
-            return JudgeReply(probability, usage=talk.usage)
-        body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=False))
-        judged = await talk.read(body, prompts.parse_judge, prompts.JUDGE_SHAPE)
+            if probability is not None:
+                judged = prompts.Judged(probability)
+            elif self.dialect.words != "json":
+                judged = await talk.read(body, prompts.parse_word, prompts.WORD_SHAPE)
+        if judged is None:  # log-probabilities are not offered, or missing this once: let it state its confidence
+            body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=False))
+            judged = await talk.read(body, prompts.parse_judge, prompts.JUDGE_SHAPE)
         talk.end()
         return JudgeReply(judged.probability, judged.reason, talk.usage)
 
@@ -235,14 +261,32 @@ class OpenAICompatible:
         return CompleteReply(text, talk.usage)
 
     async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
-        if self.dialect.embeddings == "local":
-            return embed_locally(description)
         model = self.dialect.embedding_model
-        if self.dialect.embeddings == "messages":
-            jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
-            body = embedding_body(model, jpeg, request.interest)
-        else:
-            body = {"model": model, "input": prompts.as_data(description), "encoding_format": "float"}
+        match self.dialect.embeddings:
+            case "local":
+                return embed_locally(description)
+            case "messages":
+                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
+            case "text":
+                text = prompts.as_data(description)
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does.
+                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+                    await under_way.wait()
+                if text not in self._vectors:
+                    done = self._under_way[text] = asyncio.Event()
+                    try:
+                        body = {"model": model, "input": text, "encoding_format": "float"}
+                        self._vectors[text] = await self._embedded(talk, body)
+                    finally:
+                        del self._under_way[text]
+                        done.set()
+                vector = self._vectors[text]
+                if len(self._vectors) > VECTORS_KEPT:
+                    self._vectors.popitem(last=False)
+                return vector
+
+    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
         reply = await talk.ask(body, embeddings=True)
         try:
             row: Vector = embedding_rows(reply, 1)[0]
@@ -251,7 +295,7 @@ class OpenAICompatible:
         else:
             return row
         talk.end()
-        raise ModelReplyInvalid(f"{problem}, {model!r} sent none", "choose another with --embedding-model")
+        raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
 
     async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
         """Decoding takes milliseconds and blocks: not on the loop that keeps the other calls going."""
@@ -354,6 +398,8 @@ class _Talk:
             kept[key] = reply
             while len(kept) > REPLIES_KEPT:
                 kept.popitem(last=False)
+        if key in self._keys:
+            return reply
         self._keys.append(key)
         usage = reply.get("usage")
         if isinstance(usage, dict):

@@ -33,7 +33,7 @@ EXEMPLARS_SHOWN = 3
 TOP_LOGPROBS = (20, 5)
 """Alternatives asked for, the most first: servers have different limits."""
 
-ANSWER_TOKENS = {"look": 120, "judge": 160, "word": 8, "names": 4096}
+ANSWER_TOKENS = {"look": 120, "judge": 160, "word": 8, "names": 4096, "nano": 10}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
 
@@ -42,13 +42,15 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """structured: which `response_format` the server honours. logprobs: alternatives per token to ask for, 0 where it
-    gives none. pictures: how many one request may hold (1, or all a judgement needs). embeddings: `messages` embeds the
-    picture under the interest, `text` the description, `local` means that the server embeds nothing. edge_scale,
-    edge_offset: beta and b of the relational graph for these embeddings. limit: the field that bounds an answer.
-    temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
+    """words: `json` where the model answers in JSON, `plain` where it cannot, `nano` for a served checkpoint of nano,
+    which is asked in its own words. structured: which `response_format` the server honours. logprobs: alternatives per
+    token to ask for, 0 where it gives none. pictures: how many one request may hold (1, or all a judgement needs).
+    embeddings: `messages` embeds the picture under the interest, `text` the description, `local` means that the server
+    embeds nothing. edge_scale, edge_offset: beta and b of the relational graph for these embeddings. limit: the field
+    that bounds an answer. temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
     """
 
+    words: Literal["json", "plain", "nano"] = "json"
     structured: Literal["json_schema", "json_object", "none"] = "none"
     logprobs: int = 0
     pictures: int = 1
@@ -280,6 +282,7 @@ def probe(door: Door, embedding_door: Door | None = None) -> Dialect:
     dialect = _probe_sight(door)
     dialect = _probe_pictures(door, dialect)
     dialect = _probe_logprobs(door, dialect)
+    dialect = _probe_words(door, dialect)
     if embedding_door is not None:
         return _probe_embeddings(embedding_door, dialect, [embedding_door.model])
     embedders = [name for name in sorted(names or ()) if "embed" in name.lower()]
@@ -447,6 +450,34 @@ def _probe_logprobs(door: Door, dialect: Dialect) -> Dialect:
         if prompts.yes_probability(answer_logprobs(reply)) is not None:
             return trial
         break
+    return dialect
+
+
+def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:
+    """The messages of a look: constant instruction, picture, interest; nano has its interest first."""
+    if dialect.words == "nano":
+        return [{"role": "user", "content": [text_part(prompts.nano_look_prompt(interest)), picture]}]
+    if dialect.words == "plain":
+        return [{"role": "user", "content": [picture, text_part(prompts.plain_look_question(interest))]}]
+    return [
+        {"role": "system", "content": prompts.LOOK_SYSTEM},
+        {"role": "user", "content": [picture, text_part(prompts.look_question(interest))]},
+    ]
+
+
+def _probe_words(door: Door, dialect: Dialect) -> Dialect:
+    """Where no format is honoured: does the model write JSON because it is told to?"""
+    if door.model.rstrip("/").rpartition("/")[2].startswith(prompts.NANO_NAME):
+        return dataclasses.replace(dialect, words="nano", structured="none", pictures=1)
+    if dialect.structured != "none":
+        return dialect
+    messages = look_messages(dialect, picture_part(solid_picture("blue")), "color")
+    try:
+        prompts.parse_look(answer_text(_ask_patiently(door, dialect.chat(door.model, messages, ANSWER_TOKENS["look"]))))
+    except ModelUnavailable:
+        raise
+    except (ModelError, prompts.ReplyProblem):
+        return dataclasses.replace(dialect, words="plain")
     return dialect
 
 

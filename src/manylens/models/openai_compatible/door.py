@@ -58,7 +58,7 @@ class Door:
         self.timeout_s = timeout_s
         self.was_answered = False
         """Whether the server has answered anything: until it has, a broken connection is a wrong address."""
-        _, self._key_name = _key_for(self.url)
+        _, self.key_name = _key_for(self.url)
 
     @property
     def host(self) -> str:
@@ -200,8 +200,8 @@ class Door:
         return ModelError(f"{where}{told}", "see the server's log")
 
     def _key_hint(self) -> str:
-        if self._key_name:
-            return f"put a valid one into {self._key_name}"
+        if self.key_name:
+            return f"put a valid one into {self.key_name}"
         return f"put the server's key into {OWN_KEY}"
 
     def _said(self, body: object) -> str:
