@@ -162,7 +162,10 @@ def test_an_ordinary_chat_message_becomes_nanos_prompt(checkpoint: Path) -> None
     nano = Nano(Files(checkpoint))
     wanted = [1, *nano._token_ids("suit of the card"), *[4] * 36, *nano._token_ids("\nAnswer:")]
     for content in ([text, picture], [picture, text]):
-        turns = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, {"role": "user", "content": content}]
+        turns = [
+            {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+            {"role": "user", "content": content},
+        ]
         for prepared in (turns, turns[1:]):
             inputs = processor.apply_chat_template(
                 prepared, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"

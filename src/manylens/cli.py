@@ -71,7 +71,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             "--image-px",
             type=click.IntRange(32, 4096),
             metavar="N",
-            help=f"Longest side of the pictures that a server is sent. [default: {defaults['image_px']}]",
+            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
         ),
         click.option(
             "--concurrency",
