@@ -35,8 +35,8 @@ demo: $(STAMP) ## sort the sample collection by suit, rank and color
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
 
-# A virtual environment of its own: torch is large, and the other tests must pass without it. One thread, because two that
-# wait for each other on a busy machine were six times slower.
+# A virtual environment of its own: torch is large, and the other tests must pass without it. One thread for torch: on a
+# busy machine two that wait for each other were five times slower, and the server sets no other way of waiting.
 $(MODELS)/.installed: pyproject.toml
 	@test -x $(MODELS)/bin/python || $(PYTHON) -m venv $(MODELS)
 	@echo "Installing torch, transformers and its server into $(MODELS) (once; some 6 GB) ..."
