@@ -1,4 +1,4 @@
-"""Checkpoints through transformers, on tiny ones of three families: the same answers in any batch, and the paper's H(u).
+"""Checkpoints through transformers, on tiny ones of three families: the same in any batch, and H(u) as in the paper.
 
 `make test-models` runs all of it; without torch only what needs none runs.
 """
@@ -322,9 +322,7 @@ def test_a_picture_that_the_processor_refuses_harms_no_other(folders: dict[str, 
 
 @needs_torch
 @pytest.mark.models
-def test_the_identity_changes_with_the_weights_and_not_with_the_place(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_identity_changes_with_the_weights_and_not_with_the_place(folders: dict[str, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in folders["llava"].iterdir():

@@ -71,7 +71,7 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
             "--image-px",
             type=click.IntRange(32, 4096),
             metavar="N",
-            help=f"Longest side of the pictures that a server is sent. [default: {defaults['image_px']}]",
+            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
         ),
         click.option(
             "--concurrency",

@@ -69,6 +69,7 @@ class Paced:
         self._gate = Gate(model.capabilities.concurrency)
         self._resume_at = 0.0
         self._silence = _Silence(timeout_s)
+        self._gone: ModelUnavailable | None = None
         self.attempts = 0
 
     @property
@@ -96,6 +97,8 @@ class Paced:
         return await self._answer(requests, self._model.complete)
 
     async def _answer(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
+        if len(requests) == 1:  # what `Recorded` sends: no need for one more task
+            return [await self._call(requests[0], ask)]
         return list(await asyncio.gather(*(self._call(request, ask) for request in requests)))
 
     async def _call(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
@@ -105,6 +108,8 @@ class Paced:
             async with self._gate:
                 while (pause := self._resume_at - clock()) > 0:  # another call's Retry-After may prolong it meanwhile
                     await asyncio.sleep(pause)
+                if self._gone is not None:
+                    return self._gone
                 sent = clock()
                 self._silence.begin(sent)
                 self.attempts += 1
@@ -122,10 +127,11 @@ class Paced:
                 self._resume_at = max(self._resume_at, now + min(reply.retry_after_s, LONGEST_RETRY_AFTER_S))
             if self._silence.means_down(now):
                 silent_s = self._silence.seconds(now)
-                return ModelUnavailable(
+                self._gone = ModelUnavailable(
                     f"{self.name} has answered no call for {silent_s:.0f} s; of the last one: {reply.rule}",
                     "see that the server runs and has room, then run the same command again: it goes on from here",
                 )
+                return self._gone
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
                 tried = f"{reply.rule} (tried {attempt} times)"
                 return ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
