@@ -4,7 +4,6 @@ Training runs on tiny checkpoints of random weights (`make test-models`); lesson
 """
 
 import asyncio
-import csv
 import dataclasses
 import hashlib
 import importlib.util
@@ -17,18 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_checkpoints import llava, qwen2_vl
+from tiny_checkpoints import FAMILIES
 
 import manylens.api
 from manylens import cli
 from manylens.errors import ModelError, UsageError
 from manylens.evidence import normalise_description
-from manylens.lessons import Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.images import StoredImages, find_images
+from manylens.lessons import Lesson, Lessons, draw_batch, held_out_batches, take_lessons
 from manylens.models import load_model
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions
-from manylens.models.huggingface.nano_merge import quantize_blocks, quantize_columns
+from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.records import Event, StageAdvanced
+from manylens.store import RunFolder
+from manylens.student import Student
 from manylens.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned, TuneSettings
 
 COLORS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 50, 210), "yellow": (230, 220, 40)}
@@ -210,7 +212,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("students")
-    return {make.__name__: f"hf:{make(root / make.__name__)}" for make in (llava, qwen2_vl)}
+    return {family: f"hf:{make(root / family)}" for family, make in FAMILIES.items()}
 
 
 def tune(
@@ -256,6 +258,37 @@ def test_the_loss_falls_on_what_is_learned_and_on_what_is_held_out(tuned: Tuned)
 
 @needs_tune
 @pytest.mark.models
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_sees_in_training_what_it_sees_when_it_is_used(
+    pictures: Path, tiny: dict[str, str], tmp_path: Path, family: str
+) -> None:
+    """Before it learns, it judges as the model does that never trains, whatever stands beside it in the batch."""
+    ids = sorted(labels_of(pictures))[:4]
+    requests = [
+        JudgeRequest(INTEREST, name, "", (), image_id) for image_id in ids for name in ("red", "a much longer name")
+    ]
+    with RunFolder.open(tmp_path / "run") as run:
+        collection = find_images(pictures, keep=run.put_thumbnails)
+        images = StoredImages(pictures, collection.images, run.thumbnail)
+        model = load_model(tiny[family], images, options=ModelOptions(device="cpu"))
+        replies = asyncio.run(model.judge(requests))
+        looks = [LookRequest(INTEREST, image_id) for image_id in ids]
+        described = asyncio.run(model.look(looks))
+        student = Student(tiny[family], images, ModelOptions(device="cpu"), seed=0)
+        lessons = [Lesson(request) for request in requests]
+        lessons += [Lesson(request, description="a description of several words") for request in looks]
+        _, verdicts, embeddings = student._read(lessons)
+    judged = [reply.probability for reply in replies if isinstance(reply, JudgeReply)]
+    odds = verdicts.detach().numpy()[: len(requests)]
+    assert 1 / (1 + np.exp(-odds)) == pytest.approx(np.array(judged), abs=1e-4)
+    assert len(set(judged)) == len(requests)
+    vectors = embeddings.detach().numpy()[len(requests) :]
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(ids)), abs=1e-4)
+    assert vectors.shape[1] == next(r.embedding.size for r in described if isinstance(r, LookReply))
+
+
+@needs_tune
+@pytest.mark.models
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
 def test_the_adapter_is_used_and_changes_what_is_said(
     pictures: Path, tiny: dict[str, str], tuned: Tuned, tmp_path: Path, family: str
@@ -264,18 +297,19 @@ def test_the_adapter_is_used_and_changes_what_is_said(
     from safetensors.numpy import load_file
 
     found = tuned if family == "llava" else tune(pictures, tmp_path / "out", tiny[family])
+    ids = sorted(labels_of(pictures))[:12]
     said = {}
-    for name, adapter in (("before", None), ("after", str(found.adapter))):
-        options = ModelOptions(device="cpu", adapter=adapter)
-        result = manylens.api.cluster(
-            pictures, INTEREST, model=tiny[family], options=options, out=tmp_path / name
-        )[INTEREST]
-        said[name] = [cluster.name for cluster in result.clusters]
-    assert said["before"] != said["after"]
-    assert set(said["after"]) & set(COLORS)
-    with_it = load_model(tiny[family], None, options=ModelOptions(device="cpu", adapter=str(found.adapter)))  # type: ignore[arg-type]
-    assert with_it.capabilities.edge_scale == found.edge_scale
-    assert with_it.capabilities.edge_offset == found.edge_offset
+    with RunFolder.open(found.adapter.parent) as run:
+        images = StoredImages(pictures, run.images(), run.thumbnail)
+        for adapter in (None, str(found.adapter)):
+            model = load_model(tiny[family], images, options=ModelOptions(device="cpu", adapter=adapter))
+            replies = asyncio.run(model.look([LookRequest(INTEREST, image_id) for image_id in ids]))
+            said[adapter] = [reply.description for reply in replies if isinstance(reply, LookReply)]
+    before, after = said.values()
+    assert before != after
+    assert not set(before) & set(COLORS)
+    assert any(said.split()[0] in COLORS for said in after)
+    assert (model.capabilities.edge_scale, model.capabilities.edge_offset) == (found.edge_scale, found.edge_offset)
     assert (found.edge_scale, found.edge_offset) != (8.0, -4.0)
     names = list(load_file(found.adapter / "adapter_model.safetensors"))
     assert any("language_model" in name for name in names)
@@ -377,15 +411,25 @@ def test_the_command_tunes_by_several_interests_within_the_calls(
 @needs_tune
 @pytest.mark.models
 def test_nano_with_an_adapter_answers_as_the_files_it_is_merged_into(pictures: Path, tmp_path: Path) -> None:
-    """Two steps of tuning, made larger, so that the change is far above rounding; then both ways of running it."""
+    """Tuned for one step, then changed at random, so that the change is far above rounding."""
     pytest.importorskip("onnx")
+    from safetensors.numpy import load_file, save_file
+
     out = tmp_path / "out"
-    settings = TuneSettings(steps=2, batch=8, examine_every=2)
+    settings = TuneSettings(steps=1, batch=8, examine_every=1)
     found = manylens.api.tune(
         pictures, INTEREST, teacher=Counting(labels_of(pictures)), teacher_calls=20, out=out,
         options=ModelOptions(device="cpu"), settings=settings,
     )  # fmt: skip
     assert found.nano is not None
+    assert json.loads((found.nano / "nano.json").read_text("utf-8"))["edge_scale"] == found.edge_scale
+    random = np.random.default_rng(0)
+    weights = load_file(found.adapter / "adapter_model.safetensors")
+    for name, values in weights.items():
+        if "lora_B" in name:
+            weights[name] = random.normal(0, 0.02, values.shape).astype(np.float32)
+    save_file(weights, found.adapter / "adapter_model.safetensors")
+    merge_into_nano(out / "student", found.adapter, found.nano)
     ids = sorted(labels_of(pictures))[:6]
     replies: dict[str, tuple[list[LookReply], list[float]]] = {}
     models = {
@@ -393,8 +437,8 @@ def test_nano_with_an_adapter_answers_as_the_files_it_is_merged_into(pictures: P
         "merged": (f"nano:{found.nano}", None),
         "adapter": (found.student, str(found.adapter)),
     }
-    with manylens.store.RunFolder.open(out) as run:
-        images = manylens.images.StoredImages(pictures, run.images(), run.thumbnail)
+    with RunFolder.open(out) as run:
+        images = StoredImages(pictures, run.images(), run.thumbnail)
         for name, (spec, adapter) in models.items():
             model = load_model(spec, images, options=ModelOptions(device="cpu", adapter=adapter))
             looks = asyncio.run(model.look([LookRequest(INTEREST, image_id) for image_id in ids]))
