@@ -224,7 +224,7 @@ def test_the_key_is_nowhere(tmp_path: Path) -> None:
     with ChatServer(key=SECRET) as server:
         server.inject("503", 3)
         server.inject("malformed", 2)
-        said = []
+        said: list[str] = []
         for fault in ("expired-key", None):
             if fault is not None:
                 server.inject("expired-key", None, kind="judge")
