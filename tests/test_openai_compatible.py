@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import re
 import shutil
 import sys
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from PIL import Image as PillowImage
 from manylens import cli, prompts
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
 from manylens.images import encode_jpeg
-from manylens.models import check_model_name, load_model
+from manylens.models import check_model_name, load_model, paced
 from manylens.models.base import (
     CompleteReply,
     CompleteRequest,
@@ -34,8 +36,9 @@ from manylens.models.base import (
     ModelOptions,
     request_key,
 )
-from manylens.models.openai_compatible import OpenAICompatible, dialect
+from manylens.models.openai_compatible import OpenAICompatible, dialect, meet
 from manylens.models.openai_compatible.door import Door, clean_url, is_loopback, retry_after
+from manylens.store import RunFolder
 
 pytest.importorskip("openai")
 
@@ -728,3 +731,112 @@ def test_hostile_text_changes_its_own_picture_s_answer_at_most(
         if file.is_file():
             assert "\x1b" not in file.read_text("utf-8")
             assert len(max(file.read_text("utf-8").splitlines(), key=len)) < 5_000
+
+
+def prepare(server: ChatServer) -> None:
+    """A run folder that has met its model, so that faults hit the run and not the probe."""
+    with RunFolder.open("run"):
+        meet("fake", ModelOptions(base_url=server.url), Path("run/models.json"))
+
+
+CONTENT: tuple[Fault, ...] = ("malformed", "fenced", "prose", "empty", "rambling")
+TRAFFIC: tuple[Fault, ...] = ("429", "429-wait", "500", "503", "reset", "hang", "not-json", "error-200-busy")
+COMPLETES: list[tuple[Fault, str]] = [(fault, "look") for fault in (*CONTENT, *TRAFFIC)]
+COMPLETES += [("429", "judge"), ("prose", "judge"), ("no-logprobs", "judge"), ("503", "names"), ("empty", "names")]
+COMPLETES += [("429", "embeddings"), ("reset", "embeddings"), ("not-json", "embeddings")]
+
+
+@pytest.mark.parametrize(("fault", "kind"), COMPLETES)
+def test_a_run_completes_through_a_fault(
+    fault: Fault, kind: str, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every third request of a kind is answered with the fault, the repair or retry of it rightly: no image is lost,
+    none is asked twice, and the clusters are those of an undisturbed run."""
+    monkeypatch.setattr(paced, "FIRST_BACKOFF_S", 0.01)
+    seen: Counter[str] = Counter()
+    hit: set[str] = set()
+
+    def every_third(of: str, body: Any) -> bool:
+        """One in three distinct requests, at its first time."""
+        text = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        if of != kind or "cannot be used" in text_of(body) or text in hit:
+            return False
+        hit.add(text)
+        seen[of] += 1
+        return seen[of] % 3 == 1
+
+    with ChatServer(hang_s=4, retry_after_s=0.02) as server:
+        prepare(server)
+        server.inject(fault, None, kind=kind, where=every_third)
+        assert cluster(pictures, server, "--timeout", "2" if fault == "hang" else "60") == 0
+        assert seen[kind] > 0
+        assert {image: name.split()[0] for image, name in placed().items()} == truth()
+        assert server.repeated() == {}
+        # A server that hangs does not see that its client has given up.
+        assert server.max_concurrency <= ModelOptions().concurrency or fault == "hang"
+    assert "24 files: 24 assigned, 0 unassigned, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [
+        ("quota", "no credit left (429): add credit"),
+        ("wrong-name", "knows no model 'fake': manylens doctor lists its models; pass one with --model"),
+        ("expired-key", "refuses the key (401): put a valid one into MANYLENS_API_KEY"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["look", "judge", "embeddings"])
+def test_a_run_stops_with_the_cure_and_goes_on_from_there(
+    fault: Fault,
+    cure: str,
+    kind: str,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MANYLENS_API_KEY", SECRET)
+    with ChatServer(key=SECRET) as server:
+        prepare(server)
+        served: Counter[str] = Counter()
+
+        def after_some(of: str, body: Any) -> bool:
+            served[of] += 1
+            return served[of] > (1 if kind == "embeddings" else 2)
+
+        server.inject(fault, None, kind=kind, where=after_some)
+        assert cluster(pictures, server) == 1
+        shown = capsys.readouterr()
+        (line,) = [line for line in shown.err.splitlines() if line.startswith("Error")]
+        assert cure in line
+        server.heal()
+        assert cluster(pictures, server) == 0
+        assert {image: name.split()[0] for image, name in placed().items()} == truth()
+        assert server.repeated() == {}
+    for file in Path("run").rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["refused", "error-200"])
+def test_a_picture_that_is_refused_is_counted_and_the_others_are_sorted(
+    fault: Fault, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer() as server:
+        first: list[str] = []
+
+        def chosen(of: str, body: Any) -> bool:
+            picture = str(images_of(body)) if of == "look" else ""
+            if of == "look" and not first:
+                first.append(picture)
+            return of == "look" and picture == first[0]
+
+        server.inject(fault, None, where=chosen)
+        assert cluster(pictures, server) == 0
+        assert list(placed().values()).count("") == 1
+        right = [image for image, name in placed().items() if name and name.split()[0] == truth()[image]]
+        assert len(right) == 23
+        shown = capsys.readouterr().out
+        assert "1 failed" in shown
+        server.heal()
+        assert cluster(pictures, server) == 0  # the next run asks for the one that failed
+        assert {image: name.split()[0] for image, name in placed().items()} == truth()
+        assert server.repeated() == {}

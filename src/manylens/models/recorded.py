@@ -43,6 +43,9 @@ from manylens.store import UNIT_LENGTH_TOLERANCE, Answer, Failure, RunFolder, St
 DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
 
+LAST_ANSWERS_S = 30.0
+"""How long calls under way may take to end when the model turns out to be unusable."""
+
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
@@ -246,6 +249,10 @@ class Recorded:
                     raise broken[0]
                 begin()
                 keep(take())
+        except ModelUnavailable:
+            if running:  # what is under way may be answered, and paid for, all the same
+                await asyncio.wait(running, timeout=LAST_ANSWERS_S)
+            raise
         finally:
             for task in running:
                 task.cancel()

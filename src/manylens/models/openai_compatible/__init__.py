@@ -12,6 +12,7 @@ and, where the server embeds, an embeddings request. One judgement puts what all
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -41,7 +42,6 @@ from manylens.models.base import (
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
-    THINKING_TOKENS,
     Dialect,
     Vector,
     answer_logprobs,
@@ -63,6 +63,9 @@ EXEMPLAR_PX = THUMBNAIL_PX
 
 REQUESTS_PER_CALL = 3
 """A look: a question, at worst its repair, and an embedding. A judgement: at worst a word, a question, its repair."""
+
+HALFWAY_NAME = "halfway.json"
+"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
@@ -104,8 +107,9 @@ class OpenAICompatible:
         self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
-        self._kept: OrderedDict[str, Json] = OrderedDict()
-        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
+        self._kept: OrderedDict[str, Json] = OrderedDict(_read_object(self._halfway))
+        self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
 
     @property
@@ -132,8 +136,8 @@ class OpenAICompatible:
             batch_size=1,
             concurrency=self._options.concurrency,
             requests_per_call=REQUESTS_PER_CALL,
-            reply_tokens=max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"]) + THINKING_TOKENS,
-            text_tokens=ANSWER_TOKENS["names"] + THINKING_TOKENS,
+            reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"])),
+            text_tokens=self.dialect.tokens(ANSWER_TOKENS["names"]),
         )
 
     def render(self, request: Request) -> str:
@@ -162,7 +166,9 @@ class OpenAICompatible:
         return await _each(requests, self._complete)
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back, and write down what is left of answers that never became whole."""
+        if self._halfway is not None and (self._kept or self._halfway.exists()):
+            write_atomically(self._halfway, json.dumps(self._kept, ensure_ascii=False) + "\n")
         await self._door.close()
         if self._embedding_door is not None:
             await self._embedding_door.close()
@@ -270,18 +276,23 @@ class OpenAICompatible:
                 return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
             case "text":
                 text = prompts.as_data(description)
-                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does.
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
+                # charged for its embedding: what an answer costs must not depend on which one came first.
                 while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
                     await under_way.wait()
-                if text not in self._vectors:
+                if text in self._vectors:
+                    talk.charge(self._vectors[text][1])
+                else:
                     done = self._under_way[text] = asyncio.Event()
                     try:
                         body = {"model": model, "input": text, "encoding_format": "float"}
-                        self._vectors[text] = await self._embedded(talk, body)
+                        before = talk.tokens_in
+                        vector = await self._embedded(talk, body)
+                        self._vectors[text] = vector, talk.tokens_in - before
                     finally:
                         del self._under_way[text]
                         done.set()
-                vector = self._vectors[text]
+                vector, _ = self._vectors[text]
                 if len(self._vectors) > VECTORS_KEPT:
                     self._vectors.popitem(last=False)
                 return vector
@@ -359,13 +370,21 @@ def _identity(door: Door, embedding_door: Door | None) -> str:
 def _read_recorded(recorded: Path | None) -> dict[str, Dialect]:
     """Dialects by model identity; those of another version of this file count as not recorded."""
     found: dict[str, Dialect] = {}
-    try:
-        content = json.loads(recorded.read_text("utf-8")) if recorded is not None else {}
-        for identity, values in content.items():
+    for identity, values in _read_object(recorded).items():
+        with contextlib.suppress(TypeError):
             found[identity] = Dialect.from_dict(values)
-    except (OSError, ValueError, TypeError, AttributeError):
-        pass
     return found
+
+
+def _read_object(path: Path | None) -> dict[str, Any]:
+    """A file's JSON object of objects; what is missing or damaged counts as not there."""
+    try:
+        content = json.loads(path.read_text("utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, dict)}
 
 
 class _Talk:
@@ -377,11 +396,15 @@ class _Talk:
     def __init__(self, model: OpenAICompatible) -> None:
         self._model = model
         self._keys: list[str] = []
-        self._tokens_in = self._tokens_out = 0
+        self.tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
-        return Usage(self._tokens_in, self._tokens_out) if self._tokens_in or self._tokens_out else None
+        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+
+    def charge(self, tokens_in: int) -> None:
+        """Count tokens of a part that another answer has paid for."""
+        self.tokens_in += tokens_in
 
     async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
         kept = self._model._kept
@@ -389,12 +412,7 @@ class _Talk:
         reply = kept.get(key)
         if reply is None:
             door = (self._model._embedding_door or self._model._door) if embeddings else self._model._door
-            try:
-                reply = await door.ask("/embeddings" if embeddings else "/chat/completions", body)
-            except ModelError as error:
-                if not error.retryable:
-                    self.end()
-                raise
+            reply = await door.ask("/embeddings" if embeddings else "/chat/completions", body)
             kept[key] = reply
             while len(kept) > REPLIES_KEPT:
                 kept.popitem(last=False)
@@ -403,7 +421,7 @@ class _Talk:
         self._keys.append(key)
         usage = reply.get("usage")
         if isinstance(usage, dict):
-            self._tokens_in += _count(usage.get("prompt_tokens"))
+            self.tokens_in += _count(usage.get("prompt_tokens"))
             self._tokens_out += _count(usage.get("completion_tokens"))
         return reply
 

@@ -69,6 +69,10 @@ class Dialect:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         return cls(**values)
 
+    def tokens(self, answer: int) -> int:
+        """The most that an answer of so many tokens may take."""
+        return THINKING_TOKENS + answer if self.thinks else answer
+
     def chat(
         self,
         model: str,
@@ -80,7 +84,7 @@ class Dialect:
     ) -> Json:
         """The body of one chat request in this dialect. schema: (name, JSON schema) of the wanted answer."""
         body: Json = {"model": model, "messages": list(messages)}
-        body[self.limit] = THINKING_TOKENS if self.thinks else tokens
+        body[self.limit] = self.tokens(tokens)
         if self.temperature:
             body["temperature"] = 0
         if schema is not None and self.structured == "json_schema":
