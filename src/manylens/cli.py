@@ -413,7 +413,7 @@ def _check_interests(texts: Sequence[str]) -> None:
 
 
 def _foreseen_line(event: Foreseen) -> str:
-    return f"{event.interest}: by its looks, about {event.calls:,} more calls"
+    return f"{event.interest}: about {event.calls:,} calls beside its looks"
 
 
 class _Plain:
