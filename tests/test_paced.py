@@ -105,7 +105,7 @@ def questions(count: int) -> list[JudgeRequest]:
 
 def judge(server: Server, count: int, timeout_s: float = 60.0) -> tuple[list[JudgeReply | ModelError], float]:
     model: Model = Paced(server, timeout_s=timeout_s)
-    return run(model.judge(questions(count)))  # type: ignore[arg-type]
+    return run(model.judge(questions(count)))
 
 
 BUSY = ModelBusy("the server answered 503")
@@ -216,7 +216,7 @@ def test_a_few_poisonous_images_at_the_end_do_not_pass_for_a_dead_server() -> No
 def test_equal_seeds_wait_equally_long() -> None:
     def seconds(seed: int) -> float:
         server = Server(lambda image, attempt, now: BUSY if attempt < 5 else 0.0)
-        return run(Paced(server, timeout_s=60, seed=seed).judge(questions(3)))[1]  # type: ignore[arg-type]
+        return run(Paced(server, timeout_s=60, seed=seed).judge(questions(3)))[1]
 
     assert seconds(1) == seconds(1) != seconds(2)
 

@@ -216,6 +216,7 @@ def demo(out: Path) -> None:
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of place" --dry-run
       manylens cluster photos/ --by "kind of place" --budget-calls 500
+      manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -548,7 +549,7 @@ def _check_interests(texts: Sequence[str]) -> None:
 
 
 def _foreseen_line(event: Foreseen) -> str:
-    return f"{event.interest}: by its looks, about {event.calls:,} more calls"
+    return f"{event.interest}: about {event.calls:,} calls beside its looks"
 
 
 class _Plain:

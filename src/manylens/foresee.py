@@ -1,15 +1,16 @@
-"""A judge who answers from the looks alone, to foresee what a run will ask before it asks.
+"""A judge who costs nothing, to foresee what a run will ask before it asks.
 
-In: looks, the model that made them. Out: a `Model` whose judgements follow descriptions and cost nothing. Promise: pure
-and deterministic; what it is asked is what the real judge would be asked if it agreed with the descriptions.
+In: looks, the model that made them, and the few judgements that were made so far. Out: a `Model` that repeats those and
+answers everything else as they were answered: as one of those whose candidate had the cluster's description, or as one
+of those whose candidate had not. Promise: pure and deterministic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from manylens.errors import ModelError
-from manylens.evidence import Looks, normalise_description
+from manylens.evidence import Looks, normalise_description, seeded_share
 from manylens.models.base import (
     Capabilities,
     CompleteReply,
@@ -20,19 +21,26 @@ from manylens.models.base import (
     LookRequest,
     Model,
     Request,
+    request_key,
 )
 
-_SURE = 0.95
+_FEWEST = 6
+_YES, _NO = 0.95, 0.05
+"""What is supposed where fewer than six judgements of a kind are known: a judge who agrees with the descriptions."""
 
 
-class DescribedJudge:
-    """Says yes where a candidate's description is the cluster's name."""
+class SupposedJudge:
+    """heard: what the real judge has answered, as probabilities of yes."""
 
-    name = "descriptions"
+    name = "supposed"
 
-    def __init__(self, looks: Looks, model: Model) -> None:
+    def __init__(self, looks: Looks, model: Model, heard: Mapping[JudgeRequest, float]) -> None:
         self._words = dict(zip(looks.image_ids, looks.words, strict=True))
         self._model = model
+        self._heard = {request_key(model, request): probability for request, probability in heard.items()}
+        self._alike: dict[bool, list[float]] = {True: [], False: []}
+        for request, probability in heard.items():
+            self._alike[self._is_alike(request)].append(probability)
 
     @property
     def identity(self) -> str:
@@ -56,5 +64,15 @@ class DescribedJudge:
         raise NotImplementedError("names are not foreseen")
 
     def _probability(self, request: JudgeRequest) -> float:
+        key = request_key(self._model, request)
+        if key in self._heard:
+            return self._heard[key]
+        alike = self._is_alike(request)
+        known = self._alike[alike]
+        if len(known) < _FEWEST:
+            return _YES if alike else _NO
+        return known[int(seeded_share(0, "supposed", key) * len(known))]
+
+    def _is_alike(self, request: JudgeRequest) -> bool:
         words = self._words[request.candidate_id]
-        return _SURE if words and words == normalise_description(request.cluster_name) else 1 - _SURE
+        return bool(words) and words == normalise_description(request.cluster_name)

@@ -17,7 +17,7 @@ import numpy as np
 from manylens.calibrate import Calibration, calibrate_judge
 from manylens.errors import ModelError, ModelUnavailable
 from manylens.evidence import Answer, Ask, Draft, Looks, Question, Steps
-from manylens.foresee import DescribedJudge
+from manylens.foresee import SupposedJudge
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
 from manylens.look import look_at_images
 from manylens.merge import merge_clusters
@@ -88,39 +88,39 @@ async def cluster_looks(
     """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its."""
     budget = budget or Budget(model, settings)
     asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0))
-    graph = relate(looks, model, settings, emit)
-    foreseen = await foresee(looks, graph, model, settings, asker.calls_left())
+    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    foreseen = await foresee(asker)
     emit(Foreseen(looks.interest.text, foreseen))
-    drafts, unassigned, walked = await sort(looks, graph, settings, asker)
+    graph, drafts, unassigned, walked = await sort(looks, model, settings, asker)
     clustering = await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
     return replace(clustering, foreseen_calls=foreseen)
 
 
 async def sort(
-    looks: Looks, graph: RelationalGraph, settings: Settings, asker: _Asker
-) -> tuple[list[Draft], list[int], Walked]:
-    """From the graph to the final clusters, the largest first, and the images that are in none."""
-    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    looks: Looks, model: Model, settings: Settings, asker: _Asker
+) -> tuple[RelationalGraph, list[Draft], list[int], Walked]:
+    """From the looks to the final clusters, the largest first, and the images that are in none."""
+    graph = relate(looks, model, settings, asker.emit)
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
-    return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
+    return graph, sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 
 
-async def foresee(
-    looks: Looks, graph: RelationalGraph, model: Model, settings: Settings, most: float = math.inf
-) -> int:
-    """How many calls are likely to follow the looks: the stages are run with a judge who goes by descriptions, and its
-    questions are counted. Nothing is asked of the model."""
-    unlimited = replace(settings, budget_calls=None, budget_usd=None)
-    described = DescribedJudge(looks, model)
-    asker = _Asker(looks, described, unlimited, lambda event: None, Budget(described, unlimited), Allowance())
-    drafts, _, _ = await sort(looks, graph, unlimited, asker)
+async def foresee(asked: _Asker) -> int:
+    """How many calls are likely beside the looks, once the control questions are answered: the stages are run with a
+    judge who answers as those were answered, and its questions are counted. Nothing is asked of the model."""
+    looks, model = asked.looks, asked.model
+    settings = replace(asked.settings, budget_calls=None, budget_usd=None)
+    supposed = SupposedJudge(looks, model, asked.heard)
+    asker = _Asker(looks, supposed, settings, lambda event: None, Budget(supposed, settings), Allowance())
+    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    _, drafts, _, _ = await sort(looks, supposed, settings, asker)
     naming = math.ceil(len(drafts) / CLUSTERS_PER_CALL) if model.capabilities.writes_text else 0
-    return int(min(asker.judged + naming, most))
+    return int(min(asker.judged + naming, asked.calls_allowed()))
 
 
 def relate(looks: Looks, model: Model, settings: Settings, emit: Emit) -> RelationalGraph:
@@ -283,6 +283,7 @@ class _Asker:
         self._budget, self._allowance = budget, allowance
         self._stage: tuple[Stage, int | None] = ("walk", None)
         self._answers: dict[str, Answer] = {}
+        self.heard: dict[JudgeRequest, float] = {}
 
     def start(self, stage: Stage, total: int | None) -> None:
         self._stage = (stage, total)
@@ -301,7 +302,7 @@ class _Asker:
             tokens=self.tokens,
         )
 
-    def calls_left(self) -> float:
+    def calls_allowed(self) -> float:
         return self._allowance.calls[1] - self._allowance.calls[0]
 
     async def drive(self, steps: Steps[T], share: float) -> T:
@@ -343,8 +344,9 @@ class _Asker:
             results[number] = end.value
 
     async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
-        requests = {request_key(self.model, request): request for request in map(self._request, questions)}
-        keys = [request_key(self.model, self._request(question)) for question in questions]
+        put = [self._request(question) for question in questions]
+        keys = [request_key(self.model, request) for request in put]
+        requests = dict(zip(keys, put, strict=True))
         fresh = [key for key in requests if key not in self._answers]
         allowance = self._allowance.until(share)
         while allowed := fresh[: self._budget.admit([requests[key] for key in fresh], allowance)]:
@@ -358,7 +360,9 @@ class _Asker:
                     self.failed += 1
                     self._answers[key] = Answer(None)
                 else:
-                    self._answers[key] = Answer(min(max(float(reply.probability), 0.0), 1.0), reply.reason)
+                    probability = min(max(float(reply.probability), 0.0), 1.0)
+                    self._answers[key] = Answer(probability, reply.reason)
+                    self.heard[requests[key]] = probability
         self.spent = self.spent or bool(fresh)
         return [self._calibrated(self._answers.get(key, Answer(None, spent=True))) for key in keys]
 

@@ -246,7 +246,7 @@ class Clustering:
     trust_error_bound: upper confidence bound on the share of wrong trusted acceptances, or None where none was trusted.
     density: share of image pairs that are edges. notes: what the person should know, in sentences.
     not_looked: image ids that were not looked at because the budget was spent. is_partial: whether it left anything
-    unasked. foreseen_calls: the calls that were expected once the looks were in, beside them; see `Foreseen`.
+    unasked. foreseen_calls: beside the looks, as `Foreseen` says.
     """
 
     interest: Interest
@@ -292,10 +292,8 @@ class StageFinished(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Foreseen(_Record):
-    """After the looks of an interest: how many judgements and naming calls are likely to follow them.
-
-    The stages are run on the looks at hand with a judge who goes by descriptions, and its questions are counted.
-    """
+    """Once the looks and the control questions of an interest are answered: how many calls it is likely to take beside
+    its looks. The stages are run with a judge who answers as those questions were answered, and are counted."""
 
     interest: str
     calls: int

@@ -109,7 +109,7 @@ class OpenAICompatible:
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
         self._kept: OrderedDict[str, Json] = OrderedDict(_read_object(self._halfway))
-        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
 
     @property
@@ -276,18 +276,23 @@ class OpenAICompatible:
                 return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
             case "text":
                 text = prompts.as_data(description)
-                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does.
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
+                # charged for its embedding: what an answer costs must not depend on which one came first.
                 while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
                     await under_way.wait()
-                if text not in self._vectors:
+                if text in self._vectors:
+                    talk.charge(self._vectors[text][1])
+                else:
                     done = self._under_way[text] = asyncio.Event()
                     try:
                         body = {"model": model, "input": text, "encoding_format": "float"}
-                        self._vectors[text] = await self._embedded(talk, body)
+                        before = talk.tokens_in
+                        vector = await self._embedded(talk, body)
+                        self._vectors[text] = vector, talk.tokens_in - before
                     finally:
                         del self._under_way[text]
                         done.set()
-                vector = self._vectors[text]
+                vector, _ = self._vectors[text]
                 if len(self._vectors) > VECTORS_KEPT:
                     self._vectors.popitem(last=False)
                 return vector
@@ -391,11 +396,15 @@ class _Talk:
     def __init__(self, model: OpenAICompatible) -> None:
         self._model = model
         self._keys: list[str] = []
-        self._tokens_in = self._tokens_out = 0
+        self.tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
-        return Usage(self._tokens_in, self._tokens_out) if self._tokens_in or self._tokens_out else None
+        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+
+    def charge(self, tokens_in: int) -> None:
+        """Count tokens of a part that another answer has paid for."""
+        self.tokens_in += tokens_in
 
     async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
         kept = self._model._kept
@@ -412,7 +421,7 @@ class _Talk:
         self._keys.append(key)
         usage = reply.get("usage")
         if isinstance(usage, dict):
-            self._tokens_in += _count(usage.get("prompt_tokens"))
+            self.tokens_in += _count(usage.get("prompt_tokens"))
             self._tokens_out += _count(usage.get("completion_tokens"))
         return reply
 
