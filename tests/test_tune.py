@@ -68,7 +68,7 @@ class Counting(ScriptedModel):
     """Counts how often each request is put."""
 
     def __init__(self, labels: dict[str, str], *, interests: Sequence[str] = (INTEREST,), **more: Any) -> None:
-        super().__init__({interest: labels for interest in interests}, sees_exemplars=False, **more)
+        super().__init__(dict.fromkeys(interests, labels), sees_exemplars=False, **more)
         self.put: Counter[str] = Counter()
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -81,7 +81,8 @@ class Counting(ScriptedModel):
 
 
 def teach(labels: dict[str, str], calls: int = CALLS, noise: Noise | None = None) -> Lessons:
-    return asyncio.run(take_lessons(list(labels), INTEREST, Counting(labels, noise=noise), calls, 0, lambda event: None))
+    teacher = Counting(labels, noise=noise)
+    return asyncio.run(take_lessons(list(labels), INTEREST, teacher, calls, 0, lambda event: None))
 
 
 MADE_UP = {f"image {number:03d}": ("hearts", "spades", "clubs")[number % 3] for number in range(200)}

@@ -326,15 +326,17 @@ def tune(
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
-    what is there. student: `hf:FOLDER_OR_ID`, or None for nano. options: of the teacher; `device` and `image_px` are the
-    student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
+    what is there. student: `hf:FOLDER_OR_ID`, or None for nano. options: of the teacher; `device` and `image_px` are
+    the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
     """
     interests = parse_interests(by)
     place, into = Path(folder), Path(out)
     chosen, emit = options or ModelOptions(), on_event or _ignore
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if student is not None and not student.startswith(HF_PREFIX):
-        raise UsageError(f"a student is a checkpoint, hf:FOLDER or hf:ORG/NAME, got {student!r}", "leave it out for nano")
+        raise UsageError(
+            f"a student is a checkpoint, hf:FOLDER or hf:ORG/NAME, got {student!r}", "leave it out for nano"
+        )
     if student is not None:
         find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 

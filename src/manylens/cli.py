@@ -57,12 +57,11 @@ def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command],
 def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _Command:
     defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
 
-    @functools.wraps(command)
     def with_options(**given: Any) -> None:
         said = {name: given.pop(name) for name in _ABOUT_MODELS}
         command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
 
-    add = [
+    add: list[Callable[[_Command], _Command]] = [
         named,
         click.option(
             "--base-url", metavar="URL", help="Where an OpenAI-compatible server answers: http://localhost:8000/v1."
@@ -97,9 +96,10 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
         ),
         click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
     ]
+    decorated: _Command = functools.wraps(command)(with_options)
     for option in reversed(add):
-        with_options = option(with_options)
-    return with_options
+        decorated = option(decorated)
+    return decorated
 
 
 _model_options = _about_models(

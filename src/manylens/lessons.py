@@ -172,20 +172,12 @@ async def take_lessons(
         calls=len(sample) + len(judgements),
         failed=len(sample) - len(described) + answers.count(None),
     )
-    failed = f", {lessons.failed:,} failed" if lessons.failed else ""
-    emit(
-        StageFinished(
-            "teach",
-            interest,
-            f"{len(described):,} descriptions, {len(lessons.pairs):,} pairs, {len(lessons.members):,} memberships{failed}",
-        )
-    )
+    detail = f"{len(described):,} descriptions, {len(lessons.pairs):,} pairs, {len(lessons.members):,} memberships"
+    emit(StageFinished("teach", interest, detail + (f", {lessons.failed:,} failed" if lessons.failed else "")))
     return lessons
 
 
-def _draw_pairs(
-    interest: str, described: dict[str, str], seed: int
-) -> Iterator[tuple[tuple[str, str], JudgeRequest]]:
+def _draw_pairs(interest: str, described: dict[str, str], seed: int) -> Iterator[tuple[tuple[str, str], JudgeRequest]]:
     """Pairs of described images, in turn of equal and of different descriptions, each pair once."""
     ids = list(described)
     words = {image_id: normalise_description(text) for image_id, text in described.items()}
@@ -284,7 +276,9 @@ def _endless(ids: Sequence[str], at: int, seed: int) -> str:
 
 
 def _look(lessons: Lessons, image_id: str, view: int) -> Lesson:
-    return Lesson(LookRequest(lessons.interest, image_id), description=lessons.spoken[lessons.words[image_id]], view=view)
+    return Lesson(
+        LookRequest(lessons.interest, image_id), description=lessons.spoken[lessons.words[image_id]], view=view
+    )
 
 
 def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:

@@ -37,7 +37,7 @@ from manylens.store import write_atomically
 PAIR_WEIGHT = 0.3
 LABEL_SMOOTHING = 0.02
 VIEWS = 3
-"""Of each picture: the whole, and crops of it. Turned or re-colored pictures would change what some interests ask for."""
+"""Of each picture: the whole, and crops of it. Turning or re-coloring would change what some interests ask for."""
 
 SMALLEST_CROP = 0.85
 RANK, ALPHA = 16, 32
@@ -227,8 +227,8 @@ class Student:
             pair = entropy(weight, torch.tensor(same, device=words.device), reduction="sum")
         counts = (len(looks), len(judged), len(batch.pairs))
         means = [value / max(count, 1) for value, count in zip((describe, judge, pair), counts, strict=True)]
-        sums = [float(value.detach()) for value in (describe, judge, pair)]
-        return means[0] + means[1] + PAIR_WEIGHT * means[2], Losses(*sums, *counts)
+        found = Losses(float(describe.detach()), float(judge.detach()), float(pair.detach()), *counts)
+        return means[0] + means[1] + PAIR_WEIGHT * means[2], found
 
     def _read(self, lessons: Sequence[Lesson]) -> tuple[Any, Any, Any]:
         """For b rows: the mean cross-entropy of the description's tokens (b,), the log-odds of yes (b,), H (b, d)."""
@@ -274,8 +274,9 @@ class Student:
 
     def _message(self, lesson: Lesson) -> list[Part]:
         parts = self._model.message(lesson.request)
-        last = max(place for place, part in enumerate(parts) if not isinstance(part, str))
-        parts[last] = _crop(parts[last], *_view_key(lesson))
+        pictures = [(place, part) for place, part in enumerate(parts) if not isinstance(part, str)]
+        place, last = pictures[-1]  # exemplars come before it
+        parts[place] = _crop(last, *_view_key(lesson))
         return parts
 
     def _see(self, lessons: Sequence[Lesson], pixels: Any) -> None:

@@ -105,7 +105,10 @@ async def tune_student(
     fingerprint = _fingerprint(lessons, learner.identity, settings)
     account = _read_account(account_file, fingerprint)
     if account is None:
-        account = {"fingerprint": fingerprint, **_train(learner, lessons, out / PROGRESS_NAME, fingerprint, settings, emit)}
+        account = {
+            "fingerprint": fingerprint,
+            **_train(learner, lessons, out / PROGRESS_NAME, fingerprint, settings, emit),
+        }
         learner.write_adapter(out / ADAPTER_NAME, student or "manylens-nano")
         if learner.is_nano:
             merge_into_nano(learner.checkpoint.folder, out / ADAPTER_NAME, out / NANO_NAME)

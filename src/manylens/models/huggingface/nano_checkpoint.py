@@ -235,9 +235,7 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
             tie_word_embeddings=True,
         )
     )
-    state = {
-        stock: torch.tensor(values) for name, values in weights.items() if (stock := stock_name(name)) is not None
-    }
+    state = {stock: torch.tensor(values) for name, values in weights.items() if (stock := stock_name(name)) is not None}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith(("lm_head.weight", "num_batches_tracked"))]
     if missing or unexpected:

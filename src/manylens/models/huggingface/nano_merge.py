@@ -65,7 +65,8 @@ def merge_into_nano(checkpoint: Path, adapter: Path, out: Path, folder: Path | N
     decoder = onnx.load(str(folder / "decoder.onnx"))
     for name, node in decoder_matrices(decoder.graph):
         if (wanted := changed.pop(_stock(name), None)) is not None:
-            _put_blocks(decoder.graph, *node.input[1:3], wanted)
+            codes, scales = node.input[1:3]
+            _put_blocks(decoder.graph, codes, scales, wanted)
     if changed:
         raise UsageError(f"an adapter of nano changes what nano's graphs hold, not {min(changed)}", "tune it anew")
 
