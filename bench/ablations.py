@@ -48,8 +48,8 @@ def all_pairs(settings: Settings, images: int) -> Settings:
 
 
 def plain_walk(settings: Settings, images: int) -> Settings:
-    """The paper's walk without what DESIGN adds: every candidate is asked, one answer decides a merge, leftovers are not
-    offered to other components, nobody looks twice."""
+    """The paper's walk without what this project adds: every candidate is asked, one answer decides a merge, leftovers
+    are not offered to other components, nobody looks twice."""
     return dataclasses.replace(settings, audit_share=1.0, second_looks=0.0, small_cluster=0, merge_answers=1)
 
 

@@ -78,9 +78,9 @@ def text_rows(looks: Looks) -> Rows:
 async def describe_name_assign(looks: Looks, clusters: int, judge: Judge) -> Partition:
     """IC|TC's three steps, K given: describe every image, name K clusters, assign every image to a name.
 
-    IC|TC lets a language model read the descriptions and write K names. A model that writes no text cannot, so the K most
-    frequent distinct descriptions are the names (ties by the alphabet). An image whose description is a name goes there;
-    any other is judged against every name and goes to the most probable one.
+    IC|TC lets a language model read the descriptions and write K names. A model that writes no text cannot, so the K
+    most frequent distinct descriptions are the names (ties by the alphabet). An image whose description is a name goes
+    there; any other is judged against every name and goes to the most probable one.
     """
     counts = Counter(words for words in looks.words if words)
     names = sorted(counts, key=lambda words: (-counts[words], words))[:clusters]
@@ -101,11 +101,11 @@ async def describe_name_assign(looks: Looks, clusters: int, judge: Judge) -> Par
 
 
 async def embed_cluster_join(looks: Looks, judge: Judge) -> Partition:
-    """The hybrid agent with K unknown: embed the descriptions, HDBSCAN, then join clusters along a minimum spanning tree.
+    """The hybrid agent, K unknown: embed the descriptions, HDBSCAN, then join clusters along a minimum spanning tree.
 
-    The tree spans the centroids of the text embeddings. From its shortest edge to its longest the model is asked whether
-    the two clusters are one: the most typical image of the smaller against the larger. A yes (over one half) joins them;
-    M - 1 questions for M clusters. What HDBSCAN calls noise stays left out.
+    The tree spans the centroids of the text embeddings. From its shortest edge to its longest the model is asked
+    whether the two clusters are one: the most typical image of the smaller against the larger. A yes (over one half)
+    joins them; M - 1 questions for M clusters. What HDBSCAN calls noise stays left out.
     """
     rows = text_rows(looks)
     found = hdbscan(rows)

@@ -4,8 +4,8 @@
     python -m bench.compare --published card=DOWNLOADS/cards cmuface=DOWNLOADS/faces [--held-out]
     python -m bench.compare --layouts
 
-Without `--data` or `--published` the sample collection is drawn and used. In `--out`, each set has a run folder with its
-answers; stopped and started again, no answer is asked twice. `--docs FILE` puts the tables and plots into a page.
+Without `--data` or `--published` the sample collection is drawn and used. In `--out`, each set has a run folder with
+its answers; stopped and started again, no answer is asked twice. `--docs FILE` puts tables and plots into a page.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Comparison:
         scores = evaluate_labels(self._true, [partition[image] for image in self._labelled])
         n = len(self.looks)
         return Row(
-            part, self.bench.labelled.name, self.interest, method, seed, n, scores.nmi, scores.ri, scores.ari, scores.acc,
+            part, self.bench.labelled.name, self.interest, method, seed, n,
+            scores.nmi, scores.ri, scores.ari, scores.acc,
             scores.clusters_found, scores.clusters_true, scores.unassigned, spent.calls.total() / n,
             math.nan if spent.tokens is None else spent.tokens / n, spent.seconds, density, steps,
         )  # fmt: skip
@@ -196,7 +197,8 @@ def about(model: str, command: str, notes: Sequence[str]) -> str:
     changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("onnxruntime", "scikit-learn"))
     lines = [
-        f"{date.today():%-d %B %Y}, {cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}.",
+        f"{date.today():%-d %B %Y}, {cpu_name()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{versions}.",
         f"Commit {commit or 'unknown'}{' with changes' if changed else ''}, model {model}.",
         f"Command: `{command}`.",
         *(f"- {note}" for note in notes),
@@ -237,7 +239,7 @@ def write_tables(rows: Sequence[Row], out: Path, where: str) -> dict[str, str]:
 
 
 def put_into_page(page: str, sections: dict[str, str]) -> str:
-    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`. Raises UsageError for a missing mark."""
+    """Replace what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; UsageError where a mark is missing."""
     for name, body in sections.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         if begin not in page or end not in page.partition(begin)[2]:

@@ -1,7 +1,7 @@
 """What images look like without a language model: pixels, nano's visual tokens, ImageNet features. For the baselines.
 
-In: a `Workbench` and image ids. Out: (n, d) float32 rows of unit length, and the seconds they took. Promise: kept in the
-run folder, with their first time; ImageNet features are None where torch, timm or the weights' package is missing.
+In: a `Workbench` and image ids. Out: (n, d) float32 rows of unit length, and the seconds they took. Promise: kept in
+the run folder, with their first time; ImageNet features are None where torch, timm or the weights' package is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def pixels(bench: Workbench, image_ids: Sequence[str]) -> tuple[Rows, float]:
     def compute() -> Rows:
         rows = [_square(bench, image_id, PIXELS_PX).reshape(-1) for image_id in image_ids]
         stacked: Rows = np.stack(rows).astype(np.float32)
-        return stacked - stacked.mean(axis=0)
+        stacked -= stacked.mean(axis=0)
+        return stacked
 
     return _kept(bench, "pixels", image_ids, compute)
 

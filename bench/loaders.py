@@ -1,8 +1,9 @@
 """The published multiple-clustering benchmarks and the labelled zips beside the project, as pictures with labels.
 
-In: a folder or zip that the user downloaded. Out: a `LabelledSet`: bytes by file name, labels by attribute, the interests
-to ask, and notes. Promises: nothing is downloaded; sizes and label sets are compared with the published ones and every
-mismatch is a note; a file's name says nothing of its label; a subset is drawn by a hash of names, never by labels.
+In: a folder or zip that the user downloaded. Out: a `LabelledSet`: bytes by file name, labels by attribute, the
+interests to ask, and notes. Promises: nothing is downloaded; sizes and label sets are compared with the published ones
+and every mismatch is a note; a file's name says nothing of its label; a subset is drawn by a hash of names, never by
+labels.
 
 What is known of a layout and what is assumed stands in each entry's `layout_known` and is printed with `--layouts`.
 """
@@ -28,7 +29,7 @@ from PIL import Image
 
 from bench.held_out import HELD_OUT_PERSONS, SETS, read_rows
 from manylens.errors import UsageError
-from manylens.sample import write_sample
+from manylens.sample import RANKS, SUITS, write_sample
 
 Picture: TypeAlias = Callable[[], bytes]
 Labels: TypeAlias = Mapping[str, str]
@@ -212,14 +213,14 @@ def _png(record: np.ndarray) -> bytes:
 
 # The sets
 
-_RANKS = frozenset("ace two three four five six seven eight nine ten jack queen king".split())
-_SUITS = frozenset({"clubs", "diamonds", "hearts", "spades"})
+_RANKS, _SUITS = frozenset(RANKS), frozenset(SUITS)
 _PAPER_FOLDERS = "Known: <attribute>/<label>/<image>, read by ImageFolder (main.py of Multi-MaP). "
 _PAPER_COUNTS = "Assumed: how many labels there are (remembered from the papers); label names are not checked."
 
 PUBLISHED: dict[str, Published] = {
     "fruit": Published(
-        105, {"species": 3, "color": 3}, (("species", "species"), ("color", "color")), (attribute_folders, labels_table),
+        105, {"species": 3, "color": 3}, (("species", "species"), ("color", "color")),
+        (attribute_folders, labels_table),
         _PAPER_FOLDERS + "Its folders are fruit/species and fruit/color. " + _PAPER_COUNTS,
     ),
     "fruit360": Published(
@@ -281,8 +282,8 @@ PUBLISHED: dict[str, Published] = {
         25_250, {"food type": 101, "cuisine": 15, "course": 5, "diet": 4},
         (("food type", "food type"), ("cuisine", "cuisine"), ("course", "course"), ("diet", "diet")),
         (labels_table, attribute_folders),
-        "Known: four criteria. Assumed: 25,250 images (the test part of Food-101), the label counts (as remembered) and "
-        "the layout; no release was found, so its lists must be brought into images/ and labels.csv.",
+        "Known: four criteria. Assumed: 25,250 images (the test part of Food-101), the label counts (as remembered) "
+        "and the layout; no release was found, so its lists must be brought into images/ and labels.csv.",
     ),
 }  # fmt: skip
 

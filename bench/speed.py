@@ -1,7 +1,7 @@
 """How fast nano looks and judges here, how soon it is loaded, and what memory a run takes.
 
-`python -m bench.speed [--images 312] [--torch]` draws sample cards, prints a Markdown table. Numbers are of this machine
-and moment; compare only rows of one run. `--torch` also times the same parts uncut in plain PyTorch
+`python -m bench.speed [--images 312] [--torch]` draws sample cards, prints a Markdown table. Numbers are of this
+machine and moment; compare only rows of one run. `--torch` also times the same parts uncut in plain PyTorch
 (`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
 """
 
@@ -70,7 +70,8 @@ def compare_with_torch(images: StoredImages, image_ids: Sequence[str]) -> list[t
             best[f"batch {batch}"] = min(best[f"batch {batch}"], seconds)
     baseline = min(best["batch 1"], best["batch 8"])
     return [
-        (f"looks, nano, {tokens:.1f} tokens written per image, {len(ids)} images", f"{len(ids) / best['nano']:.1f} images/s"),
+        (f"looks, nano, {tokens:.1f} tokens written per image, {len(ids)} images",
+         f"{len(ids) / best['nano']:.1f} images/s"),
         *((f"looks, plain PyTorch, {plain.layers} layers, float32, {new_tokens} tokens written, batch {batch}",
            f"{len(ids) / best[f'batch {batch}']:.1f} images/s") for batch in (1, 8)),
         ("nano against the faster of them", f"{baseline / best['nano']:.1f} x"),

