@@ -17,11 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import manylens
-from bench.workbench import nano_tokens
+from bench.workbench import NanoTokens
 from manylens.images import StoredImages, find_images
 from manylens.models.base import JudgeRequest, LookReply, LookRequest
 from manylens.models.nano import Nano
@@ -50,19 +49,18 @@ def compare_with_torch(images: StoredImages, image_ids: Sequence[str]) -> list[t
     plain = PlainTorch()
     ids = list(image_ids[:COMPARED])
     pictures = [images.thumbnail(image_id) for image_id in ids]
-    count = nano_tokens()
+    count = NanoTokens()
     requests = [LookRequest("suit", image_id) for image_id in ids]
     best = dict.fromkeys(("nano", "batch 1", "batch 8"), float("inf"))
-    tokens = new_tokens = 0.0
+    tokens, new_tokens = 0.0, 0
     for _ in range(ROUNDS):
         nano = Nano(images)  # a fresh one has no visual tokens in memory
         asyncio.run(nano.look([LookRequest("warm up", image_ids[-1])]))
         began = time.perf_counter()
         replies = asyncio.run(nano.look(requests))
         best["nano"] = min(best["nano"], time.perf_counter() - began)
-        written = [count(r, a) - count(r, replace(a, description="")) for r, a in zip(requests, replies, strict=True)
-                   if isinstance(a, LookReply)]  # fmt: skip
-        tokens = 1 + sum(written) / len(written)  # the end mark is written, too
+        written = [count.written(reply) for reply in replies if isinstance(reply, LookReply)]
+        tokens = sum(written) / len(written)
         new_tokens = math.ceil(tokens)
         for batch in (1, 8):
             plain.look(pictures[:batch], "suit", new_tokens=new_tokens, batch=batch)

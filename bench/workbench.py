@@ -8,6 +8,7 @@ for every answer that it rests on, at the time that answer took when it was aske
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections import Counter
@@ -148,20 +149,18 @@ class Metered:
             self._seconds.update(dict(rows.fetchall()))
 
 
-def nano_tokens() -> CountTokens:
+class NanoTokens:
     """Counts nano's tokens: prompt, 36 visual tokens and answer cue in; a look's words and end mark out. A judgement
     writes nothing. What stands before the image is counted for every call, although it is computed once."""
-    folder = resources.files("manylens.models") / "nano"
-    tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
-    visual = 36
 
-    def tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    def __init__(self) -> None:
+        folder = resources.files("manylens.models") / "nano"
+        self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+        visual = int(json.loads((folder / "nano.json").read_text("utf-8"))["visual_tokens"])
+        self._around = 1 + visual + self._length(prompts.NANO_ANSWER)
+        self._lengths: dict[str, int] = {}
 
-    fixed = 1 + visual + tokens(prompts.NANO_ANSWER)
-    lengths: dict[str, int] = {}
-
-    def count(request: Request, reply: LookReply | JudgeReply | CompleteReply) -> int:
+    def __call__(self, request: Request, reply: LookReply | JudgeReply | CompleteReply) -> int:
         match request:
             case LookRequest():
                 text = prompts.nano_look_prompt(request.interest)
@@ -169,12 +168,16 @@ def nano_tokens() -> CountTokens:
                 text = prompts.nano_judge_prompt(request.interest, request.cluster_name)
             case CompleteRequest():
                 text = request.payload
-        written = tokens(f" {reply.description}") + 1 if isinstance(reply, LookReply) else 0
-        if text not in lengths:
-            lengths[text] = tokens(text)
-        return fixed + lengths[text] + written
+        if text not in self._lengths:
+            self._lengths[text] = self._length(text)
+        return self._around + self._lengths[text] + (self.written(reply) if isinstance(reply, LookReply) else 0)
 
-    return count
+    def written(self, reply: LookReply) -> int:
+        """Tokens of a description and its end mark."""
+        return self._length(f" {reply.description}") + 1
+
+    def _length(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class Workbench:
@@ -191,7 +194,7 @@ class Workbench:
         wanted = set(labelled.pictures)
         self.file_of = {image.id: path for image in collection.images for path in image.paths if path in wanted}
         loaded: Model = load_model(model, self.images, self.run.features)
-        counter = nano_tokens() if model == "nano" else None
+        counter = NanoTokens() if model == "nano" else None
         self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME, counter)
         self._closing.callback(self.model.close)
 

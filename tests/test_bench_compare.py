@@ -17,7 +17,7 @@ from bench import ablations, compare, tables, workbench
 from bench.ablations import ABLATIONS, PLAIN_WALK, WalkSteps
 from bench.loaders import LabelledSet
 from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, read_csv
-from bench.workbench import Workbench, nano_tokens
+from bench.workbench import NanoTokens, Workbench
 from manylens.errors import UsageError
 from manylens.evaluate import evaluate_labels
 from manylens.images import ImageSource
@@ -201,7 +201,7 @@ def test_a_page_without_marks_is_refused() -> None:
 
 
 def test_nano_tokens_are_counted_in_and_out() -> None:
-    count = nano_tokens()
+    count = NanoTokens()
     look = LookRequest("suit", "i")
     vector = np.zeros(4, np.float16)
     short, long = (count(look, LookReply(words, 1.0, vector)) for words in ("red", "red red red"))
