@@ -32,6 +32,7 @@ from bench.workbench import Spent, Workbench
 from manylens.errors import ManylensError, UsageError
 from manylens.evaluate import evaluate_labels
 from manylens.evidence import Looks
+from manylens.models.base import ModelOptions
 from manylens.records import Clustering, Settings
 
 PARTS = ("baselines", "ablations", "density")
@@ -170,11 +171,11 @@ async def _ready(partition: baselines.Partition) -> baselines.Partition:
 
 
 async def compare_set(
-    labelled: LabelledSet, out: Path, *, model: str, seeds: Sequence[int], parts: Sequence[str]
+    labelled: LabelledSet, out: Path, *, model: str, options: ModelOptions, seeds: Sequence[int], parts: Sequence[str]
 ) -> list[Row]:
     """All rows of one set."""
     rows: list[Row] = []
-    with Workbench(labelled, out / labelled.name, model) as bench:
+    with Workbench(labelled, out / labelled.name, model, options) as bench:
         for words, column in labelled.interests:
             began = time.perf_counter()
             looks, looked = await bench.look(words)
@@ -271,6 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", default="nano", help="as in `manylens cluster --model`")
+    parser.add_argument("--base-url", help="of a model on a server")
+    parser.add_argument("--device", help="of a model in this process")
+    parser.add_argument("--adapter", help="LoRA adapter of a model in this process: tuned against untuned")
     parser.add_argument("--out", type=Path, default=Path("bench-runs"))
     parser.add_argument("--docs", type=Path, help="a page with marks, to put the tables and plots into")
     parser.add_argument("--layouts", action="store_true", help="print what is known of the published layouts, and stop")
@@ -288,9 +292,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             notes += [f"{labelled.name}: {note}" for note in labelled.notes]
             print(*(f"{labelled.name}: {note}" for note in labelled.notes), sep="\n", file=sys.stderr)
             seeds = range(options.seeds)
-            rows += asyncio.run(
-                compare_set(labelled, options.out, model=options.model, seeds=seeds, parts=options.parts)
+            model = ModelOptions(base_url=options.base_url, device=options.device, adapter=options.adapter)
+            work = compare_set(
+                labelled, options.out, model=options.model, options=model, seeds=seeds, parts=options.parts
             )
+            rows += asyncio.run(work)
             tables.write_csv(rows, options.out / "results.csv")
         command = " ".join(["python -m bench.compare", *(arguments if arguments is not None else sys.argv[1:])])
         notes.append(f"the whole run took {(time.perf_counter() - began) / 60:.0f} minutes here")

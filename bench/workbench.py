@@ -37,6 +37,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    ModelOptions,
     Request,
     request_key,
     request_kind,
@@ -183,7 +184,9 @@ class NanoTokens:
 class Workbench:
     """A set of images at hand; use as a context manager. folder: keeps images and answers between calls."""
 
-    def __init__(self, labelled: LabelledSet, folder: Path, model: str = "nano") -> None:
+    def __init__(
+        self, labelled: LabelledSet, folder: Path, model: str = "nano", options: ModelOptions | None = None
+    ) -> None:
         self.labelled = labelled
         labelled.write_images(folder / "images")
         self._closing = contextlib.ExitStack()
@@ -193,7 +196,7 @@ class Workbench:
         self.images = StoredImages(collection.root, collection.images, self.run.thumbnail)
         wanted = set(labelled.pictures)
         self.file_of = {image.id: path for image in collection.images for path in image.paths if path in wanted}
-        loaded: Model = load_model(model, self.images, self.run.features)
+        loaded: Model = load_model(model, self.images, self.run.features, options)
         counter = NanoTokens() if model == "nano" else None
         self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME, counter)
         self._closing.callback(self.model.close)
