@@ -216,8 +216,9 @@ def cpu_name() -> str:
 
 
 def write_tables(rows: Sequence[Row], out: Path, where: str) -> dict[str, str]:
-    """Write results.csv, results.md and the plots; returns the page's sections by name."""
+    """Write results.csv, summary.csv, results.md and the plots; returns the page's sections by name."""
     tables.write_csv(rows, out / "results.csv")
+    tables.write_summary_csv(rows, out / "summary.csv")
     have = {row.part for row in rows}
     sections = {"about": where}
     for part, name in ((GIVEN, "given"), (FOUND, "found")):

@@ -379,10 +379,15 @@ def load_shared(data: Path, name: str) -> LabelledSet:
     for words, column in interests:
         first.setdefault(column, words)
     path = data / f"{zip_name}.zip"
+    if not path.is_file():
+        raise UsageError(f"{name} is read from {path.name}, {data} has none", "check --data, or leave it out of --sets")
     with zipfile.ZipFile(path) as archive:
         rows = read_rows(archive, name, zip_name)
         count = sum(member.startswith("images/") and not member.endswith("/") for member in archive.namelist())
-    notes = [f"held out of nano's training: {len(rows):,} of {count:,} images of {path.name}"]
+    if name == "vehicles":
+        notes = [f"{len(rows):,} images of {path.name}, of kinds whose color nano was never taught; their kind it was"]
+    else:
+        notes = [f"held out of nano's training: {len(rows):,} of {count:,} images of {path.name}"]
     if count != SHARED_SIZES[zip_name]:
         notes.append(f"{count:,} images where {SHARED_SIZES[zip_name]:,} are stated")
     pictures = {file: partial(_from_zip, path, f"images/{file}") for file in sorted(rows)}

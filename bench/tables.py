@@ -55,6 +55,39 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     aside.replace(path)
 
 
+_MEASURED = (
+    "nmi",
+    "ri",
+    "ari",
+    "acc",
+    "clusters_found",
+    "unassigned",
+    "calls",
+    "tokens",
+    "seconds",
+    "density",
+    "steps",
+)
+
+
+def write_summary_csv(rows: Iterable[Row], path: Path) -> None:
+    """One line per part, set, interest and method: seeds, then mean and standard deviation of everything measured."""
+    groups: dict[tuple[str, str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.part, row.set_name, row.interest, row.method), []).append(row)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        spreads = [f"{name} {what}" for name in _MEASURED for what in ("mean", "sd")]
+        writer.writerow(["part", "set", "interest", "method", "images", "clusters_true", "seeds", *spreads])
+        for key, runs in groups.items():
+            cells: list[float] = []
+            for name in _MEASURED:
+                values = [float(getattr(run, name)) for run in runs]
+                cells += [fmean(values), stdev(values) if len(values) > 1 else 0.0]
+            numbers = ["" if math.isnan(cell) else f"{cell:.6g}" for cell in cells]
+            writer.writerow([*key, runs[0].images, runs[0].clusters_true, len(runs), *numbers])
+
+
 def read_csv(path: Path) -> list[Row]:
     kinds: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
     types = {field.name: kinds[str(field.type)] for field in dataclasses.fields(Row)}

@@ -205,6 +205,11 @@ def test_of_the_zips_beside_the_project_only_held_out_images_are_used(tmp_path: 
     assert "2 images where 464 are stated" in found.notes
 
 
+def test_a_missing_zip_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"card\.zip"):
+        load_shared(tmp_path, "cards")
+
+
 def test_the_sample_is_read_as_a_set(tmp_path: Path) -> None:
     put(tmp_path / "images" / "card-0001.jpg", picture(1, "JPEG"))
     (tmp_path / "labels.csv").write_text("file,suit,rank,color,style\ncard-0001.jpg,hearts,ace,red,classic\n")

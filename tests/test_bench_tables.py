@@ -1,5 +1,6 @@
 """The benchmark's tables and plots."""
 
+import csv
 import dataclasses
 import math
 from pathlib import Path
@@ -27,6 +28,16 @@ def test_runs_come_back_from_the_csv_as_they_were(tmp_path: Path) -> None:
     tables.write_csv(rows(), tmp_path / "results.csv")
     assert repr(tables.read_csv(tmp_path / "results.csv")) == repr(rows())  # repr, because NaN is not NaN
     assert list(tmp_path.iterdir()) == [tmp_path / "results.csv"]
+
+
+def test_the_summary_csv_has_mean_and_deviation_of_every_measure(tmp_path: Path) -> None:
+    tables.write_summary_csv(rows(), tmp_path / "summary.csv")
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * 2 + 2
+    first = lines[0]
+    assert (first["part"], first["method"], first["seeds"]) == (GIVEN, "k-means", "3")
+    assert (first["nmi mean"], first["nmi sd"], first["calls mean"], first["density mean"]) == ("0.9", "0.1", "1", "")
 
 
 @pytest.mark.parametrize(
