@@ -83,7 +83,8 @@ def write_summary_csv(rows: Iterable[Row], path: Path) -> None:
             cells: list[float] = []
             for name in _MEASURED:
                 values = [float(getattr(run, name)) for run in runs]
-                cells += [fmean(values), stdev(values) if len(values) > 1 else 0.0]
+                mean = fmean(values)
+                cells += [mean, 0.0 if len(values) < 2 else mean if math.isnan(mean) else stdev(values)]
             numbers = ["" if math.isnan(cell) else f"{cell:.6g}" for cell in cells]
             writer.writerow([*key, runs[0].images, runs[0].clusters_true, len(runs), *numbers])
 
