@@ -42,23 +42,34 @@ class Ablation:
     interest: str | None = None
 
 
+def turned(settings: Settings, **values: Any) -> Settings:
+    """The settings with these values; a setting that this version does not have needs no turning."""
+    known = {field.name for field in dataclasses.fields(settings)}
+    return dataclasses.replace(settings, **{name: value for name, value in values.items() if name in known})
+
+
+_EVERY_CANDIDATE = {"audit_share": 1.0, "judgements_per_image": None}
+
+
 def all_pairs(settings: Settings, images: int) -> Settings:
     """No graph: every pair is an edge, in one component."""
-    return dataclasses.replace(settings, tau=1e-12, neighbors=max(1, images - 1))
+    return turned(settings, tau=1e-12, neighbors=max(1, images - 1))
 
 
 def plain_walk(settings: Settings, images: int) -> Settings:
     """The paper's walk without what this project adds: every candidate is asked, one answer decides a merge, leftovers
     are not offered to other components, nobody looks twice."""
-    return dataclasses.replace(settings, audit_share=1.0, second_looks=0.0, small_cluster=0, merge_answers=1)
+    return turned(
+        settings, **_EVERY_CANDIDATE, second_looks=0.0, small_cluster=0, merge_answers=1, edge_questions=0, audits=0
+    )
 
 
 def ask_every_candidate(settings: Settings, images: int) -> Settings:
     """No audited trust, the rest as it is."""
-    return dataclasses.replace(settings, audit_share=1.0)
+    return turned(settings, **_EVERY_CANDIDATE)
 
 
-def component_is_cluster(around: Surroundings, nodes: Sequence[int], settings: Settings) -> Steps[Walked]:
+def component_is_cluster(around: Surroundings, nodes: Sequence[int], settings: Settings, *more: Any) -> Steps[Walked]:
     """No walk: what hangs together in the graph is one cluster."""
     yield from ()
     seed = max(nodes, key=lambda node: (around.degrees[node], -node))
@@ -135,7 +146,7 @@ def with_tau(tau: float) -> Ablation:
     """tau alone decides the graph's density (no limit of neighbours), and every candidate is asked: Figure 5."""
 
     def change(settings: Settings, images: int) -> Settings:
-        return dataclasses.replace(settings, tau=tau, neighbors=max(1, images - 1), audit_share=1.0)
+        return turned(settings, **_EVERY_CANDIDATE, tau=tau, neighbors=max(1, images - 1), edge_questions=0)
 
     return Ablation(change=change)
 

@@ -104,10 +104,10 @@ def test_every_ablation_changes_what_it_says_and_is_gone_afterwards(
         assert len(whole.clusters) == 4 and whole.trust_error_bound is not None
         assert len(clustered(bench, "no interest in the prompt").clusters) == 1
         assert clustered(bench, "no graph (all pairs)").density == 1.0 > whole.density
-        asked = clustered(bench, "no audited trust")
-        assert asked.calls.judge > 2 * whole.calls.judge
-        plain = clustered(bench, "plain")
-        assert plain.calls.judge > 2 * whole.calls.judge
+        for name in ("no audited trust", "plain"):
+            asked = clustered(bench, name)
+            assert asked.trust_error_bound is None  # nothing was trusted
+            assert asked.calls.judge > max(whole.calls.judge, 100)
         looks, _ = asyncio.run(bench.look("suit"))
         text = ablations.text_instead_of_state(looks)
         assert text.embeddings.shape != looks.embeddings.shape and text.words == looks.words
