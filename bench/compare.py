@@ -1,6 +1,6 @@
 """The benchmark: baselines, the method, its ablations and Figure 5, on every set, over several seeds.
 
-    python -m bench.compare --data ../shared/data --out bench-runs [--limit 300] [--seeds 5] [--sets cards faces ...]
+    python -m bench.compare --data ../shared/data --out bench-runs [--limit 250] [--seeds 5] [--sets cards faces ...]
     python -m bench.compare --published card=DOWNLOADS/cards cmuface=DOWNLOADS/faces [--held-out]
     python -m bench.compare --layouts
 
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="which of them")
     parser.add_argument("--published", nargs="+", metavar="NAME=FOLDER", help="published sets that you downloaded")
     parser.add_argument("--held-out", action="store_true", help="of published sets, only what nano was not trained on")
-    parser.add_argument("--limit", type=int, default=300, help="images per set (default 300)")
+    parser.add_argument("--limit", type=int, default=250, help="images per set (default 250)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", default="nano", help="as in `manylens cluster --model`")

@@ -207,7 +207,7 @@ def plot_scores(rows: Sequence[Row], stem: Path) -> None:
         axis.set_xlim(-0.02, 1.02)
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="x", alpha=0.3)
-        axis.legend(fontsize=7, loc="upper left")
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.5 / (1 + 0.42 * len(names))), ncols=2)
     axes[0][0].invert_yaxis()
     _save(figure, stem)
 
@@ -215,17 +215,18 @@ def plot_scores(rows: Sequence[Row], stem: Path) -> None:
 def plot_density(rows: Sequence[Row], stem: Path) -> None:
     """The paper's Figure 5: NMI and walk steps per image against the density of the graph, one line per interest."""
     plt = _pyplot()
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7, 7), sharex=True, layout="constrained")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
     series: dict[str, list[tuple[float, float, float]]] = {}
     for (set_name, interest, _), runs in _grouped(rows, DENSITY, "set_name", "interest", "method"):
         point = (fmean(run.density for run in runs), fmean(run.nmi for run in runs), fmean(run.steps for run in runs))
         series.setdefault(f"{set_name}, {interest}", []).append(point)
     for turn, (name, points) in enumerate(series.items()):
         x, nmi, steps = zip(*sorted(points), strict=True)
-        above.plot(x, nmi, marker=_MARKERS[turn % len(_MARKERS)], markersize=4, label=name)
-        below.plot(x, steps, marker=_MARKERS[turn % len(_MARKERS)], markersize=4)
+        style = {"marker": _MARKERS[turn % len(_MARKERS)], "markersize": 4, "color": plt.cm.tab20(turn % 20)}
+        above.plot(x, nmi, label=name, **style)
+        below.plot(x, steps, **style)
     above.set_ylabel("NMI")
-    above.legend(fontsize=7)
+    figure.legend(fontsize=8, loc="outside right upper")
     below.set_ylabel("walk steps per image")
     below.set_xlabel("density of the relational graph (share of pairs that are edges)")
     below.set_xscale("log")
