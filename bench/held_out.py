@@ -38,8 +38,8 @@ SETS = {
 def read_rows(archive: zipfile.ZipFile, name: str, zip_name: str) -> dict[str, dict[str, str]]:
     """The held-out rows of a set, by file name."""
     if name == "vehicles":
-        with (TRAINING / "labels" / "cifar10_vehicle_colors.csv").open() as f:
-            return {row["file"]: row for row in csv.DictReader(f)}
+        with (TRAINING / "labels" / "cifar10_colors.csv").open() as f:
+            return {row["file"]: row for row in csv.DictReader(f) if row["part"] == "heldout"}
     rows = csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8"))
     return {row["file"]: row for row in rows if is_held_out(zip_name, row)}
 

@@ -27,8 +27,17 @@ def plain(pixels: Tensor) -> Tensor:
     return normalize(x)
 
 
-def augment(pixels: Tensor, mirror: Tensor, max_turn_deg: Tensor, half_turn: Tensor) -> Tensor:
-    """mirror, half_turn: (b,) bool, allowed or not. max_turn_deg: (b,)."""
+def _shrunk(x: Tensor, side: int) -> Tensor:
+    """What a photo of `side` pixels looks like after it was enlarged."""
+    small = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(small, size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def augment(pixels: Tensor, mirror: Tensor, max_turn_deg: Tensor, half_turn: Tensor, shrinkable: Tensor) -> Tensor:
+    """mirror, half_turn, shrinkable: (b,) bool, allowed or not. max_turn_deg: (b,).
+
+    Nothing here waits for the GPU (no boolean indexing, no numbers read back), so that the loop runs ahead of it.
+    """
     b, device = pixels.shape[0], pixels.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -51,11 +60,11 @@ def augment(pixels: Tensor, mirror: Tensor, max_turn_deg: Tensor, half_turn: Ten
     grid = F.affine_grid(theta, [b, 3, IMAGE_PX, IMAGE_PX], align_corners=False)
     x = F.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
-    small = torch.rand(b, device=device) < 0.2
-    if bool(small.any()):
-        size = int(torch.randint(56, 140, (1,)))
-        shrunk = F.interpolate(x[small], size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        x[small] = F.interpolate(shrunk, size=(IMAGE_PX, IMAGE_PX), mode="bilinear", align_corners=False)
+    lot = torch.randperm(b, device=device)
+    some, few = lot[: b // 5], lot[b // 5 : b // 5 + b // 8]
+    x[some] = _shrunk(x[some], int(torch.randint(56, 140, (1,))))
+    tiny = _shrunk(x[few], int(torch.randint(28, 56, (1,))))  # cards and faces could not be read at this size
+    x[few] = torch.where(shrinkable[few].view(-1, 1, 1, 1), tiny, x[few])
 
     def per_image(values: Tensor) -> Tensor:
         return values.view(b, 1, 1, 1)

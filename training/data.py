@@ -37,7 +37,8 @@ COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "cmuface": (("pose", "cmuface.pose"), ("glass", "cmuface.glass"), ("emotion", "cmuface.emotion")),
     "fruit": (("species", "fruit.species"), ("color", "fruit.color")),
     "flowers": (("species", "flowers.species"), ("color", "flowers.color")),
-    "cifar10": (("class", "cifar10.class"), ("type", "cifar10.type"), ("environment", "cifar10.environment")),
+    "cifar10": (("class", "cifar10.class"), ("type", "cifar10.type"), ("environment", "cifar10.environment"),
+                ("color", "object.color")),
     "textures": (("texture", "textures.texture"),),
     "emotion": (("emotion", "emotion.emotion"),),
     "fashion": (("type", "fashion.type"), ("color", "fashion.color"), ("category", "fashion.category"),
@@ -96,10 +97,11 @@ def decode(args: tuple[bytes, int]) -> np.ndarray:
 
 
 def read_set(data: Path, labels: Path, name: str) -> Iterator[tuple[bytes, dict[str, str]]]:
-    """Bytes and labels of one zip, in file order; hand-made color labels are joined to objects1000."""
+    """Bytes and labels of one zip, in file order, joined with the colors that were written down by hand."""
     colors: dict[str, dict[str, str]] = {}
-    if name == "objects1000":
-        with (labels / "objects1000_colors.csv").open() as f:
+    by_hand = labels / f"{name}_colors.csv"
+    if by_hand.is_file():
+        with by_hand.open() as f:
             colors = {row["file"]: row for row in csv.DictReader(f)}
     with zipfile.ZipFile(data / f"{name}.zip") as archive:
         rows = list(csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8")))

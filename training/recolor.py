@@ -1,6 +1,6 @@
-"""More colors from real photographs: turn the hue of objects1000 photos whose main color was written down by a person.
+"""More colors from real photographs: turn the hue of photos whose main color was written down by a person.
 
-In: objects1000.zip and `labels/objects1000_colors.csv` (rows of part `train` only). Out: one npz as `synthesize.py` writes.
+In: the zips and `labels/*_colors.csv` (rows of part `train` only). Out: one npz as `synthesize.py` writes.
 A red bus turned by 220 degrees is a blue bus before a strange sky, so the word must be read off the object, not guessed
 from its kind or from the background; a black, white or grey object keeps its word at every turn. Brown, beige, gold and
 pink have no hue of their own and are only nudged. Four in ten are shrunk to 24-64 px and back: small photos exist.
@@ -60,7 +60,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     contents: list[bytes] = []
     words: list[str] = []
-    for content, row in read_set(args.data, Path(__file__).with_name("labels"), "objects1000"):
+    labels = Path(__file__).with_name("labels")
+    for content, row in (item for name in ("objects1000", "cifar10") for item in read_set(args.data, labels, name)):
         if row.get("color_part") != "train":
             continue
         photo = Image.open(io.BytesIO(content)).convert("RGB")

@@ -1,4 +1,4 @@
-"""Train nano: vision first, then the language model on frozen vision, then both. One GPU, about 22 minutes.
+"""Train nano: vision first, then the language model on frozen vision, then both. One GPU, about 23 minutes.
 
     python training/train.py --data ../shared/data --parts parts --out nano-weights
 
@@ -18,11 +18,8 @@ import argparse
 import copy
 import json
 import math
-import queue
 import random
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,24 +28,27 @@ import torch.nn.functional as F
 from augment import augment, plain
 from data import Pool, Task, load
 from evaluation import evaluate
-from nano_model import END_ID, VISION_WIDTH, VISUAL_TOKENS, Nano, load_language_model, load_nano, load_vision
+from nano_model import VISION_WIDTH, Nano, load_language_model, load_nano, load_vision
+from texts import TextWriter, written_ahead
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-
-ANSWER = "\nAnswer:"
 
 # Weight of each task in stage 2; a set's weight in stage 1 is the sum over its tasks.
 TASK_WEIGHT = {
     "card.rank": 15, "card.suit": 7, "card.color": 3,
     "deck.rank": 4, "deck.suit": 2, "deck.color": 1, "deck.style": 2,
     "cmuface.pose": 6, "cmuface.glass": 4, "cmuface.emotion": 2,
-    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 5,
-    "cifar10.class": 9, "cifar10.type": 3, "cifar10.environment": 6, "textures.texture": 2, "emotion.emotion": 4,
+    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 6,
+    "cifar10.class": 11, "cifar10.type": 5, "cifar10.environment": 9, "cifar10.color": 4,
+    "textures.texture": 2, "emotion.emotion": 8,
     "fashion.type": 9, "fashion.color": 9, "fashion.category": 2, "fashion.gender": 3, "fashion.usage": 2,
-    "objects1000.object": 2, "objects1000.color": 4,
-    "hued.color": 9, "synthetic.color": 8, "synthetic.background": 1, "synthetic.count": 1, "synthetic.position": 1,
+    "objects1000.object": 2, "objects1000.color": 5,
+    "hued.color": 10, "synthetic.color": 8, "synthetic.background": 1, "synthetic.count": 1, "synthetic.position": 1,
 }  # fmt: skip
-COLOR_TASKS = {"fruit.color", "flowers.color", "fashion.color", "objects1000.color", "hued.color", "synthetic.color"}
+COLOR_TASKS = frozenset(
+    f"{name}.color" for name in ("fruit", "flowers", "fashion", "objects1000", "cifar10", "hued", "synthetic")
+)
+SHRINKABLE = frozenset({"fruit", "fashion", "objects1000", "hued", "synthetic"})
 TURN_DEG = {"card": 30.0, "deck": 20.0, "cmuface": 8.0, "emotion": 12.0, "fruit": 40.0, "textures": 30.0}
 HALF_TURN = {"card", "deck"}
 
@@ -67,9 +67,10 @@ class Batches:
         self.mirror = torch.from_numpy(pool.mirror).to(device)
         self.turn = torch.tensor([TURN_DEG.get(s, 15.0) for s in pool.set_of], device=device)
         self.half_turn = torch.tensor([s in HALF_TURN for s in pool.set_of], device=device)
+        self.shrinkable = torch.tensor([s in SHRINKABLE for s in pool.set_of], device=device)
 
     def augmented(self, rows: Tensor) -> Tensor:
-        return augment(self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows])
+        return augment(self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows], self.shrinkable[rows])
 
 
 def head_name(task: Task) -> str:
@@ -173,107 +174,14 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
     return accuracy
 
 
-@dataclass
-class TextBatch:
-    """ids, labels: (b, t); labels are -100 off the answers. prompt_end: (b,) index of the last prompt token.
-    group: (b,) group number for describing rows, -1 for judging rows. answer_id: (b,) word number."""
-
-    rows: Tensor
-    ids: Tensor
-    labels: Tensor
-    prompt_end: Tensor
-    group: Tensor
-    answer_id: Tensor
-
-
-class Texts:
-    """Writes prompts and answers for random rows, in a thread ahead of the GPU."""
-
-    def __init__(self, tasks: list[Task], tokenizer: Tokenizer, image_token: int, args: argparse.Namespace, seed: int) -> None:
-        self.tasks = {t.key: t for t in tasks if (~t.held_out).any()}
-        self.tokenizer, self.image_token, self.args = tokenizer, image_token, args
-        self.random = random.Random(seed)
-        self.train_rows = {k: np.flatnonzero(~t.held_out) for k, t in self.tasks.items()}
-        self.keys = list(self.tasks)
-        self.weights = [TASK_WEIGHT[k] for k in self.keys]
-        self.cache: dict[str, list[int]] = {}
-        self.answer_number: dict[str, int] = {}
-        self.colors = [k for k in self.keys if k in COLOR_TASKS]
-        self.tail = tokenizer.encode(ANSWER, add_special_tokens=False).ids
-        self.queue: queue.Queue[TextBatch] = queue.Queue(maxsize=8)
-        threading.Thread(target=self._produce, daemon=True).start()
-
-    def tokens(self, text: str) -> list[int]:
-        if text not in self.cache:
-            self.cache[text] = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return self.cache[text]
-
-    def describe_prompt(self, phrase: str) -> list[int]:
-        return [1, *self.tokens(phrase)] + [self.image_token] * VISUAL_TOKENS + self.tail
-
-    def judge_prompt(self, phrase: str, name: str) -> list[int]:
-        head = self.tokens(f"{phrase}\nGroup: {name}\nBelongs, yes or no?")
-        return [1, *head] + [self.image_token] * VISUAL_TOKENS + self.tail
-
-    def draw(self, key: str) -> tuple[int, str]:
-        """A training row of a task: (pool row, answer)."""
-        task, rows = self.tasks[key], self.train_rows[key]
-        i = int(rows[self.random.randrange(len(rows))])
-        return int(task.rows[i]), task.answers[i]
-
-    def batch(self) -> TextBatch:
-        rows: list[int] = []
-        prompts: list[list[int]] = []
-        answers: list[list[int]] = []
-        group: list[int] = []
-        words: list[int] = []
-        for g in range(self.args.groups):
-            key = self.random.choices(self.keys, self.weights)[0]
-            mixed = key in COLOR_TASKS and self.random.random() < 0.35
-            for _ in range(self.args.group_rows):
-                source = self.random.choice(self.colors) if mixed else key
-                row, answer = self.draw(source)
-                rows.append(row)
-                prompts.append(self.describe_prompt(self.tasks[source].phrasings.draw(self.random)))
-                answers.append([*self.tokens(" " + answer), END_ID])
-                group.append(g)
-                words.append(self.answer_number.setdefault(answer, len(self.answer_number)))
-        for _ in range(self.args.judge_rows):
-            key = self.random.choices(self.keys, self.weights)[0]
-            task = self.tasks[key]
-            row, answer = self.draw(key)
-            belongs = self.random.random() < 0.5 or len(task.values) < 2
-            name = answer
-            while not belongs and name == answer:
-                name = self.random.choice(task.values)
-            rows.append(row)
-            prompts.append(self.judge_prompt(task.phrasings.draw(self.random), name))
-            answers.append([*self.tokens(" yes" if belongs else " no"), END_ID])
-            group.append(-1)
-            words.append(-1)
-        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        longest = (longest + 7) // 8 * 8
-        ids = np.full((len(rows), longest), END_ID, dtype=np.int64)
-        labels = np.full((len(rows), longest), -100, dtype=np.int64)
-        for i, (p, a) in enumerate(zip(prompts, answers, strict=True)):
-            ids[i, : len(p)] = p
-            ids[i, len(p) : len(p) + len(a)] = a
-            labels[i, len(p) - 1 : len(p) - 1 + len(a)] = a
-        as_tensor = torch.from_numpy
-        return TextBatch(torch.tensor(rows), as_tensor(ids), as_tensor(labels),
-                         torch.tensor([len(p) - 1 for p in prompts]), torch.tensor(group), torch.tensor(words))  # fmt: skip
-
-    def _produce(self) -> None:
-        while True:
-            self.queue.put(self.batch())
-
-
 def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: Tokenizer, args: argparse.Namespace,
                    device: torch.device, *, seconds: float, text_lr: float, projector_lr: float,
                    vision_lr: float | None) -> dict[str, float]:  # fmt: skip
     """Teach the language model to answer. vision_lr: trains vision too (batch-norm statistics stay), or None: frozen."""
     nano.vision_tower.eval().requires_grad_(vision_lr is not None)
-    texts = Texts(tasks, tokenizer, nano.image_token, args, args.seed + (vision_lr is not None))
+    writer = TextWriter(tasks, TASK_WEIGHT, COLOR_TASKS, tokenizer, nano.image_token,
+                        groups=args.groups, group_rows=args.group_rows, judge_rows=args.judge_rows)  # fmt: skip
+    texts = written_ahead(writer, [2 * args.seed + (vision_lr is not None), 1000 + 2 * args.seed + (vision_lr is not None)])
     fresh = [*nano.multi_modal_projector.parameters(), *nano.embedding_head.parameters()]
     scalars = [nano.edge_scale, nano.edge_offset]
     old = list(nano.language_model.parameters())
@@ -299,26 +207,25 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
         factor = min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        b = texts.queue.get()
-        rows = b.rows.to(device, non_blocking=True)
-        ids, labels = b.ids.to(device, non_blocking=True), b.labels.to(device, non_blocking=True)
-        group, answer_id = b.group.to(device), b.answer_id.to(device)
+        b = next(texts)
+        rows, ids, labels, at, prompt_end, group, answer_id = (
+            torch.from_numpy(a).to(device, non_blocking=True)
+            for a in (b.rows, b.ids, b.answer_tokens, b.answer_places, b.prompt_end, b.group, b.answer_id)
+        )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
                 pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(vision_lr is not None):
                 features = nano.visual_features(pixels)
             states = nano.hidden_states(ids, F.dropout(features, 0.05))
-            answered = labels >= 0
-            logits = nano.logits(states[answered]).float()
-            per_token = F.cross_entropy(logits, labels[answered], reduction="none", label_smoothing=0.02)
-            answer_loss = per_token.mean()
-            last = states[torch.arange(len(rows), device=device), b.prompt_end.to(device)]
+            logits = nano.logits(states.flatten(0, 1)[at]).float()
+            answer_loss = F.cross_entropy(logits, labels, label_smoothing=0.02)
+            last = states[torch.arange(len(rows), device=device), prompt_end]
         h = nano.embed(last)
-        same_group = (group.unsqueeze(0) == group.unsqueeze(1)) & (group >= 0).unsqueeze(0)
-        same_group.fill_diagonal_(False)
+        paired = ((group.unsqueeze(0) == group.unsqueeze(1)) & (group >= 0).unsqueeze(0)).float()
+        paired.fill_diagonal_(0)
         same = (answer_id.unsqueeze(0) == answer_id.unsqueeze(1)).float()
-        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h)[same_group], same[same_group])
+        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h), same, weight=paired, reduction="sum") / paired.sum()
         (answer_loss + 0.3 * pair).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -331,6 +238,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
             running = answer_loss.item() if step == 1 else 0.8 * running + 0.2 * answer_loss.item()
             print(f"text step {step} {elapsed:.0f}s loss {running:.3f} pair {pair.item():.3f} "
                   f"beta {nano.edge_scale.item():.2f} b {nano.edge_offset.item():.2f} t {ids.shape[1]}", flush=True)  # fmt: skip
+    texts.close()
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
             parameter.copy_(mean)
@@ -346,9 +254,9 @@ def main() -> None:
     parser.add_argument("--hued", type=Path, help="npz made by recolor.py")
     parser.add_argument("--decks", type=Path, help="folder made by draw_decks.py")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--vision-seconds", type=float, default=390)
-    parser.add_argument("--text-seconds", type=float, default=580)
-    parser.add_argument("--refine-seconds", type=float, default=200)
+    parser.add_argument("--vision-seconds", type=float, default=400)
+    parser.add_argument("--text-seconds", type=float, default=620)
+    parser.add_argument("--refine-seconds", type=float, default=230)
     parser.add_argument("--refine-share", type=float, default=0.6, help="weight of the refined model in the average")
     parser.add_argument("--resume", type=Path, help="nano.pt to refine: skips the first two stages")
     parser.add_argument("--vision-batch", type=int, default=384)
