@@ -13,10 +13,19 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from manylens.errors import ModelBusy, ModelError
 from manylens.evidence import normalise_description
-from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, request_key
+from manylens.models.base import (
+    Capabilities,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Request,
+    Usage,
+    request_key,
+)
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.pipeline import bound_trust_error, cluster_images
-from manylens.records import Clustering, Event, Interest, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.records import Clustering, Event, Foreseen, Interest, Settings, StageAdvanced, StageFinished, StageStarted
 from manylens.walk import Walked
 
 KIND = Interest("kind")
@@ -50,7 +59,9 @@ def agreement(found: Clustering, labels: Mapping[str, str]) -> float:
 
 
 def check_partition(found: Clustering, image_ids: Sequence[str]) -> None:
-    assert [a.image_id for a in found.assignments] == sorted(set(image_ids) - {image for image, _ in found.failed})
+    elsewhere = {image for image, _ in found.failed} | set(found.not_looked)
+    assert [a.image_id for a in found.assignments] == sorted(set(image_ids) - elsewhere)
+    assert len(found.assignments) + len(found.failed) + len(found.not_looked) == len(set(image_ids))
     sizes = Counter(a.cluster for a in found.assignments if a.cluster is not None)
     assert {cluster.id: cluster.size for cluster in found.clusters} == sizes
     assert [cluster.id for cluster in found.clusters] == list(range(1, len(found.clusters) + 1))
@@ -226,16 +237,95 @@ def test_calls_are_counted_as_the_model_counts_them_and_nothing_is_asked_twice()
     assert all(cluster.name.startswith("KIND") for cluster in found.clusters)
 
 
-@pytest.mark.parametrize("budget", [0, 10, 60])
-def test_the_budget_is_a_hard_limit_and_is_said(budget: int) -> None:
+@pytest.mark.parametrize("budget", [0, 150, 400, 410, 460])
+def test_the_budget_is_a_hard_limit_on_all_calls_and_is_said(budget: int) -> None:
     labels = draw_labels(400, 5, 0)
     model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE, writes_text=True)
     found = run(labels, model=model, budget_calls=budget)
     check_partition(found, list(labels))
-    assert model.calls["judge"] + model.calls["complete"] <= budget
-    assert f"The budget of {budget} calls" in found.notes[0]
-    assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
-    assert agreement(found, labels) >= 0.75
+    assert model.calls.total() == found.calls.total <= budget
+    assert budget - model.calls.total() <= 5, "and it is used: merges and names have shares of their own"
+    assert found.is_partial
+    assert found.notes[0].startswith(f"Partial: the budget of {budget} calls")
+    assert len(found.not_looked) == max(0, 400 - budget)
+    if budget:
+        assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
+        assert agreement(found, {image: labels[image] for image in labels}) >= 0.75
+
+
+def test_a_budget_that_suffices_changes_nothing() -> None:
+    labels = draw_labels(400, 5, 0)
+    free = run(labels, DESIGN_NOISE)
+    assert run(labels, DESIGN_NOISE, budget_calls=10_000) == free
+    assert not free.is_partial
+
+
+@pytest.mark.parametrize("budget", [0, 61, 200, 260, 299])
+def test_one_budget_is_for_all_interests(budget: int) -> None:
+    """Looks first, of whole images; the interests share what is left."""
+    labels = draw_labels(100, 3, 0)
+    shades = {image: "dark" if number % 2 else "light" for number, image in enumerate(labels)}
+    model = ScriptedModel({"kind": labels, "shade": shades}, noise=DESIGN_NOISE)
+    chosen = Settings(budget_calls=budget)
+    found = asyncio.run(cluster_images(list(labels), [KIND, Interest("shade")], model, chosen, lambda event: None))
+    assert model.calls.total() <= budget
+    assert [one.calls.look for one in found.values()] == [min(100, budget // 2)] * 2
+    assert all(one.calls.judge > 0 for one in found.values()) == (budget > 200)
+
+
+class Metered(ScriptedModel):
+    """Reports what each answer takes, as a server does: never the same twice."""
+
+    def __init__(self, labels: Mapping[str, str], *, counts: bool = True) -> None:
+        super().__init__({"kind": labels}, noise=DESIGN_NOISE)
+        self.counts = counts
+        self.tokens = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, image_tokens=500, reply_tokens=80)
+
+    def _usage(self, request: Request) -> Usage | None:
+        drawn = int(request_key(self, request)[:4], 16)
+        usage = Usage(200 + drawn % 300, 1 + drawn % 80)
+        self.tokens += usage.tokens_in + usage.tokens_out
+        return usage if self.counts else None
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        replies = await super().look(requests)
+        return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        replies = await super().judge(requests)
+        return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("budget_usd", [0.0, 0.0005, 0.05, 0.17])
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_budget_in_money_is_never_passed(budget_usd: float, counts: bool) -> None:
+    labels = draw_labels(400, 5, 0)
+    model = Metered(labels, counts=counts)
+    found = run(labels, model=model, budget_usd=budget_usd, price_in=1.0, price_out=1.0)
+    check_partition(found, list(labels))
+    assert model.tokens / 1e6 <= budget_usd
+    assert found.is_partial
+    assert f"${budget_usd:,.2f}" in found.notes[0]
+    if counts:
+        spent = found.calls.tokens
+        assert spent.tokens_in + spent.tokens_out == model.tokens
+        left = budget_usd * 1e6 - model.tokens
+        assert left < 5_000, "what is left is less than one judgement with five exemplars may take"
+    else:
+        assert found.calls.tokens.uncounted == model.calls.total()
+
+
+def test_what_will_be_asked_is_foreseen_from_the_looks() -> None:
+    labels = draw_labels(400, 5, 0)
+    events: list[Event] = []
+    found = run(labels, replace(DESIGN_NOISE, false_no=0.0, false_yes=0.0), events=events)
+    assert [event for event in events if isinstance(event, Foreseen)] == [Foreseen("kind", found.foreseen_calls)]
+    assert 0 < found.foreseen_calls != found.calls.judge
+    assert abs(400 + found.foreseen_calls - found.calls.total) / found.calls.total < 0.15
 
 
 def test_failed_judgements_leave_images_unassigned_and_are_counted() -> None:
@@ -320,14 +410,15 @@ def test_identical_embeddings_with_different_descriptions_are_told_apart_by_the_
 def test_events_frame_every_stage_and_never_pass_their_total() -> None:
     events: list[Event] = []
     run(draw_labels(200, 4, 0), DESIGN_NOISE, events=events)
-    framed = [(type(event).__name__, event.stage) for event in events if not isinstance(event, StageAdvanced)]
+    framed = [
+        (type(event).__name__, event.stage) for event in events if isinstance(event, StageStarted | StageFinished)
+    ]
     assert framed == [
         (kind, stage)
         for stage in ("look", "graph", "walk", "merge", "name")
         for kind in ("StageStarted", "StageFinished")
     ]
     assert all(event.total is None or event.done <= event.total for event in events if isinstance(event, StageAdvanced))
-    assert all(isinstance(event, StageStarted | StageAdvanced | StageFinished) for event in events)
 
 
 def test_the_audits_bound_is_clopper_pearsons() -> None:

@@ -20,7 +20,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.records import DecidedBy, Interest
+from manylens.records import NO_TOKENS, DecidedBy, Interest, Tokens
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class Looks:
 
     image_ids: sorted. descriptions: as written. words: normalised, for comparing. confidences: (n,) float32 in [0, 1].
     embeddings: (n, d) float32, rows of unit length (the paper's H). failed: (image id, reason), in id order.
+    not_looked: image ids that the budget did not reach. tokens: what the looks took.
     """
 
     interest: Interest
@@ -69,6 +70,8 @@ class Looks:
     confidences: NDArray[np.float32]
     embeddings: NDArray[np.float32]
     failed: tuple[tuple[str, str], ...] = ()
+    not_looked: tuple[str, ...] = ()
+    tokens: Tokens = NO_TOKENS
     repeated: frozenset[str] = field(init=False)
     """Normalised descriptions that at least two images share: the ones that say something about belonging."""
 

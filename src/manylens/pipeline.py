@@ -15,17 +15,28 @@ from typing import TypeVar
 import numpy as np
 
 from manylens.calibrate import Calibration, calibrate_judge
-from manylens.errors import ModelError
+from manylens.errors import ModelError, ModelUnavailable
 from manylens.evidence import Answer, Ask, Draft, Looks, Question, Steps
+from manylens.foresee import SupposedJudge
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
 from manylens.look import look_at_images
 from manylens.merge import merge_clusters
-from manylens.models.base import CompleteRequest, JudgeReply, JudgeRequest, Model
-from manylens.name import assign, name_clusters
+from manylens.models.base import (
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    Model,
+    count_tokens,
+    request_key,
+)
+from manylens.models.budget import Allowance, Budget
+from manylens.name import CLUSTERS_PER_CALL, assign, name_clusters
 from manylens.records import (
     CallCounts,
     Clustering,
     Event,
+    Foreseen,
     Interest,
     Settings,
     Stage,
@@ -52,24 +63,64 @@ UNSURE_LOOKS = 0.5
 async def cluster_images(
     image_ids: Sequence[str], interests: Sequence[Interest], model: Model, settings: Settings, emit: Emit
 ) -> dict[Interest, Clustering]:
-    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image."""
-    looks = await look_at_images(image_ids, interests, model, emit)
-    return {interest: await cluster_looks(looks[interest], model, settings, emit) for interest in looks}
+    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image.
+
+    The budget pays for the looks first; each interest then has an equal part of what is left, and what it leaves over
+    goes to the next.
+    """
+    budget = Budget(model, settings)
+    looks = await look_at_images(image_ids, interests, model, emit, budget)
+    found: dict[Interest, Clustering] = {}
+    for number, interest in enumerate(looks):
+        allowance = budget.part(1 / (len(looks) - number))
+        found[interest] = await cluster_looks(looks[interest], model, settings, emit, budget, allowance)
+    return found
 
 
-async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Emit) -> Clustering:
-    """Partition the images of one interest, whose looks are at hand."""
-    asker = _Asker(looks, model, settings, emit)
-    graph = relate(looks, model, settings, emit)
+async def cluster_looks(
+    looks: Looks,
+    model: Model,
+    settings: Settings,
+    emit: Emit,
+    budget: Budget | None = None,
+    allowance: Allowance | None = None,
+) -> Clustering:
+    """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its."""
+    budget = budget or Budget(model, settings)
+    asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0))
     asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    foreseen = await foresee(asker)
+    emit(Foreseen(looks.interest.text, foreseen))
+    graph, drafts, unassigned, walked = await sort(looks, model, settings, asker)
+    clustering = await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
+    return replace(clustering, foreseen_calls=foreseen)
+
+
+async def sort(
+    looks: Looks, model: Model, settings: Settings, asker: _Asker
+) -> tuple[RelationalGraph, list[Draft], list[int], Walked]:
+    """From the looks to the final clusters, the largest first, and the images that are in none."""
+    graph = relate(looks, model, settings, asker.emit)
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
-    drafts = sorted(drafts, key=lambda draft: (-draft.size, min(draft.members)))
-    return await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
+    return graph, sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
+
+
+async def foresee(asked: _Asker) -> int:
+    """How many calls are likely beside the looks, once the control questions are answered: the stages are run with a
+    judge who answers as those were answered, and its questions are counted. Nothing is asked of the model."""
+    looks, model = asked.looks, asked.model
+    settings = replace(asked.settings, budget_calls=None, budget_usd=None)
+    supposed = SupposedJudge(looks, model, asked.heard)
+    asker = _Asker(looks, supposed, settings, lambda event: None, Budget(supposed, settings), Allowance())
+    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    _, drafts, _, _ = await sort(looks, supposed, settings, asker)
+    naming = math.ceil(len(drafts) / CLUSTERS_PER_CALL) if model.capabilities.writes_text else 0
+    return int(min(asker.judged + naming, asked.calls_allowed()))
 
 
 def relate(looks: Looks, model: Model, settings: Settings, emit: Emit) -> RelationalGraph:
@@ -142,6 +193,8 @@ async def name(
         density=graph.density,
         trust_error_bound=bound_trust_error(walked),
         notes=tuple(_notes(looks, unassigned, asker)),
+        not_looked=looks.not_looked,
+        is_partial=asker.spent or bool(looks.not_looked),
     )
 
 
@@ -188,11 +241,8 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
             f"The model is unsure of what it sees for this interest (mean confidence of its descriptions {sure:.2f}): "
             "it may not know this kind of image or the word. Look at the exemplars, or use a larger model."
         )
-    if asker.spent:
-        notes.append(
-            f"The budget of {asker.settings.budget_calls:,} calls did not cover every question: "
-            "what was not judged rests on descriptions alone."
-        )
+    if asker.spent or looks.not_looked:
+        notes.append(_budget_note(looks, asker.settings))
     if not asker.calibration.is_telling:
         notes.append(
             "The model's judgement tells little for this interest (control questions disagree with its own "
@@ -209,16 +259,31 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
     return notes
 
 
+def _budget_note(looks: Looks, settings: Settings) -> str:
+    limits = [] if settings.budget_calls is None else [f"{settings.budget_calls:,} calls"]
+    limits += [] if settings.budget_usd is None else [f"${settings.budget_usd:,.2f}"]
+    left = f"{len(looks.not_looked):,} images were not looked at, and " if looks.not_looked else ""
+    return (
+        f"Partial: the budget of {' and '.join(limits)} did not cover every question: {left}what was not judged rests "
+        "on descriptions alone. The same command with a larger budget goes on from here and repeats no call."
+    )
+
+
 class _Asker:
     """Puts the stages' questions to the model: in batches, each question once, within the budget, all counted."""
 
-    def __init__(self, looks: Looks, model: Model, settings: Settings, emit: Emit) -> None:
+    def __init__(
+        self, looks: Looks, model: Model, settings: Settings, emit: Emit, budget: Budget, allowance: Allowance
+    ) -> None:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.judged = self.completed = self.failed = 0
+        self.tokens = looks.tokens
         self.spent = False
         self.calibration = Calibration()
+        self._budget, self._allowance = budget, allowance
         self._stage: tuple[Stage, int | None] = ("walk", None)
-        self._answers: dict[JudgeRequest, Answer] = {}
+        self._answers: dict[str, Answer] = {}
+        self.heard: dict[JudgeRequest, float] = {}
 
     def start(self, stage: Stage, total: int | None) -> None:
         self._stage = (stage, total)
@@ -234,7 +299,11 @@ class _Asker:
             judge=self.judged,
             complete=self.completed,
             failed=self.failed + failed_looks,
+            tokens=self.tokens,
         )
+
+    def calls_allowed(self) -> float:
+        return self._allowance.calls[1] - self._allowance.calls[0]
 
     async def drive(self, steps: Steps[T], share: float) -> T:
         return (await self.drive_all([steps], share))[0]
@@ -275,19 +344,27 @@ class _Asker:
             results[number] = end.value
 
     async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
-        requests = [self._request(question) for question in questions]
-        fresh = [request for request in dict.fromkeys(requests) if request not in self._answers]
-        allowed = fresh[: self._remaining(share)]
-        if allowed:
+        put = [self._request(question) for question in questions]
+        keys = [request_key(self.model, request) for request in put]
+        requests = dict(zip(keys, put, strict=True))
+        fresh = [key for key in requests if key not in self._answers]
+        allowance = self._allowance.until(share)
+        while allowed := fresh[: self._budget.admit([requests[key] for key in fresh], allowance)]:
+            fresh = fresh[len(allowed) :]
             self.judged += len(allowed)
-            for request, reply in zip(allowed, await self._judge(allowed), strict=True):
+            replies = await self._judge([requests[key] for key in allowed])
+            self.tokens += count_tokens(replies)
+            for key, reply in zip(allowed, replies, strict=True):
+                self._budget.charge(requests[key], reply)
                 if isinstance(reply, ModelError) or not math.isfinite(reply.probability):
                     self.failed += 1
-                    self._answers[request] = Answer(None)
+                    self._answers[key] = Answer(None)
                 else:
-                    self._answers[request] = Answer(min(max(float(reply.probability), 0.0), 1.0), reply.reason)
-        self.spent = self.spent or len(allowed) < len(fresh)
-        return [self._calibrated(self._answers.get(request, Answer(None, spent=True))) for request in requests]
+                    probability = min(max(float(reply.probability), 0.0), 1.0)
+                    self._answers[key] = Answer(probability, reply.reason)
+                    self.heard[requests[key]] = probability
+        self.spent = self.spent or bool(fresh)
+        return [self._calibrated(self._answers.get(key, Answer(None, spent=True))) for key in keys]
 
     def _calibrated(self, answer: Answer) -> Answer:
         if answer.probability is None:
@@ -297,6 +374,8 @@ class _Asker:
     async def _judge(self, requests: Sequence[JudgeRequest]) -> Sequence[JudgeReply | ModelError]:
         try:
             return await self.model.judge(requests)
+        except ModelUnavailable:
+            raise
         except ModelError as error:
             return [error] * len(requests)
 
@@ -310,22 +389,20 @@ class _Asker:
             candidate_id=ids[question.candidate],
         )
 
-    def _remaining(self, share: float) -> int | None:
-        """Calls left by the end of a step that may use the budget up to this share; None is no limit."""
-        if self.settings.budget_calls is None:
-            return None
-        return max(0, math.floor(self.settings.budget_calls * share) - self.judged - self.completed)
-
     async def complete(self, request: CompleteRequest) -> str | None:
-        remaining = self._remaining(1.0)
-        if remaining is not None and remaining < 1:
+        if not self._budget.admit([request], self._allowance):
             self.spent = True
             return None
         self.completed += 1
+        reply: CompleteReply | ModelError
         try:
-            reply = (await self.model.complete([request]))[0]
+            (reply,) = await self.model.complete([request])
+        except ModelUnavailable:
+            raise
         except ModelError as error:
             reply = error
+        self._budget.charge(request, reply)
+        self.tokens += count_tokens([reply])
         if isinstance(reply, ModelError):
             self.failed += 1
             return None
