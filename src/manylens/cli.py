@@ -181,6 +181,7 @@ def demo(out: Path) -> None:
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of place" --dry-run
       manylens cluster photos/ --by "kind of place" --budget-calls 500
+      manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
 @click.argument("folder", type=click.Path(path_type=Path))

@@ -19,6 +19,7 @@ from manylens.images import THUMBNAIL_PX, encode_jpeg
 from manylens.models import close_model, load_model
 from manylens.models.base import Capabilities, JudgeRequest, LookRequest, Model, ModelOptions, Usage
 from manylens.models.openai_compatible import OpenAICompatible
+from manylens.prompts import WORD_PROBABILITY
 from manylens.sample import RANKS, Card, draw_card
 
 SHOWN, OTHER = "hearts", "spades"
@@ -98,6 +99,12 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
             "words are compared by their letters: synonyms cost more judgements; name one with --embedding-model",
         ),
     }[dialect.embeddings]
+    if dialect.logprobs:
+        certainty = "a judgement is one word, its certainty is read from the model"
+    elif dialect.words == "json":
+        certainty = "the model is asked how sure it is, which says less"
+    else:
+        certainty = f"a yes counts as {WORD_PROBABILITY:g}, however sure the model is"
     findings = [
         Finding("server", model.url, ""),
         Finding("key", key, "" if model.key_name else "this server asked for none"),
@@ -105,9 +112,7 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
         Finding(
             "log-probabilities",
             "yes" if dialect.logprobs else "no",
-            "a judgement is one word, its certainty is read from the model"
-            if dialect.logprobs
-            else "the model is asked how sure it is, which says less",
+            certainty,
         ),
         Finding("embeddings", *embeddings),
     ]
