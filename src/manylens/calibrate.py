@@ -1,9 +1,12 @@
-"""Before the walks: how far the judge can be believed for this interest, from control questions.
+"""Before the graph and the walks: what the judge's probabilities and the similarities mean for this interest.
 
-In: looks. Out: a `Calibration` that turns the judge's probabilities into ones that mean what they say. Promise: pure;
-no labels are used. Controls are images against the group of their own description (mostly yes) and against the group of
-another one (mostly no). A judge who says yes to all, no to all, or anything to anything comes out near one half, so
-the stages that weigh its answers fall back on descriptions; a good one is left as it is.
+In: looks. Out: a `Calibration` that turns the judge's probabilities into ones that mean what they say, and beta and b
+(`EdgeScale`) that make an edge's weight the probability that two images belong together. Promise: pure; no labels.
+
+Controls are images against the group of their own description (mostly yes) and against the group of another one (mostly
+no). A judge who says yes to all, no to all, or anything to anything comes out near one half, so the stages that weigh
+its answers fall back on descriptions; a good one is left as it is. Then a few dozen pairs, spread over the range of
+similarities: does the one image belong with the group whose only exemplar is the other?
 """
 
 from __future__ import annotations
@@ -15,19 +18,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.evidence import Ask, Looks, Profile, Question, Steps, draw_profile, seeded_share
+from manylens.evidence import Ask, EdgeScale, Looks, Profile, Question, Steps, draw_profile, seeded_share
 from manylens.records import Settings
 
 _FEWEST_IMAGES = 40
 _FEWEST_IN_GROUP = 4
 _FEWEST_CONTROLS = 6
-_MOST_CONTROLS = 24
+_MOST_CONTROLS = 12
 _IMAGES_PER_CONTROL = 20
 
 _LABEL_ERROR = 0.02
 """Descriptions are wrong at times, so a control's expected answer is only this sure."""
 
 _SCALE_SD, _OFFSET_SD = 1.0, 1.0
+
+_PAIRED = 512
+_LOWEST_SHARE = 0.25
+_EDGE_SCALE_SD, _EDGE_MIDDLE_SD = 0.5, 0.15
+_OUTLIERS = 0.05
+_GRID = 121
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ def _logit(probability: float) -> float:
 
 
 def calibrate_judge(looks: Looks, settings: Settings) -> Steps[Calibration]:
-    """Put at most 24 controls of either kind, one per 20 images; identity where descriptions form no two groups."""
+    """Put at most 12 controls of either kind, one per 20 images; identity where descriptions form no two groups."""
     groups: dict[str, list[int]] = {}
     for image, words in enumerate(looks.words):
         if words:
@@ -86,14 +95,94 @@ def _without(profile: Profile, image: int, settings: Settings) -> Profile:
 
 
 def fit(controls: Sequence[tuple[float, bool]]) -> Calibration:
-    """Platt scaling at the maximum of the posterior: (probability, expected yes); prior scale 1, offset 0.
+    """Platt scaling at the maximum of the posterior: (probability, expected yes); prior scale 1, offset 0."""
+    features = np.array([(_logit(p), 1.0) for p, _ in controls])
+    target = np.array([1 - _LABEL_ERROR if expected else _LABEL_ERROR for _, expected in controls])
+    scale, offset = _posterior_mode(features, target, np.array([1.0, 0.0]), np.array([_SCALE_SD, _OFFSET_SD]))
+    # A judge who is wrong more often than right is not turned round: it is not understood.
+    return Calibration(round(max(scale, 0.0), 6), round(offset, 6))
+
+
+def calibrate_edges(looks: Looks, known: EdgeScale, judge: Calibration, settings: Settings) -> Steps[EdgeScale]:
+    """Ask about at most `edge_questions` pairs, one per 20 images, and fit beta and b to the answers. `known`, the
+    model's own pair, where the judge tells nothing, where too few answer, and in collections too small to pay for it.
+
+    Answers come with probabilities that `judge` has made mean what they say; they are the targets of the fit.
+    """
+    if not judge.is_telling or len(looks) < _FEWEST_IMAGES:
+        return known
+    count = min(settings.edge_questions, max(_FEWEST_CONTROLS, len(looks) // _IMAGES_PER_CONTROL))
+    pairs = draw_pairs(looks, count, settings.seed)
+    answers = yield Ask([Question(draw_profile(looks, [group], 1), candidate) for group, candidate, _ in pairs])
+    judged = [
+        (similarity, answer.probability)
+        for (_, _, similarity), answer in zip(pairs, answers, strict=True)
+        if answer.probability is not None
+    ]
+    return fit_edges(judged, known) if len(judged) >= _FEWEST_CONTROLS else known
+
+
+def draw_pairs(looks: Looks, count: int, seed: int) -> list[tuple[int, int, float]]:
+    """At most `count` pairs (group's exemplar, candidate, similarity), spread evenly over the range of similarities
+    among a seeded sample of 512 images, the lowest quarter left out; no image is the candidate, or the exemplar, of two."""
+    ids = looks.image_ids
+    described = [image for image in range(len(looks)) if looks.words[image]]
+    drawn = sorted(sorted(described, key=lambda image: seeded_share(seed, "pair", ids[image]))[:_PAIRED])
+    if len(drawn) < 2:
+        return []
+    rows = looks.embeddings[np.array(drawn, dtype=np.intp)].astype(np.float64)
+    first, second = np.triu_indices(len(drawn), 1)
+    similarity = np.round((rows @ rows.T)[first, second], 6)
+    order = np.argsort(similarity, kind="stable")
+    ranked = similarity[order]
+    pairs: list[tuple[int, int, float]] = []
+    groups: set[int] = set()
+    candidates: set[int] = set()
+    for target in np.linspace(ranked[int(_LOWEST_SHARE * len(ranked))], ranked[-1], count):
+        start = int(np.searchsorted(ranked, target))
+        for at in sorted(range(max(0, start - count), min(len(ranked), start + count)),
+                         key=lambda k: (abs(ranked[k] - target), k)):  # fmt: skip
+            one, other = drawn[first[order[at]]], drawn[second[order[at]]]
+            if seeded_share(seed, "turn", ids[one], ids[other]) < 0.5:
+                one, other = other, one
+            if one not in groups and other not in candidates:
+                groups.add(one)
+                candidates.add(other)
+                pairs.append((one, other, float(ranked[at])))
+                break
+    return pairs
+
+
+def fit_edges(judged: Sequence[tuple[float, float]], known: EdgeScale) -> EdgeScale:
+    """Platt scaling of similarities, (similarity, probability), at the maximum of the posterior.
+
+    The prior is the model's own pair: log beta within .5 of its own, and the similarity of even odds, -b / beta, within
+    .15 (normal). One pair in twenty may be an outlier, whose answer says nothing of its similarity: without that, a
+    single far image with a right description turns the slope. A grid, for the likelihood has then several maxima.
+    """
+    similarity, target = (np.array(column, dtype=np.float64) for column in zip(*judged, strict=True))
+    middle = -known.offset / known.scale
+    steps = np.linspace(-3.0, 3.0, _GRID)
+    scales = known.scale * np.exp(_EDGE_SCALE_SD * steps)
+    middles = middle + _EDGE_MIDDLE_SD * steps
+    score = scales[:, None, None] * (similarity - middles[None, :, None])
+    p = _OUTLIERS / 2 + (1 - _OUTLIERS) / (1 + np.exp(-np.clip(score, -60, 60)))
+    likelihood = (target * np.log(p) + (1 - target) * np.log(1 - p)).sum(axis=2)
+    posterior = np.round(likelihood - (steps[:, None] ** 2 + steps[None, :] ** 2) / 2, 9)
+    at, where = np.unravel_index(int(posterior.argmax()), posterior.shape)
+    scale = float(scales[at])
+    return EdgeScale(round(scale, 6), round(-scale * float(middles[where]), 6))
+
+
+def _posterior_mode(
+    features: NDArray[np.float64], target: NDArray[np.float64], centre: NDArray[np.float64], spread: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Logistic regression of two weights with a normal prior, independent, of this centre and standard deviations.
 
     Newton's method, each step halved until the log-posterior rises: undamped, it runs away from a judge who says yes
     to everything.
     """
-    features = np.array([(_logit(p), 1.0) for p, _ in controls])
-    target = np.array([1 - _LABEL_ERROR if expected else _LABEL_ERROR for _, expected in controls])
-    centre, precision = np.array([1.0, 0.0]), np.diag([_SCALE_SD**-2, _OFFSET_SD**-2])
+    precision = np.diag(spread**-2.0)
 
     def log_posterior(weights: NDArray[np.float64]) -> float:
         score = features @ weights
@@ -109,5 +198,4 @@ def fit(controls: Sequence[tuple[float, bool]]) -> Calibration:
         while np.abs(step).max() > 1e-9 and log_posterior(weights + step) < log_posterior(weights):
             step = step / 2
         weights = weights + step
-    # A judge who is wrong more often than right is not turned round: it is not understood.
-    return Calibration(round(max(float(weights[0]), 0.0), 6), round(float(weights[1]), 6))
+    return float(weights[0]), float(weights[1])

@@ -123,6 +123,18 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeScale:
+    """beta and b of w = sigmoid(beta * H.H + b)."""
+
+    scale: float
+    offset: float
+
+    def log_odds(self, similarity: float) -> float:
+        """That two images of this similarity belong together."""
+        return self.scale * similarity + self.offset
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """probability: of yes, or None where there is no answer: the call failed, or (`spent`) the budget is used up."""
 
@@ -133,6 +145,11 @@ class Answer:
 
 _SAME_WORDS = 1.5
 _OTHER_WORDS = -1.0
+
+
+def alike(looks: Looks, image: int) -> float:
+    """Log-odds that an image's own description adds where it is the cluster's."""
+    return _SAME_WORDS * float(looks.confidences[image])
 
 
 def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> float:
@@ -147,7 +164,7 @@ def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> flo
     p = min(max(answer.probability, 0.03), 0.97)
     words = looks.words[image]
     if words and words == profile.words:
-        described = _SAME_WORDS * float(looks.confidences[image])
+        described = alike(looks, image)
     else:
         described = _OTHER_WORDS if {words, profile.words} <= looks.repeated else 0.0
     return math.log(p / (1 - p)) + described

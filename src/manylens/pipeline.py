@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from manylens.calibrate import Calibration, calibrate_judge
+from manylens.calibrate import Calibration, calibrate_edges, calibrate_judge
 from manylens.errors import ModelError
-from manylens.evidence import Answer, Ask, Draft, Looks, Question, Steps
+from manylens.evidence import Answer, Ask, Draft, EdgeScale, Looks, Question, Steps
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
 from manylens.look import look_at_images
 from manylens.merge import merge_clusters
@@ -41,7 +41,7 @@ Emit = Callable[[Event], None]
 
 # What share of a budget may be used up by the end of each step. Merges decide K and cost least, so the walk must not
 # starve them; what a step leaves over goes to the next.
-_CONTROL_SHARE, _WALK_SHARE, _OFFER_SHARE, _MERGE_SHARE, _SECOND_SHARE = 0.1, 0.5, 0.65, 0.9, 0.95
+_CONTROL_SHARE, _WALK_SHARE, _OFFER_SHARE, _MERGE_SHARE, _SECOND_SHARE = 0.2, 0.5, 0.65, 0.9, 0.95
 
 
 # Mean confidence of the looks below which the person is warned. nano on held-out images: .90 to .95 for cards and faces
@@ -60,31 +60,33 @@ async def cluster_images(
 async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Emit) -> Clustering:
     """Partition the images of one interest, whose looks are at hand."""
     asker = _Asker(looks, model, settings, emit)
-    graph = relate(looks, model, settings, emit)
     asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    asker.silent = not asker.calibration.is_telling
+    graph, edge = await relate(looks, model, settings, asker)
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
-    drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings), _OFFER_SHARE)
-    drafts = await merge(looks, drafts, refusals, settings, asker)
+    drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
+    drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
     drafts = sorted(drafts, key=lambda draft: (-draft.size, min(draft.members)))
     return await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
 
 
-def relate(looks: Looks, model: Model, settings: Settings, emit: Emit) -> RelationalGraph:
-    """The relational graph, with the model's own beta and b where it learned them."""
+async def relate(
+    looks: Looks, model: Model, settings: Settings, asker: _Asker
+) -> tuple[RelationalGraph, EdgeScale]:
+    """The relational graph. beta and b: the model's own where it learned them, fitted to this interest by a few pairs."""
     known = model.capabilities
-    emit(StageStarted("graph", looks.interest.text, None))
-    graph = build_graph(
-        looks.embeddings,
+    asker.start("graph", None)
+    learned = EdgeScale(
         DEFAULT_EDGE_SCALE if known.edge_scale is None else known.edge_scale,
         DEFAULT_EDGE_OFFSET if known.edge_offset is None else known.edge_offset,
-        tau=settings.tau,
-        neighbors=settings.neighbors,
     )
-    emit(StageFinished("graph", looks.interest.text, f"{graph.edges:,} edges, density {graph.density:.4f}"))
-    return graph
+    edge = await asker.drive(calibrate_edges(looks, learned, asker.calibration, settings), _CONTROL_SHARE)
+    graph = build_graph(looks.embeddings, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors)
+    asker.finish("graph", f"{graph.edges:,} edges, density {graph.density:.4f}")
+    return graph, edge
 
 
 async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: _Asker) -> Walked:
@@ -105,12 +107,17 @@ async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: 
 
 
 async def merge(
-    looks: Looks, drafts: Sequence[Draft], refusals: Refusals, settings: Settings, asker: _Asker
+    looks: Looks,
+    drafts: Sequence[Draft],
+    refusals: Refusals,
+    settings: Settings,
+    edge: EdgeScale,
+    asker: _Asker,
 ) -> list[Draft]:
     """The global agent joins redundant clusters; what is still small is offered again, to the joined ones."""
     asker.start("merge", None)
     merged = await asker.drive(merge_clusters(looks, drafts, settings), _MERGE_SHARE)
-    merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings), _MERGE_SHARE)
+    merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings, edge), _MERGE_SHARE)
     asker.finish("merge", f"{len(drafts):,} clusters joined to {len(merged):,}")
     return merged
 
@@ -215,7 +222,8 @@ class _Asker:
     def __init__(self, looks: Looks, model: Model, settings: Settings, emit: Emit) -> None:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.judged = self.completed = self.failed = 0
-        self.spent = False
+        self.spent = self.rationed = self.silent = False
+        self.allowed = settings.judgements_allowed(len(looks))
         self.calibration = Calibration()
         self._stage: tuple[Stage, int | None] = ("walk", None)
         self._answers: dict[JudgeRequest, Answer] = {}
@@ -286,7 +294,9 @@ class _Asker:
                     self._answers[request] = Answer(None)
                 else:
                     self._answers[request] = Answer(min(max(float(reply.probability), 0.0), 1.0), reply.reason)
-        self.spent = self.spent or len(allowed) < len(fresh)
+        if len(allowed) < len(fresh) and not self.silent:
+            self.spent = self.spent or self._within_budget(share) is not None
+            self.rationed = self.rationed or share < _SECOND_SHARE
         return [self._calibrated(self._answers.get(request, Answer(None, spent=True))) for request in requests]
 
     def _calibrated(self, answer: Answer) -> Answer:
@@ -311,13 +321,24 @@ class _Asker:
         )
 
     def _remaining(self, share: float) -> int | None:
-        """Calls left by the end of a step that may use the budget up to this share; None is no limit."""
+        """Judgements left by the end of a step that may use budget and allowance up to this share; None is no limit."""
+        if self.silent:
+            return 0
+        limits = [limit for limit in (self._within_budget(share), self._within_allowance(share)) if limit is not None]
+        return min(limits, default=None)
+
+    def _within_allowance(self, share: float) -> int | None:
+        if self.allowed is None:
+            return None
+        return max(0, math.floor(self.allowed * min(share / _SECOND_SHARE, 1.0)) - self.judged)
+
+    def _within_budget(self, share: float) -> int | None:
         if self.settings.budget_calls is None:
             return None
         return max(0, math.floor(self.settings.budget_calls * share) - self.judged - self.completed)
 
     async def complete(self, request: CompleteRequest) -> str | None:
-        remaining = self._remaining(1.0)
+        remaining = self._within_budget(1.0)
         if remaining is not None and remaining < 1:
             self.spent = True
             return None
