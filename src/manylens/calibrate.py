@@ -78,6 +78,7 @@ def calibrate_judge(looks: Looks, settings: Settings) -> Steps[Calibration]:
     questions: list[Question] = []
     for image in drawn:
         own = looks.words[image]
+        # Drawn at random, not the nearest: that may be the same kind in other words.
         others = [words for words in names if words != own]
         other = others[int(seeded_share(settings.seed, "other", looks.image_ids[image]) * len(others))]
         questions += [Question(_without(profiles[words], image, settings), image) for words in (own, other)]
