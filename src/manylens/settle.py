@@ -40,7 +40,9 @@ _FAR = -3.0
 _BEST = Answer(0.95)
 """The most that one answer can say: it is taken to be wrong at least once in 20."""
 
-_BLOCK_SHARE, _FEWEST_LOOKED, _WORTHWHILE = 0.01, 8, 0.125
+_BLOCK_SHARE, _FEWEST_IN_BLOCK = 0.01, 8
+_WORTHWHILE, _BLOCKS_WEIGHED = 0.05, 3
+"""Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
 
 _CLEARLY = 1.0
 _CLEARLY_NOT = -1.0
@@ -179,7 +181,7 @@ def take_second_looks(
 ) -> Steps[tuple[list[Draft], list[int]]]:
     """Judge the least certain share of images against their own cluster and, where that does not say a clear yes,
     against the nearest others; move an image that another cluster has clearly better evidence for. It goes on, one
-    hundredth of the collection after the other, while at least one image in eight was in the wrong place."""
+    hundredth of the collection after the other, while it finds images in the wrong place."""
     if not drafts:
         return list(drafts), list(unassigned)
     targets = Targets(looks, drafts, range(len(drafts)), settings)
@@ -188,15 +190,16 @@ def take_second_looks(
     quota = math.ceil(settings.second_looks * len(looks))
     order = _least_certain(looks, drafts, targets, home)[:quota]
     result = [Draft(draft.keys, dict(draft.members)) for draft in drafts]
-    block = max(_FEWEST_LOOKED, math.ceil(_BLOCK_SHARE * len(looks)))
+    block = max(_FEWEST_IN_BLOCK, math.ceil(_BLOCK_SHARE * len(looks)))
+    found: list[int] = []
     for start in range(0, len(order), block):
         looked = order[start : start + block]
         evidence = yield from _look_again(targets, home, looked)
         answered = [image for image in looked if evidence[image]]
-        wrong = sum(1 for image in answered if _is_in_doubt(looks, targets, home[image], image, evidence[image]))
+        found.append(sum(_is_in_doubt(looks, targets, home[image], image, evidence[image]) for image in answered))
         for image in answered:
             _move(looks, targets, result, home, image, evidence[image])
-        if wrong < _WORTHWHILE * len(looked):
+        if len(found) >= _BLOCKS_WEIGHED and sum(found[-_BLOCKS_WEIGHED:]) < _WORTHWHILE * _BLOCKS_WEIGHED * block:
             break
     return [draft for draft in result if draft.members], sorted(i for i, number in home.items() if number is None)
 
