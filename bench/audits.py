@@ -2,7 +2,7 @@
 
 `python -m bench.audits [--runs 200] [--images N ...] [--noise NAME ...]`. Per run: the walks, the bound on the share of
 trusted acceptances that asking would refuse (Clopper-Pearson, one-sided, 95%), and that share itself: each image that
-stands by trust at the end of the walks is put to the judge against the cluster as it was stated when it was trusted. The
+stands by trust at the end of the walks is put to the judge against the cluster as it was stated in that round. The
 bound assumes that the audited acceptances are a random share of the trusted ones; a seeded hash makes them so.
 """
 
@@ -15,7 +15,7 @@ from unittest import mock
 from bench.simulate import INTEREST, NOISES, draw_labels
 from manylens import walk as walking
 from manylens.calibrate import calibrate_judge
-from manylens.evidence import Question, Standing, belonging
+from manylens.evidence import Question, belonging
 from manylens.look import look_at_images
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.pipeline import _Asker, bound_trust_error, relate, walk
@@ -32,19 +32,21 @@ def run_once(images: int, classes: int, seed: int, noise: Noise) -> tuple[float,
     model = ScriptedModel({INTEREST.text: labels}, noise=noise, seed=seed)
     settings = Settings(seed=seed, judgements_per_image=None)
     trusted: dict[int, Question] = {}
-    join = walking._Growth._join
+    gather = walking._Growth._next_candidates
 
-    def remember(growth: walking._Growth, image: int, standing: Standing) -> None:
-        if standing.decided_by == "trust":
-            trusted[image] = Question(growth.profile, image)
-        join(growth, image, standing)
+    def remember(growth: walking._Growth) -> list[tuple[int, int, list[int] | None]]:
+        before = set(growth.members)
+        batch = gather(growth)
+        # Had they been asked, it would have been in this round, against the cluster as it is stated now.
+        trusted.update({image: Question(growth.profile, image) for image in set(growth.members) - before})
+        return batch
 
     async def drive() -> tuple[float, float, int]:
         looks = (await look_at_images(list(labels), [INTEREST], model, ignore))[INTEREST]
         asker = _Asker(looks, model, settings, ignore)
         asker.calibration = await asker.drive(calibrate_judge(looks, settings), 1.0)
         graph, _ = await relate(looks, model, settings, asker)
-        with mock.patch.object(walking._Growth, "_join", remember):
+        with mock.patch.object(walking._Growth, "_next_candidates", remember):
             walked = await walk(looks, graph, settings, asker)
         standing = [
             trusted[image]

@@ -73,7 +73,10 @@ def main() -> None:
     print("| M | questions | per M | per M log2 M | clusters left (true M / 2) | seconds |\n|---|---|---|---|---|---|")
     for m in options.clusters:
         asked, left, seconds = count_questions(m, options.seed)
-        print(f"| {m:,} | {asked:,} | {asked / m:.2f} | {asked / m / math.log2(m):.3f} | {left:,} | {seconds:.1f} |", flush=True)
+        print(
+            f"| {m:,} | {asked:,} | {asked / m:.2f} | {asked / m / math.log2(m):.3f} | {left:,} | {seconds:.1f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -375,3 +375,15 @@ def test_the_person_is_warned_where_the_model_is_unsure_of_what_it_sees(
     model = kind({"kind": labels})
     found = asyncio.run(cluster_images(list(labels), [Interest("kind")], model, Settings(), lambda event: None))
     assert any("unsure" in note for note in found[Interest("kind")].notes) == warned
+
+
+def test_a_stand_ins_look_serves_the_images_it_stands_for() -> None:
+    labels = draw_labels(300, 4, 0)
+    ids = sorted(labels)
+    served = {image_id: next(other for other in ids if labels[other] == labels[image_id]) for image_id in ids[:100]}
+    model = ScriptedModel({"kind": labels})
+    found = asyncio.run(cluster_images(ids, [KIND], model, Settings(), lambda event: None, served))[KIND]
+    check_partition(found, ids)
+    looked = {served.get(image_id, image_id) for image_id in ids}
+    assert model.calls["look"] == found.calls.look == len(looked) < 300
+    assert agreement(found, labels) == 1.0

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image as PillowImage
 
 from manylens import __version__
+from manylens.duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
 from manylens.export import FileCounts, cluster_values, count_files, write_results, write_unreadable
 from manylens.images import Collection, StoredImages, find_images
@@ -269,7 +270,11 @@ async def _cluster(
         source = StoredImages(collection.root, collection.images, run.thumbnail)
         chosen = load_model(model, source, run.features) if isinstance(model, str) else model
         recorded = Recorded(chosen, run)
-        found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+        ids = [image.id for image in collection.images]
+        shared = (
+            stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None
+        )
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
         clusterings = [found[interest] for interest in interests]
         write_unreadable(out, collection)
 

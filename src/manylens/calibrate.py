@@ -47,8 +47,9 @@ class Calibration:
 
     @property
     def is_telling(self) -> bool:
-        """Whether a sure yes and a sure no still mean different things: at least .5 apart."""
-        return self.apply(0.95) - self.apply(0.05) >= 0.5
+        """Whether a sure yes and a sure no still mean different things: at least .65 apart. Less could not outweigh
+        what a sure look says, so such a judge is not asked further."""
+        return self.apply(0.95) - self.apply(0.05) >= 0.65
 
     def apply(self, probability: float) -> float:
         score = self.scale * _logit(probability) + self.offset
@@ -63,7 +64,7 @@ def _logit(probability: float) -> float:
 def calibrate_judge(looks: Looks, settings: Settings) -> Steps[Calibration]:
     """Put at most 12 controls of either kind, one per 20 images; identity where descriptions form no two groups.
 
-    A judge who comes out as telling nothing is not asked again in this run, so it gets as many controls once more first:
+    A judge who comes out as telling nothing is not asked again in this run, so it gets as many controls once more:
     of 12 a good one can miss two by bad luck.
     """
     groups: dict[str, list[int]] = {}
@@ -91,9 +92,7 @@ def calibrate_judge(looks: Looks, settings: Settings) -> Steps[Calibration]:
     return found
 
 
-def _controls(
-    looks: Looks, images: Sequence[int], profiles: dict[str, Profile], settings: Settings
-) -> list[Question]:
+def _controls(looks: Looks, images: Sequence[int], profiles: dict[str, Profile], settings: Settings) -> list[Question]:
     """Each image against the group of its own description, then against another one."""
     names = sorted(profiles)
     questions: list[Question] = []
@@ -158,7 +157,8 @@ def calibrate_edges(looks: Looks, known: EdgeScale, judge: Calibration, settings
 
 def draw_pairs(looks: Looks, count: int, seed: int) -> list[tuple[int, int, float]]:
     """At most `count` pairs (group's exemplar, candidate, similarity), spread evenly over the range of similarities
-    among a seeded sample of 512 images, the lowest quarter left out; no image is the candidate, or the exemplar, of two."""
+    among a seeded sample of 512 images, the lowest quarter left out; no image is the candidate, or the exemplar, of
+    two."""
     ids = looks.image_ids
     described = [image for image in range(len(looks)) if looks.words[image]]
     drawn = sorted(sorted(described, key=lambda image: seeded_share(seed, "pair", ids[image]))[:_PAIRED])

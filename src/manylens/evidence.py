@@ -160,9 +160,9 @@ def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> flo
     """Log-odds that an image belongs with a cluster, from the judgement and from the descriptions; > 0 is yes.
 
     A judgement counts for at most 32 to 1. An equal description adds 1.5 times the look's confidence (4 to 1 at best);
-    another one takes as much off where both are in use by several images, else so much of it as descriptions here tend to
-    be. So a judge who is sure decides, and one who is
-    not leaves the decision to the descriptions. -inf where there is no answer.
+    another one takes as much off where both are in use by several images, else so much of it as descriptions here tend
+    to be. So a judge who is sure decides, and one who is not leaves the decision to the descriptions. -inf where there
+    is no answer.
     """
     if answer.probability is None:
         return -math.inf

@@ -7,7 +7,7 @@ a failing look never sinks the others, it ends in `Looks.failed` with its reason
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,19 @@ IMAGES_PER_BATCH = 64
 
 
 async def look_at_images(
-    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, emit: Callable[[Event], None]
+    image_ids: Sequence[str],
+    interests: Sequence[Interest],
+    model: Model,
+    emit: Callable[[Event], None],
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[Interest, Looks]:
     """Look at every image through every interest (the paper's description and H(u)); emits the events of stage `look`.
 
-    Repeated image ids and interests are looked at once.
+    Repeated image ids and interests are looked at once. stand_ins: image id -> the image whose look serves it.
     """
-    ids = sorted(set(image_ids))
+    every = sorted(set(image_ids))
+    serves = {image_id: (stand_ins or {}).get(image_id, image_id) for image_id in every}
+    ids = sorted(set(serves.values()))
     distinct = list(dict.fromkeys(interests))
     replies: dict[Interest, list[LookReply | ModelError]] = {interest: [] for interest in distinct}
     for interest in distinct:
@@ -41,7 +47,11 @@ async def look_at_images(
             replies[distinct[position % len(distinct)]].append(answer)
         for interest in distinct:
             emit(StageAdvanced("look", interest.text, start + len(chunk), len(ids)))
-    looks = {interest: gather_looks(interest, ids, replies[interest]) for interest in distinct}
+    at = {image_id: place for place, image_id in enumerate(ids)}
+    looks = {
+        interest: gather_looks(interest, every, [replies[interest][at[serves[image_id]]] for image_id in every])
+        for interest in distinct
+    }
     for interest, seen in looks.items():
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
         emit(StageFinished("look", interest.text, f"{len(seen):,} images described{failed}"))

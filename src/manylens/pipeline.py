@@ -8,7 +8,7 @@ a hard limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -50,16 +50,23 @@ UNSURE_LOOKS = 0.5
 
 
 async def cluster_images(
-    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, settings: Settings, emit: Emit
+    image_ids: Sequence[str],
+    interests: Sequence[Interest],
+    model: Model,
+    settings: Settings,
+    emit: Emit,
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[Interest, Clustering]:
-    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image."""
-    looks = await look_at_images(image_ids, interests, model, emit)
-    return {interest: await cluster_looks(looks[interest], model, settings, emit) for interest in looks}
+    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image, and
+    where `stand_ins` (image id -> image id) says so, one look serves several images."""
+    looks = await look_at_images(image_ids, interests, model, emit, stand_ins)
+    spared = sum(1 for image_id in set(image_ids) if (stand_ins or {}).get(image_id, image_id) != image_id)
+    return {interest: await cluster_looks(looks[interest], model, settings, emit, spared) for interest in looks}
 
 
-async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Emit) -> Clustering:
-    """Partition the images of one interest, whose looks are at hand."""
-    asker = _Asker(looks, model, settings, emit)
+async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Emit, spared: int = 0) -> Clustering:
+    """Partition the images of one interest, whose looks are at hand. spared: images that another's look served."""
+    asker = _Asker(looks, model, settings, emit, spared)
     asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
     asker.silent = not asker.calibration.is_telling
     graph, edge = await relate(looks, model, settings, asker)
@@ -73,10 +80,8 @@ async def cluster_looks(looks: Looks, model: Model, settings: Settings, emit: Em
     return await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
 
 
-async def relate(
-    looks: Looks, model: Model, settings: Settings, asker: _Asker
-) -> tuple[RelationalGraph, EdgeScale]:
-    """The relational graph. beta and b: the model's own where it learned them, fitted to this interest by a few pairs."""
+async def relate(looks: Looks, model: Model, settings: Settings, asker: _Asker) -> tuple[RelationalGraph, EdgeScale]:
+    """The relational graph, and its beta and b: the model's own where it learned them, fitted to this interest."""
     known = model.capabilities
     asker.start("graph", None)
     learned = EdgeScale(
@@ -102,6 +107,7 @@ async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: 
         total.trusted += found.trusted
         total.audits += found.audits
         total.audits_failed += found.audits_failed
+        total.audits_by_cluster += found.audits_by_cluster
     asker.finish("walk", f"{len(total.drafts):,} clusters in {len(components):,} components")
     return total
 
@@ -153,23 +159,36 @@ async def name(
 
 
 def bound_trust_error(walked: Walked) -> float | None:
-    """Clopper-Pearson upper bound, at 95%, on the share of trusted acceptances that asking would refuse.
+    """Clopper-Pearson upper bound, one-sided, at 95%, on the share of trusted acceptances that asking would refuse.
 
-    It assumes that the audited ones are a random share of the trusted ones, which the seeded hash makes them. None
-    where nothing was trusted; 1 where nothing was audited.
+    It assumes that the audited ones are a random share of the trusted ones, which the seeded hash makes them. Failures
+    come in clusters (a wrong seed has all its trusted images refused), so audits count for less: both numbers are
+    divided by the design effect, the variance of failures between clusters over that of independent ones. None where
+    nothing was trusted; 1 where nothing was audited.
     """
     if walked.trusted == 0:
         return None
     if walked.audits == walked.audits_failed:
         return 1.0
-    low, high = walked.audits_failed / walked.audits, 1.0
+    effect = _design_effect(walked)
+    trials = max(1, math.floor(walked.audits / effect))
+    failures = min(math.ceil(walked.audits_failed / effect), trials - 1)
+    low, high = failures / trials, 1.0
     for _ in range(50):  # halve the interval until it is below what a float can tell
         middle = (low + high) / 2
-        if _chance_of_at_most(walked.audits_failed, walked.audits, middle) > 0.05:
+        if _chance_of_at_most(failures, trials, middle) > 0.05:
             low = middle
         else:
             high = middle
     return round(high, 9)
+
+
+def _design_effect(walked: Walked) -> float:
+    share = walked.audits_failed / walked.audits
+    if not 0 < share < 1:
+        return 1.0
+    between = math.fsum((failed - share * audits) ** 2 for audits, failed in walked.audits_by_cluster)
+    return max(1.0, between / (walked.audits * share * (1 - share)))
 
 
 def _chance_of_at_most(failures: int, trials: int, share: float) -> float:
@@ -219,7 +238,8 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
 class _Asker:
     """Puts the stages' questions to the model: in batches, each question once, within the budget, all counted."""
 
-    def __init__(self, looks: Looks, model: Model, settings: Settings, emit: Emit) -> None:
+    def __init__(self, looks: Looks, model: Model, settings: Settings, emit: Emit, spared: int = 0) -> None:
+        self.spared = spared
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.judged = self.completed = self.failed = 0
         self.spent = self.rationed = self.silent = False
@@ -238,7 +258,7 @@ class _Asker:
     def counts(self) -> CallCounts:
         failed_looks = len(self.looks.failed)
         return CallCounts(
-            look=len(self.looks) + failed_looks,
+            look=len(self.looks) + failed_looks - self.spared,
             judge=self.judged,
             complete=self.completed,
             failed=self.failed + failed_looks,

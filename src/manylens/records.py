@@ -92,6 +92,8 @@ class Settings(_Record):
         1,000 images would get. None is no limit.
     edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for
         this interest; 0 takes the model's own beta and b.
+    share_near_duplicates: near-identical images get one look between them; off, for a subtle interest (a face's mood)
+        may be all that differs.
     budget_calls: hard limit on model calls beside the looks' own; None is no limit.
     """
 
@@ -107,6 +109,7 @@ class Settings(_Record):
     second_looks: float = 0.1
     judgements_per_image: float | None = 0.3
     edge_questions: int = 24
+    share_near_duplicates: bool = False
     budget_calls: int | None = None
 
     def __post_init__(self) -> None:

@@ -226,11 +226,9 @@ def _look_again(
     return evidence
 
 
-def _is_in_doubt(
-    looks: Looks, targets: Targets, own: int | None, image: int, evidence: Mapping[int, Answer]
-) -> bool:
+def _is_in_doubt(looks: Looks, targets: Targets, own: int | None, image: int, evidence: Mapping[int, Answer]) -> bool:
     """Whether its own cluster refused the image, or another took one that was in none."""
-    if own in evidence:
+    if own is not None and own in evidence:
         return belonging(looks, targets.profiles[own], image, evidence[own]) <= 0
     return any(belonging(looks, targets.profiles[number], image, answer) > 0 for number, answer in evidence.items())
 

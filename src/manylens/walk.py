@@ -4,9 +4,10 @@ In: looks, the graph, one component's images. Out: drafts that hold every image 
 Promise: pure. The agent yields rounds of questions and is sent answers, so the pipeline asks for all components at
 once. Nothing depends on the order of calls: audits are chosen by a seeded hash.
 
-A candidate of the cluster's own description is accepted unasked (audited trust) where its edge and its look's confidence
-make it probable enough (`trust_weight`). So is one of a description that this cluster was asked about before and nearly
-always accepted: answers about a few stand for the rest. A description it nearly always refused is left to others.
+A candidate of the cluster's own description is accepted unasked (audited trust) where its edge and its look's
+confidence make it probable enough (`trust_weight`). So is one of a description that this cluster was asked about before
+and nearly always accepted: answers about a few stand for the rest. A description it nearly always refused is left to
+others.
 An image of another description that has a neighbour of its own description at least as close is left to that one:
 where such images were asked about, 98% of the answers were no. An image that joins with another description is on
 probation: it may lead to two candidates, and only when one of them is accepted does it open the rest. So one wrong
@@ -64,6 +65,8 @@ class Walked:
     trusted: int = 0
     audits: int = 0
     audits_failed: int = 0
+    audits_by_cluster: list[tuple[int, int]] = field(default_factory=list)
+    """(audits, those that failed) of each cluster that had any."""
     doubted: set[int] = field(default_factory=set)
     """Images refused by a cluster of their own description: equal words are no ground to trust them any more."""
 
@@ -163,6 +166,7 @@ class _Growth:
         self.suspense: dict[int, _Suspense] = {}  # witness -> what depends on it
         self.unaudited: list[int] = []  # trusted since the last audit was put
         self.precedents: dict[str, list[int]] = {}  # description -> answers no, yes
+        self.audits = self.audits_failed = 0
         self.audited = settings.share_audited(len(around.looks))
         self.trusted_from = _log_odds(settings.trust_weight)
         self._open(seed)
@@ -179,6 +183,10 @@ class _Growth:
             self._restate()
             if len(self.members) == 1 and len(self.refused) >= _HOPELESS:
                 break  # a seed that resembles nothing around it: its neighbours will seed clusters of their own
+        if self.audits:
+            self.walked.audits_by_cluster.append((self.audits, self.audits_failed))
+        self.walked.audits += self.audits
+        self.walked.audits_failed += self.audits_failed
         self.walked.trusted += sum(1 for standing in self.members.values() if standing.decided_by == "trust")
         for image in self.denied:
             self.walked.refused.setdefault(image, set()).add(self.seed)
@@ -253,9 +261,9 @@ class _Growth:
         if answered and words in self.looks.repeated and words != self.profile.words:
             self.precedents.setdefault(words, [0, 0])[accepted] += 1
         if segment is not None and answered:
-            self.walked.audits += 1
+            self.audits += 1
             if not accepted:
-                self.walked.audits_failed += 1
+                self.audits_failed += 1
                 self._suspend(segment)
         if candidate in self.suspense:
             self._testify(self.suspense.pop(candidate), refused=answered and not accepted)
