@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image as PillowImage
 
 from manylens import __version__
+from manylens.duplicates import fingerprint, stand_ins
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.export import (
     RESULT_FILES,
@@ -370,8 +371,12 @@ async def _cluster(
         recorded = Recorded(
             Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen, run
         )
+        ids = [image.id for image in collection.images]
+        shared = (
+            stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None
+        )
         try:
-            found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+            found = await cluster_images(ids, interests, recorded, settings, emit, shared)
         finally:
             await close_model(chosen)
         clusterings = [found[interest] for interest in interests]
