@@ -278,8 +278,11 @@ def _plan(
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     left = most - looks
+    allowed = settings.judgements_allowed(len(collection.images))
+    if allowed is not None:
+        left = min(left, allowed * len(interests))
     low, likely, high = (int(min(round(share * looks), left)) for share in JUDGEMENTS_PER_IMAGE)
-    naming = 0 if here or not looks else int(min(len(interests), left - likely))
+    naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
     tokens = None if here else _plan_tokens(looks, likely, naming, options.image_px)

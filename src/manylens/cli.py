@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import manylens.api
     import manylens.doctor
     import manylens.evaluate
+    import manylens.models
     import manylens.report
     import manylens.sample
     import manylens.store
@@ -60,7 +61,8 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             default="nano",
             show_default=True,
             metavar="NAME",
-            help="The model that reads the pictures: nano, openai:NAME, or with --base-url any NAME a server knows.",
+            help="The model that reads the pictures: nano, hf:FOLDER, openai:NAME, or with --base-url any NAME a "
+            "server knows.",
         ),
         click.option(
             "--base-url", metavar="URL", help="Where an OpenAI-compatible server answers: http://localhost:8000/v1."
@@ -69,7 +71,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             "--image-px",
             type=click.IntRange(32, 4096),
             metavar="N",
-            help=f"Longest side of the pictures that a server is sent. [default: {defaults['image_px']}]",
+            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
         ),
         click.option(
             "--concurrency",
@@ -88,13 +90,28 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
             "--embedding-model", metavar="NAME", help="The server's model that embeds. [default: one that it offers]"
         ),
         click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
+        click.option(
+            "--device",
+            metavar="NAME",
+            help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
+        ),
+        click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
     ]
     for option in reversed(add):
         with_options = option(with_options)
     return with_options
 
 
-_ABOUT_MODELS = ("base_url", "image_px", "concurrency", "timeout_s", "embedding_model", "embedding_url")
+_ABOUT_MODELS = (
+    "base_url",
+    "image_px",
+    "concurrency",
+    "timeout_s",
+    "embedding_model",
+    "embedding_url",
+    "device",
+    "adapter",
+)
 
 
 @click.group(
@@ -364,6 +381,25 @@ def verify(out: Path) -> None:
             "restore it from a copy, or run again with another --out",
         )
     _say(_console(), "Everything is whole.")
+
+
+@commands.command(
+    help="""Write nano as a Hugging Face checkpoint into FOLDER.
+
+    Some 290 MB, a stock architecture that transformers, peft and servers read: to tune it, to serve it, or to compare
+    backends. It is asked in nano's own words where it is used as hf:FOLDER, or served under a name that begins with
+    manylens-nano. Needs pip install 'manylens[local]'.
+
+    \b
+    Examples:
+      manylens checkpoint manylens-nano
+      manylens cluster photos/ --by "kind of place" --model hf:manylens-nano
+    """
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def checkpoint(folder: Path) -> None:
+    manylens.models.write_checkpoint(folder)
+    _say(_console(), f"{folder}: --model hf:{folder} reads it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

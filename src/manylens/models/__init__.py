@@ -3,6 +3,7 @@
 nano                       the embedded model
 openai:NAME                a model of OpenAI, or of the server at --base-url
 NAME with --base-url URL   the same, for any OpenAI-compatible server
+hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import TypeAlias
 from manylens.errors import UsageError
 from manylens.images import ImageSource
 from manylens.models.base import Model, ModelOptions
+from manylens.models.huggingface import HF_PREFIX, HuggingFace
+from manylens.models.huggingface.checkpoint import find_checkpoint
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano import Nano
 from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
 from manylens.store import FeatureShards
@@ -31,10 +35,11 @@ def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
         if not spec.removeprefix(OPENAI_PREFIX):
             raise UsageError("a model behind a server has a name, got none", "pass --model openai:NAME")
         server_url(options)
-    elif spec != "nano":
+    elif spec != "nano" and not spec.startswith(HF_PREFIX):
         raise UsageError(
             f"a model is known by its name, got {spec!r}",
-            "pass --model nano, the embedded model, or --model NAME with --base-url URL for one behind a server",
+            "pass --model nano, the embedded model, --model hf:FOLDER for a checkpoint, or --model NAME with "
+            "--base-url URL for one behind a server",
         )
 
 
@@ -55,6 +60,8 @@ def load_model(
     check_model_name(spec, options)
     if _is_served(spec, options):
         return OpenAICompatible(spec, spec.removeprefix(OPENAI_PREFIX), images, options, recorded=recorded)
+    if spec.startswith(HF_PREFIX):
+        return HuggingFace(spec, images, options)
     return Nano(images, open_features)
 
 
@@ -63,6 +70,8 @@ def meet_model(spec: str, options: ModelOptions, recorded: Path) -> None:
     `recorded`. Raises ModelUnavailable where it cannot."""
     if _is_served(spec, options):
         meet(spec.removeprefix(OPENAI_PREFIX), options, recorded)
+    elif spec.startswith(HF_PREFIX):
+        find_checkpoint(spec.removeprefix(HF_PREFIX), options.device, options.adapter)
 
 
 async def close_model(model: Model) -> None:
