@@ -42,7 +42,7 @@ from manylens.models.base import (
     request_key,
     request_kind,
 )
-from manylens.models.wrappers import Recorded
+from manylens.models.recorded import Recorded
 from manylens.records import Event, Interest
 from manylens.store import DATABASE_NAME, RunFolder
 

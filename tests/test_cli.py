@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from PIL import Image as PillowImage
 
 import manylens
 from manylens import cli
-from manylens.models.scripted import ScriptedModel
+from manylens.models.scripted import Noise, ScriptedModel
 from manylens.store import RunFolder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,14 +43,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             labels[hashlib.sha256(buffer.getvalue()).hexdigest()] = color
             table.append(f"{name},{color}")
     (tmp_path / "labels.csv").write_text("\n".join(table))
-    monkeypatch.setattr(manylens.api, "load_model", lambda *_: ScriptedModel({"color": labels}))
+    monkeypatch.setattr(manylens.api, "load_model", lambda *_, **__: ScriptedModel({"color": labels}))
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     return pictures
 
 
-@pytest.mark.parametrize("command", ["", "demo", "cluster", "evaluate", "verify"])
+@pytest.mark.parametrize("command", ["", "checkpoint", "cluster", "demo", "doctor", "evaluate", "verify"])
 def test_help_is_the_reviewed_text(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,10 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
         (["cluster", ".", "--by", "color", "--tau", "1.4"], "pass --tau 0.6"),
         (["cluster", ".", "--by", "color", "--tau", "warm"], "not a valid float"),
         (["cluster", ".", "--by", "color", "--budget-calls", "-1"], "must not be negative"),
+        (["cluster", ".", "--by", "color", "--budget-usd", "1"], "--price-in 0.15 --price-out 0.60"),
+        (["cluster", ".", "--by", "color", "--budget-usd", "nan"], "must be a finite amount"),
+        (["cluster", ".", "--by", "color", "--price-in", "-1"], "must be a finite amount"),
+        (["cluster", ".", "--by", "color", "--max-failed", "5"], "must lie in [0, 1]"),
         (["evaluate", ".", "--labels", "x.csv", "--column", "color"], "INTEREST=COLUMN"),
         (["sort"], "No such command"),
         (["cluster", ".", "--colour"], "No such option"),
@@ -154,7 +159,7 @@ def test_a_run_folder_held_by_another_process_exits_1(folder: Path, capsys: pyte
 def test_an_interrupt_exits_130_and_says_how_to_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> ScriptedModel:
+    def interrupted(*_: object, **__: object) -> ScriptedModel:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(manylens.api, "load_model", interrupted)
@@ -192,7 +197,7 @@ def test_the_demo_is_compared_with_its_truth(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def load(_: str, images: object, __: object) -> ScriptedModel:
+    def load(*_: object, **__: object) -> ScriptedModel:
         rows = csv.DictReader((tmp_path / "manylens-demo" / "sample" / "labels.csv").open(encoding="utf-8"))
         folder = tmp_path / "manylens-demo" / "sample" / "images"
         known = [(hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest(), row) for row in rows]
@@ -207,17 +212,91 @@ def test_the_demo_is_compared_with_its_truth(
     assert (tmp_path / "manylens-demo" / "report.html").is_file()
 
 
+def failing(folder: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> list[ScriptedModel]:
+    """Looks fail at this rate; the models that were loaded."""
+    labels = {hashlib.sha256(file.read_bytes()).hexdigest(): file.name.split("-")[0] for file in folder.iterdir()}
+    loaded: list[ScriptedModel] = []
+
+    class Named(ScriptedModel):
+        identity = "the same whatever fails"
+
+    def load(*_: object, **__: object) -> ScriptedModel:
+        loaded.append(Named({"color": labels}, noise=Noise(failed_look=share)))
+        return loaded[-1]
+
+    monkeypatch.setattr(manylens.api, "load_model", load)
+    return loaded
+
+
+def test_too_many_failed_calls_end_in_results_and_exit_code_1_and_the_next_run_asks_them_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(folder, monkeypatch, 0.3)
+    command = ["cluster", str(folder), "--by", "color", "--out", "run"]
+    assert cli.run(command) == 1
+    shown = capsys.readouterr()
+    assert "at most 5.0% of the calls may fail" in shown.err
+    assert "--max-failed allows more" in shown.err
+    summary = json.loads(Path("run/color/summary.json").read_text())
+    failed = summary["failed"]
+    assert 4 < failed < 20
+    assert summary["failed_calls"] == failed
+    assert summary["assigned"] + summary["unassigned"] + failed == 36
+    assert f"{failed} failed" in shown.out
+    with RunFolder.open("run") as run:
+        assert len(run.failures()) == failed
+    assert cli.run([*command, "--max-failed", "0.9"]) == 0
+    loaded = failing(folder, monkeypatch, 0.0)
+    assert cli.run(command) == 0
+    assert loaded[0].calls["look"] == failed
+    with RunFolder.open("run") as run:
+        assert run.failures() == ()
+
+
+def test_a_spent_budget_is_said_and_a_larger_one_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = failing(folder, monkeypatch, 0.0)
+    command = ["cluster", str(folder), "--by", "color", "--out", "run"]
+    assert cli.run([*command, "--budget-calls", "30"]) == 0
+    shown = capsys.readouterr().out
+    assert "Partial: the budget is spent after 30 model calls" in shown
+    assert "6 not looked at" in shown
+    assert cli.run([*command, "--budget-calls", "30"]) == 0
+    assert loaded[1].calls.total() == 0
+    capsys.readouterr()
+    assert cli.run(command) == 0
+    shown = capsys.readouterr().out
+    assert loaded[2].calls["look"] == 6
+    (account,) = [line for line in shown.splitlines() if line.startswith("The run took ")]
+    calls = json.loads(Path("run/color/summary.json").read_text())["calls"]
+    assert account.startswith(f"The run took {calls} model calls; expected were ")
+    assert account.count("%") == 2
+    assert json.loads(Path("run/color/summary.json").read_text())["partial"] is False
+
+
+def test_a_dry_run_for_a_server_states_tokens_and_money(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """36 looks of 450 + 350 tokens and 40 back; 11 judgements of 450 + 4 * 88 and 20; naming 1000 and 500."""
+    arguments = ["--model", "fake", "--base-url", "http://localhost:9/v1", "--price-in", "0.5", "--price-out", "2"]
+    assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", *arguments]) == 0
+    shown = capsys.readouterr().out
+    tokens_in, tokens_out = 36 * 800 + 11 * (450 + 4 * 88) + 1000, 36 * 40 + 11 * 20 + 500
+    assert f"about {tokens_in:,} in and {tokens_out:,} out" in shown
+    assert f"about ${(tokens_in * 0.5 + tokens_out * 2) / 1e6:,.2f} at" in shown
+    assert "2 s a call, 8 at once" in shown
+
+
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
     """The real signal, in a process of its own: a run that never ends by itself."""
     script = (
-        "import asyncio, sys, manylens; from manylens import cli\n"
+        "import asyncio, sys, manylens; from manylens import cli; import manylens.models.base\n"
         "class Slow:\n"
         "    name = identity = 'slow'\n"
-        "    capabilities = None\n"
+        "    capabilities = manylens.models.base.Capabilities(False, False)\n"
         "    def render(self, request): return str(request)\n"
         "    async def look(self, requests):\n"
         "        print('looking', flush=True); await asyncio.sleep(60)\n"
-        "manylens.api.load_model = lambda *_: Slow()\n"
+        "manylens.api.load_model = lambda *_, **__: Slow()\n"
         f"sys.exit(cli.run(['cluster', {str(folder)!r}, '--by', 'color']))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

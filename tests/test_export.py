@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from manylens.export import (
     cluster_values,
     count_files,
     folder_name,
+    summary_values,
     write_results,
     write_unreadable,
 )
 from manylens.images import Collection
-from manylens.records import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Settings, Unreadable
+from manylens.records import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Settings, Tokens, Unreadable
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 
@@ -86,11 +88,39 @@ def test_files_add_up(tmp_path: Path) -> None:
     assert counts.assigned + counts.unassigned + counts.failed == counts.found == collection().files_found
 
 
+def test_what_the_budget_did_not_reach_is_counted_apart(tmp_path: Path) -> None:
+    one = clustering()
+    one = replace(one, assignments=one.assignments[:2], not_looked=(C,), is_partial=True)
+    counts = count_files(one, collection())
+    assert (counts.assigned, counts.unassigned, counts.failed, counts.not_looked, counts.found) == (3, 0, 2, 1, 6)
+    folder = write(tmp_path, one, collection())
+    row = {row["image"]: row for row in rows_of(folder)}["c.png"]
+    assert (row["cluster"], row["reason"]) == ("", "not looked at: the budget was spent")
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert (summary["partial"], summary["not_looked"]) == (True, 1)
+
+
+def test_a_summary_states_tokens_and_money() -> None:
+    calls = CallCounts(look=4, tokens=Tokens(2_000_000, 100_000, 1))
+    values = summary_values(
+        replace(clustering(), calls=calls),
+        collection(),
+        settings=Settings(price_in=0.5, price_out=2.0),
+        seconds=1.0,
+        version="1",
+    )
+    assert (values["tokens_in"], values["tokens_out"], values["answers_without_tokens"]) == (2_000_000, 100_000, 1)
+    assert values["usd"] == pytest.approx(1.2)
+    free = summary_values(clustering(), collection(), settings=Settings(), seconds=1.0, version="1")
+    assert free["usd"] is None
+
+
 def test_summary_holds_the_contracted_keys_and_adds_up(tmp_path: Path) -> None:
     summary = json.loads((write(tmp_path, clustering(), collection()) / "summary.json").read_text("utf-8"))
     contracted = "interest model images clusters unassigned failed calls calls_per_image look_calls judge_calls seconds"
     assert set(contracted.split()) <= set(summary)
     assert summary["assigned"] + summary["unassigned"] + summary["failed"] == summary["files_found"]
+    assert (summary["partial"], summary["not_looked"]) == (False, 0)
     assert summary["calls"] == summary["look_calls"] + summary["judge_calls"] + summary["complete_calls"] == 7
     assert summary["calls_per_image"] == pytest.approx(7 / 5, abs=1e-4)
     assert Settings.from_dict(summary["settings"]) == Settings()

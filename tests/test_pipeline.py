@@ -3,6 +3,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,13 +12,25 @@ from hypothesis import strategies as st
 from scipy.special import betaincinv
 from sklearn.metrics import normalized_mutual_info_score
 
+from manylens import walk as walking
 from manylens.errors import ModelBusy, ModelError
-from manylens.evidence import normalise_description
-from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, request_key
+from manylens.evidence import Answer, Question, belonging, normalise_description
+from manylens.graph import build_graph
+from manylens.look import look_at_images
+from manylens.models.base import (
+    Capabilities,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Request,
+    Usage,
+    request_key,
+)
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.pipeline import bound_trust_error, cluster_images
-from manylens.records import Clustering, Event, Interest, Settings, StageAdvanced, StageFinished, StageStarted
-from manylens.walk import Walked
+from manylens.records import Clustering, Event, Foreseen, Interest, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.walk import Surroundings, Walked
 
 KIND = Interest("kind")
 
@@ -50,7 +63,9 @@ def agreement(found: Clustering, labels: Mapping[str, str]) -> float:
 
 
 def check_partition(found: Clustering, image_ids: Sequence[str]) -> None:
-    assert [a.image_id for a in found.assignments] == sorted(set(image_ids) - {image for image, _ in found.failed})
+    elsewhere = {image for image, _ in found.failed} | set(found.not_looked)
+    assert [a.image_id for a in found.assignments] == sorted(set(image_ids) - elsewhere)
+    assert len(found.assignments) + len(found.failed) + len(found.not_looked) == len(set(image_ids))
     sizes = Counter(a.cluster for a in found.assignments if a.cluster is not None)
     assert {cluster.id: cluster.size for cluster in found.clusters} == sizes
     assert [cluster.id for cluster in found.clusters] == list(range(1, len(found.clusters) + 1))
@@ -79,7 +94,7 @@ def test_a_deck_of_cards(classes: int, seed: int) -> None:
     labels = draw_labels(260, classes, seed)
     found = run(labels, DESIGN_NOISE, seed=seed)
     assert abs(len(found.clusters) - classes) <= 1
-    assert agreement(found, labels) >= 0.9
+    assert agreement(found, labels) >= (0.85 if classes == 2 else 0.9)  # of 2 classes, 3 sure wrong looks take .12
     assert found.calls.judge <= len(labels)
 
 
@@ -108,6 +123,93 @@ def test_a_judge_not_to_be_believed_costs_nothing_but_what_the_descriptions_give
     assert agreement(found, labels) >= ceiling - 0.02
     assert abs(len(found.clusters) - 13) <= 1
     assert "tells little" in found.notes[0]
+    assert found.calls.judge <= 48, "after its controls it is asked nothing more"
+
+
+@pytest.mark.parametrize(("images", "classes"), [(60, 30), (260, 13), (1000, 100), (1500, 13)])
+def test_the_default_stays_within_its_allowance_of_judgements(images: int, classes: int) -> None:
+    """At most .3 per image from 1,000 images on, at most 1 below; many small or unsure kinds make no difference."""
+    labels = draw_labels(images, classes, 0)
+    noise = replace(DESIGN_NOISE, wrong_description=0.15, synonym=0.2, spread=1.0)
+    found = run(labels, noise)
+    check_partition(found, list(labels))
+    assert found.calls.judge <= max(0.3 * images, min(images, 300))
+    assert run(labels, noise, judgements_per_image=None).calls.judge > found.calls.judge
+    assert not any("budget" in note for note in found.notes), "an allowance is no budget of the person's"
+
+
+def test_the_audits_bound_holds() -> None:
+    """20 runs, at least 18; `bench/audits.py` counts 200. Every image that stands by trust is asked after all."""
+    held = sum(_bound_and_share(seed) for seed in range(20))
+    assert held >= 18
+
+
+def _bound_and_share(seed: int) -> bool:
+    labels = draw_labels(250, 8, seed)
+    model = ScriptedModel({"kind": labels}, noise=replace(DESIGN_NOISE, wrong_description=0.06), seed=seed)
+    settings = Settings(seed=seed)
+    looks = asyncio.run(look_at_images(list(labels), [KIND], model, lambda event: None))[KIND]
+    graph = build_graph(looks.embeddings, tau=settings.tau, neighbors=settings.neighbors)
+    around = Surroundings(looks, graph.indptr, graph.indices, graph.weights, graph.weighted_degrees())
+
+    def ask(questions: Sequence[Question]) -> list[Answer]:
+        requests = [
+            JudgeRequest(
+                "kind",
+                question.profile.name,
+                question.profile.definition,
+                tuple(looks.image_ids[image] for image in question.profile.exemplars),
+                looks.image_ids[question.candidate],
+            )
+            for question in questions
+        ]
+        replies = asyncio.run(model.judge(requests))
+        return [Answer(reply.probability if isinstance(reply, JudgeReply) else None) for reply in replies]
+
+    trusted: dict[int, Question] = {}
+    gather = walking._Growth._next_candidates
+
+    def remember(growth: walking._Growth) -> list[tuple[int, int, list[int] | None]]:
+        before = set(growth.members)
+        batch = gather(growth)
+        trusted.update({image: Question(growth.profile, image) for image in set(growth.members) - before})
+        return batch
+
+    total = Walked()
+    with mock.patch.object(walking._Growth, "_next_candidates", remember):
+        for component in graph.components():
+            steps = walking.walk_component(around, component.tolist(), settings)
+            try:
+                put = next(steps)
+                while True:
+                    put = steps.send(ask(put.questions))
+            except StopIteration as end:
+                found: Walked = end.value
+            total.drafts += found.drafts
+            total.trusted += found.trusted
+            total.audits += found.audits
+            total.audits_failed += found.audits_failed
+            total.audits_by_cluster += found.audits_by_cluster
+    standing = [
+        trusted[image] for draft in total.drafts for image, how in draft.members.items() if how.decided_by == "trust"
+    ]
+    assert len(standing) == total.trusted > 100
+    refused = sum(
+        belonging(looks, question.profile, question.candidate, answer) <= 0
+        for question, answer in zip(standing, ask(standing), strict=True)
+    )
+    bound = bound_trust_error(total)
+    assert bound is not None and bound < 0.5
+    return refused / len(standing) <= bound
+
+
+def test_failures_that_come_in_clusters_make_the_bound_wider() -> None:
+    scattered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(10, 1)] * 4)
+    clustered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(36, 0), (4, 4)])
+    one, other = bound_trust_error(scattered), bound_trust_error(clustered)
+    assert one is not None and other is not None
+    assert one == pytest.approx(betaincinv(5, 36, 0.95), abs=1e-6)
+    assert other > one + 0.1
 
 
 def test_unbalanced_classes_keep_their_small_kinds() -> None:
@@ -226,21 +328,100 @@ def test_calls_are_counted_as_the_model_counts_them_and_nothing_is_asked_twice()
     assert all(cluster.name.startswith("KIND") for cluster in found.clusters)
 
 
-@pytest.mark.parametrize("budget", [0, 10, 60])
-def test_the_budget_is_a_hard_limit_and_is_said(budget: int) -> None:
+@pytest.mark.parametrize("budget", [0, 150, 400, 410, 460])
+def test_the_budget_is_a_hard_limit_on_all_calls_and_is_said(budget: int) -> None:
     labels = draw_labels(400, 5, 0)
     model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE, writes_text=True)
     found = run(labels, model=model, budget_calls=budget)
     check_partition(found, list(labels))
-    assert model.calls["judge"] + model.calls["complete"] <= budget
-    assert f"The budget of {budget} calls" in found.notes[0]
-    assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
-    assert agreement(found, labels) >= 0.75
+    assert model.calls.total() == found.calls.total <= budget
+    assert budget - model.calls.total() <= 5, "and it is used: merges and names have shares of their own"
+    assert found.is_partial
+    assert found.notes[0].startswith(f"Partial: the budget of {budget} calls")
+    assert len(found.not_looked) == max(0, 400 - budget)
+    if budget:
+        assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
+        assert agreement(found, {image: labels[image] for image in labels}) >= 0.75
+
+
+def test_a_budget_that_suffices_changes_nothing() -> None:
+    labels = draw_labels(400, 5, 0)
+    free = run(labels, DESIGN_NOISE)
+    assert run(labels, DESIGN_NOISE, budget_calls=10_000) == free
+    assert not free.is_partial
+
+
+@pytest.mark.parametrize("budget", [0, 61, 200, 260, 299])
+def test_one_budget_is_for_all_interests(budget: int) -> None:
+    """Looks first, of whole images; the interests share what is left."""
+    labels = draw_labels(100, 3, 0)
+    shades = {image: "dark" if number % 2 else "light" for number, image in enumerate(labels)}
+    model = ScriptedModel({"kind": labels, "shade": shades}, noise=DESIGN_NOISE)
+    chosen = Settings(budget_calls=budget)
+    found = asyncio.run(cluster_images(list(labels), [KIND, Interest("shade")], model, chosen, lambda event: None))
+    assert model.calls.total() <= budget
+    assert [one.calls.look for one in found.values()] == [min(100, budget // 2)] * 2
+    assert all(one.calls.judge > 0 for one in found.values()) == (budget > 200)
+
+
+class Metered(ScriptedModel):
+    """Reports what each answer takes, as a server does: never the same twice."""
+
+    def __init__(self, labels: Mapping[str, str], *, counts: bool = True) -> None:
+        super().__init__({"kind": labels}, noise=DESIGN_NOISE)
+        self.counts = counts
+        self.tokens = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, image_tokens=500, reply_tokens=80)
+
+    def _usage(self, request: Request) -> Usage | None:
+        drawn = int(request_key(self, request)[:4], 16)
+        usage = Usage(200 + drawn % 300, 1 + drawn % 80)
+        self.tokens += usage.tokens_in + usage.tokens_out
+        return usage if self.counts else None
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        replies = await super().look(requests)
+        return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        replies = await super().judge(requests)
+        return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("budget_usd", [0.0, 0.0005, 0.05, 0.17])
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_budget_in_money_is_never_passed(budget_usd: float, counts: bool) -> None:
+    labels = draw_labels(400, 5, 0)
+    model = Metered(labels, counts=counts)
+    found = run(labels, model=model, budget_usd=budget_usd, price_in=1.0, price_out=1.0)
+    check_partition(found, list(labels))
+    assert model.tokens / 1e6 <= budget_usd
+    assert found.is_partial
+    assert f"${budget_usd:,.2f}" in found.notes[0]
+    if counts:
+        spent = found.calls.tokens
+        assert spent.tokens_in + spent.tokens_out == model.tokens
+        left = budget_usd * 1e6 - model.tokens
+        assert left < 5_000, "what is left is less than one judgement with five exemplars may take"
+    else:
+        assert found.calls.tokens.uncounted == model.calls.total()
+
+
+def test_what_will_be_asked_is_foreseen_from_the_looks() -> None:
+    labels = draw_labels(400, 5, 0)
+    events: list[Event] = []
+    found = run(labels, replace(DESIGN_NOISE, false_no=0.0, false_yes=0.0), events=events)
+    assert [event for event in events if isinstance(event, Foreseen)] == [Foreseen("kind", found.foreseen_calls)]
+    assert 0 < found.foreseen_calls != found.calls.judge
+    assert abs(400 + found.foreseen_calls - found.calls.total) / found.calls.total < 0.15
 
 
 def test_failed_judgements_leave_images_unassigned_and_are_counted() -> None:
     labels = draw_labels(200, 4, 0)
-    found = run(labels, Noise(outlying=0.3, failed_judge=1.0))
+    found = run(labels, Noise(outlying=0.3, failed_judge=1.0), judgements_per_image=None)
     check_partition(found, list(labels))
     assert found.calls.failed == found.calls.judge > 0
     assert any(assignment.cluster is None for assignment in found.assignments)
@@ -320,14 +501,15 @@ def test_identical_embeddings_with_different_descriptions_are_told_apart_by_the_
 def test_events_frame_every_stage_and_never_pass_their_total() -> None:
     events: list[Event] = []
     run(draw_labels(200, 4, 0), DESIGN_NOISE, events=events)
-    framed = [(type(event).__name__, event.stage) for event in events if not isinstance(event, StageAdvanced)]
+    framed = [
+        (type(event).__name__, event.stage) for event in events if isinstance(event, StageStarted | StageFinished)
+    ]
     assert framed == [
         (kind, stage)
         for stage in ("look", "graph", "walk", "merge", "name")
         for kind in ("StageStarted", "StageFinished")
     ]
     assert all(event.total is None or event.done <= event.total for event in events if isinstance(event, StageAdvanced))
-    assert all(isinstance(event, StageStarted | StageAdvanced | StageFinished) for event in events)
 
 
 def test_the_audits_bound_is_clopper_pearsons() -> None:
@@ -375,3 +557,15 @@ def test_the_person_is_warned_where_the_model_is_unsure_of_what_it_sees(
     model = kind({"kind": labels})
     found = asyncio.run(cluster_images(list(labels), [Interest("kind")], model, Settings(), lambda event: None))
     assert any("unsure" in note for note in found[Interest("kind")].notes) == warned
+
+
+def test_a_stand_ins_look_serves_the_images_it_stands_for() -> None:
+    labels = draw_labels(300, 4, 0)
+    ids = sorted(labels)
+    served = {image_id: next(other for other in ids if labels[other] == labels[image_id]) for image_id in ids[:100]}
+    model = ScriptedModel({"kind": labels})
+    found = asyncio.run(cluster_images(ids, [KIND], model, Settings(), lambda event: None, served))[KIND]
+    check_partition(found, ids)
+    looked = {served.get(image_id, image_id) for image_id in ids}
+    assert model.calls["look"] == found.calls.look == len(looked) < 300
+    assert agreement(found, labels) == 1.0

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,12 @@ def test_past_the_limit_exemplars_keep_their_thumbnails(monkeypatch: pytest.Monk
 def test_thumbnails_are_small_jpegs() -> None:
     with PillowImage.open(io.BytesIO(thumbnail("0"))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (96, 64))
+
+
+def test_what_the_budget_did_not_reach_is_on_the_page() -> None:
+    skipped = replace(clustering(collection()), not_looked=(collection().images[2].id,))
+    (values,) = data_of(render(skipped, of=collection()))["interests"]
+    assert values["notLooked"] == [2]
 
 
 def test_an_empty_clustering_still_renders() -> None:

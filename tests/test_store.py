@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -219,6 +222,8 @@ DAMAGE = {
     "checksum ": "UPDATE answers SET embedding = zeroblob(32) WHERE image_id = 'image1'",
     "kind must be": "UPDATE answers SET kind = 'guess' WHERE image_id = 'image1'",
     "a judge reply has": "UPDATE answers SET kind = 'judge' WHERE image_id = 'image1'",
+    "checksum  ": "UPDATE answers SET tokens_in = 1, tokens_out = 1 WHERE image_id = 'image1'",
+    "thumbnail does not match": "UPDATE images SET thumbnail = CAST(replace(thumbnail, 'whole', 'whale') AS BLOB)",
     "not a whole JPEG": "UPDATE images SET thumbnail = substr(thumbnail, 1, 5)",
 }
 
@@ -267,6 +272,67 @@ def test_verify_finds_an_embedding_that_is_not_of_unit_length(tmp_path: Path) ->
     with RunFolder.open(tmp_path) as run:
         run.put_answers([Answer(answer_key("m", "r"), "suit", "a", "m", "r", reply)])
         assert "unit length, got nan" in run.verify()[0]
+
+
+# Older runs, tokens, result files
+
+
+def test_tokens_come_back_with_their_answer(tmp_path: Path) -> None:
+    counted = replace(look(1), reply=replace(look(1).reply, tokens=(700, 9)))
+    with RunFolder.open(tmp_path) as run:
+        run.put_answers([counted, look(2)])
+    with RunFolder.open(tmp_path) as run:
+        found = run.get_answers([look(1).key, look(2).key])
+        assert (found[look(1).key].tokens, found[look(2).key].tokens) == ((700, 9), None)
+        assert run.verify() == []
+
+
+SCHEMA_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL,
+                     thumbnail BLOB NOT NULL);
+CREATE TABLE unreadable (path TEXT PRIMARY KEY, reason TEXT NOT NULL);
+CREATE TABLE answers (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
+                      model_identity TEXT NOT NULL, request BLOB NOT NULL, reply TEXT NOT NULL, embedding BLOB,
+                      checksum INTEGER NOT NULL, seconds REAL NOT NULL);
+CREATE TABLE failures (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
+                       reason TEXT NOT NULL);
+INSERT INTO meta VALUES ('schema_version', '1');
+"""
+
+
+def test_a_run_of_the_first_schema_goes_on(tmp_path: Path) -> None:
+    """It keeps its answers and pictures; what it did not know (tokens, checksums of pictures) stays unknown."""
+    old = judge("so it looks")
+    reply = json.dumps(old.reply.fields, sort_keys=True)
+    row = (old.key, "judge", "suit", "image", "model", b"judge", reply, None, zlib.crc32(reply.encode()), 0.5)
+    connection = sqlite3.connect(tmp_path / "run.sqlite")
+    connection.executescript(SCHEMA_1)
+    connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    connection.execute("INSERT INTO images VALUES ('a', '[\"a.png\"]', 4, 3, ?)", (JPEG,))
+    connection.commit()
+    connection.close()
+    for _ in range(2):
+        with RunFolder.open(tmp_path) as run:
+            assert run.get_answers([old.key]) == {old.key: old.reply}
+            assert run.thumbnail("a") == JPEG
+            assert run.verify() == []
+            run.put_answers([look(1)])
+            run.put_thumbnails([Thumbnail("b", 1, 1, JPEG)])
+
+
+def test_verify_compares_the_result_files_with_what_was_written(tmp_path: Path) -> None:
+    files = ["report.html", "suit/assignments.csv"]
+    with RunFolder.open(tmp_path) as run:
+        for file in files:
+            write_atomically(tmp_path / file, file)
+        run.record_results(files)
+        assert run.verify() == []
+        (tmp_path / files[0]).write_text("edited")
+        (tmp_path / files[1]).unlink()
+        assert [problem.split(":")[0] for problem in run.verify()] == [f"result {file}" for file in files]
+        run.forget_results(files)
+        assert run.verify() == [], "a run killed while it writes its results is not damaged"
 
 
 # Whole files or none

@@ -10,8 +10,8 @@ ONNX, for `manylens.models.nano`:
                 what one image gets does not depend on which others share its batch
   words.npz     the tied embedding table (16384, 576) int8 with one float32 scale a row, used to embed and to score words
   tokenizer.json, nano.json (numbers the run-time needs)
-The checkpoint is a stock `FastVlmForConditionalGeneration`; its weights are the de-quantised int8 values, so every
-backend computes the same function up to rounding. `embedding_head.safetensors` beside it holds the head of H.
+The checkpoint is what `manylens checkpoint` makes of these files: a stock `FastVlmForConditionalGeneration` with the
+de-quantised int8 values, so every backend computes the same function up to rounding.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import onnx
 import torch
 import torch.nn.functional as F
 from nano_model import (
-    END_ID, HEAD_WIDTH, HEADS, IMAGE_PX, KV_HEADS, MEAN, START_ID, STD, TEXT_WIDTH, VISION_WIDTH, VISUAL_TOKENS,
+    END_ID, HEAD_WIDTH, HEADS, IMAGE_PX, KV_HEADS, MEAN, START_ID, STD, TEXT_WIDTH, VISUAL_TOKENS,
     Nano, load_nano,
 )  # fmt: skip
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from torch import Tensor, nn
+
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint
 
 BLOCK = 64  # weights that share a scale along the input dimension
 
@@ -103,12 +105,11 @@ def export_graph(module: nn.Module, example: tuple[Tensor, ...], inputs: dict[st
 
 def shrink_weights(model: onnx.ModelProto) -> None:
     """Store convolution and matrix weights as int8 with a float32 scale per output; the run-time multiplies them out once,
-    when it loads (constant folding), and computes in float32. Batch norms are folded into the convolutions by then, which
-    scales whole outputs, so the codes are those of the unfolded weights in the checkpoint."""
+    when it loads (constant folding), and computes in float32. Batch norms are folded into the convolutions by then."""
     nodes = []
     for tensor in list(model.graph.initializer):
         values, name = onnx.numpy_helper.to_array(tensor), tensor.name
-        if values.dtype != np.float32 or values.ndim not in (2, 4):
+        if values.dtype != np.float32 or values.ndim not in (2, 4) or name in ("mean", "std"):
             continue
         output_axis = 0 if values.ndim == 4 else 1  # matrices are stored (in, out)
         others = tuple(i for i in range(values.ndim) if i != output_axis)
@@ -121,28 +122,11 @@ def shrink_weights(model: onnx.ModelProto) -> None:
         model.graph.node.insert(0, node)
 
 
-def round_rows(weight: Tensor) -> Tensor:
-    """What `shrink_weights` makes of a weight whose first axis is the output, as float32."""
-    flat = weight.flatten(1)
-    scale = flat.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-    return (torch.round(flat / scale) * scale).view_as(weight)
-
-
 def quantize_rows(table: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) -> int8 (n, d) and scale (n,) float32 with table = int8 * scale."""
     values = table.detach().numpy()
     scale = np.maximum(np.abs(values).max(1), 1e-8) / 127
     return np.round(values / scale[:, None]).astype(np.int8), scale.astype(np.float32)
-
-
-def round_blocks(weight: Tensor) -> Tensor:
-    """What MatMulNBits (8 bits, symmetric, BLOCK inputs a scale) makes of a (out, in) weight, as float32."""
-    out, width = weight.shape
-    blocks = weight.detach().view(out, width // BLOCK, BLOCK)
-    extreme = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
-    scale = extreme / -128
-    codes = torch.where(scale == 0, 0.0, torch.round(blocks / torch.where(scale == 0, 1.0, scale))).clamp(-128, 127)
-    return (codes * scale).view(out, width)
 
 
 def main() -> None:
@@ -187,63 +171,9 @@ def main() -> None:
     }  # fmt: skip
     (args.onnx / "nano.json").write_text(json.dumps(description, indent=1) + "\n")
     if args.checkpoint is not None:
-        write_checkpoint(nano, codes, scale, args.parts, args.checkpoint)
+        write_checkpoint(args.checkpoint, args.onnx)
     for file in sorted(args.onnx.iterdir()):
         print(f"{file.name:18} {file.stat().st_size / 1e6:7.2f} MB")
-
-
-CHAT_TEMPLATE = (
-    "{{ '<|im_start|>' }}{% for message in messages %}{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
-    "{% else %}{{ '<|image|>' }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '\\nAnswer:' }}{% endif %}"
-)
-
-
-def write_checkpoint(nano: Nano, codes: np.ndarray, scale: np.ndarray, parts: Path, out: Path) -> None:
-    """A stock checkpoint: `AutoModelForImageTextToText.from_pretrained(out)` and `AutoProcessor` read it."""
-    from safetensors.torch import save_file
-    from transformers import (
-        CLIPImageProcessor, FastVlmConfig, FastVlmForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast,
-        TimmWrapperConfig,
-    )  # fmt: skip
-
-    text = nano.language_model.config
-    vision = TimmWrapperConfig(architecture="tf_efficientnet_lite2", do_pooling=False, hidden_size=VISION_WIDTH)
-    config = FastVlmConfig(vision_config=vision, text_config=text, image_token_index=nano.image_token,
-                           image_seq_length=VISUAL_TOKENS, projector_hidden_act="gelu", tie_word_embeddings=True)  # fmt: skip
-    model = FastVlmForConditionalGeneration(config)
-    state: dict[str, Tensor] = {}
-    for name, value in nano.state_dict().items():
-        value = value.float()
-        if name.startswith("vision_tower."):
-            state["model.vision_tower.timm_model." + name.removeprefix("vision_tower.")] = round_rows(value) if value.ndim == 4 else value
-        elif name.startswith("multi_modal_projector."):
-            state["model." + name] = round_rows(value) if value.ndim == 2 else value
-        elif name.startswith("language_model.model."):
-            linear = name.endswith("_proj.weight")
-            state["model.language_model." + name.removeprefix("language_model.model.")] = round_blocks(value) if linear else value
-    table = torch.from_numpy(codes.astype(np.float32) * scale[:, None])
-    state["model.language_model.embed_tokens.weight"] = table
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    left = [m for m in missing if "lm_head" not in m and "num_batches_tracked" not in m]
-    if left or [u for u in unexpected if "classifier" not in u]:
-        raise SystemExit(f"the stock class does not fit: missing {left}, unexpected {unexpected}")
-    model.tie_weights()
-    model.generation_config.eos_token_id = END_ID
-    model.generation_config.pad_token_id = END_ID
-    model.save_pretrained(out)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(parts / "tokenizer.json"), bos_token="<|im_start|>", eos_token="<|im_end|>",
-        pad_token="<|im_end|>", extra_special_tokens={"image_token": "<|image|>"}, padding_side="left",
-    )  # fmt: skip
-    images = CLIPImageProcessor(size={"height": IMAGE_PX, "width": IMAGE_PX}, do_center_crop=False, resample=3,
-                                image_mean=list(MEAN), image_std=list(STD))  # fmt: skip
-    processor = LlavaProcessor(images, tokenizer, patch_size=32, vision_feature_select_strategy="full",
-                               chat_template=CHAT_TEMPLATE, image_token="<|image|>")  # fmt: skip
-    processor.save_pretrained(out)
-    save_file({"weight": nano.embedding_head.weight.detach().contiguous()}, out / "embedding_head.safetensors",
-              metadata={"edge_scale": str(nano.edge_scale.item()), "edge_offset": str(nano.edge_offset.item())})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ _HOMES = {
     "cluster": "api",
     "plan": "api",
 }
-_MODULES = frozenset({"api", "estimator", "evaluate", "report", "sample", "store"})
+_MODULES = frozenset({"api", "doctor", "estimator", "evaluate", "models", "report", "sample", "store"})
 
 
 def __getattr__(name: str) -> Any:

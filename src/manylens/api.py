@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import os
 import shutil
 import threading
@@ -22,14 +23,26 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image as PillowImage
 
 from manylens import __version__
-from manylens.errors import UsageError
-from manylens.export import FileCounts, cluster_values, count_files, write_results, write_unreadable
-from manylens.images import Collection, StoredImages, find_images
-from manylens.models import check_model_name, load_model
-from manylens.models.base import Model
-from manylens.models.wrappers import Recorded
+from manylens.duplicates import fingerprint, stand_ins
+from manylens.errors import ModelUnavailable, UsageError
+from manylens.export import (
+    RESULT_FILES,
+    UNREADABLE_NAME,
+    FileCounts,
+    cluster_values,
+    count_files,
+    write_results,
+    write_unreadable,
+)
+from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images
+from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
+from manylens.models.base import Model, ModelOptions
+from manylens.models.paced import Paced
+from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_images
 from manylens.records import (
+    NO_TOKENS,
+    CallCounts,
     Cluster,
     Clustering,
     Event,
@@ -50,11 +63,24 @@ T = TypeVar("T")
 MAX_SLUG_BYTES = 240
 """File systems allow 255 bytes in a folder's name."""
 
+REPORT_NAME = "report.html"
+MODELS_NAME = "models.json"
+"""In a run folder: what was found out about models behind servers."""
+
 NANO_LOOKS_PER_SECOND = 12
 """What nano promises on two cores; faster machines do better."""
 
-JUDGEMENTS_PER_IMAGE = (0.15, 2.0)
-"""Measured beside the looks with nano: .16 on 2,000 product photographs, 1.9 on 60 mixed ones of many kinds."""
+JUDGEMENTS_PER_IMAGE = (0.15, 0.3, 3.0)
+"""At least, likely, at most, beside the looks. Measured with nano: .17 to .52 on 250 images of eight sets each, .16 on
+2,000 product photographs, 2.8 on 250 of a thousand kinds."""
+
+SECONDS_PER_SERVER_CALL = 2.0
+PIXELS_PER_TOKEN = 750
+LOOK_TOKENS = (450, 40)
+JUDGEMENT_TOKENS = (450, 20)
+JUDGEMENT_IMAGES = 4
+"""What `plan` supposes of a model behind a server, of which it may ask nothing: seconds a call, the pixels of an image
+that make one token, tokens of text (in, out), and pictures of 256 px that a judgement shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +119,8 @@ class InterestResult:
 class Result(Mapping[str, InterestResult]):
     """The interests of one run, by their words: `result["suit"].labels`.
 
-    calls_asked: model calls made now. calls_kept: answers that the run folder already held.
+    calls: all model calls that it rests on, over all interests. calls_asked: those made now. calls_kept: answers that
+    the run folder already held. planned_calls: what `plan` expected.
     """
 
     def __init__(
@@ -104,7 +131,9 @@ class Result(Mapping[str, InterestResult]):
         *,
         calls_asked: int = 0,
         calls_kept: int = 0,
+        planned_calls: int = 0,
     ) -> None:
+        self.planned_calls = planned_calls
         self.calls_asked = calls_asked
         self.calls_kept = calls_kept
         self.out = out
@@ -127,7 +156,34 @@ class Result(Mapping[str, InterestResult]):
     @property
     def report(self) -> Path:
         """The self-contained page that shows every clustering."""
-        return self.out / "report.html"
+        return self.out / REPORT_NAME
+
+    @property
+    def calls(self) -> CallCounts:
+        every = [one.clustering.calls for one in self.values()]
+        return CallCounts(
+            look=sum(calls.look for calls in every),
+            judge=sum(calls.judge for calls in every),
+            complete=sum(calls.complete for calls in every),
+            failed=sum(calls.failed for calls in every),
+            tokens=sum((calls.tokens for calls in every), NO_TOKENS),
+        )
+
+    @property
+    def foreseen_calls(self) -> int:
+        """All calls, as they were expected once the looks were in."""
+        return self.calls.look + sum(one.clustering.foreseen_calls for one in self.values())
+
+    @property
+    def failed_share(self) -> float:
+        """The share of calls that finally failed, in [0, 1]."""
+        calls = self.calls
+        return calls.failed / calls.total if calls.total else 0.0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the budget ended before the questions did."""
+        return any(one.clustering.is_partial for one in self.values())
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
@@ -139,8 +195,9 @@ class Result(Mapping[str, InterestResult]):
 class Plan:
     """What a run would take; nothing was asked to find out.
 
-    images: distinct ones, each looked at once per interest. judgements: (low, high) over all interests.
-    minutes: (low, high) on two cores, or None where the model's speed is not known.
+    images: distinct ones, each looked at once per interest. looks, judgements (at least, likely, at most), naming: over
+    all interests, within the budget in calls. tokens: (in, out) of the likely calls, None for a model in this process;
+    usd: their cost, None without prices. minutes: (low, likely, high), on two cores where the model runs here.
     """
 
     files_found: int
@@ -149,8 +206,16 @@ class Plan:
     interests: tuple[str, ...]
     model: str
     looks: int
-    judgements: tuple[int, int]
-    minutes: tuple[float, float] | None
+    judgements: tuple[int, int, int]
+    naming: int
+    tokens: tuple[int, int] | None
+    usd: float | None
+    minutes: tuple[float, float, float] | None
+
+    @property
+    def calls(self) -> int:
+        """Looks, likely judgements and naming."""
+        return self.looks + self.judgements[1] + self.naming
 
 
 def cluster(
@@ -158,6 +223,7 @@ def cluster(
     by: str | Sequence[str],
     *,
     model: str | Model = "nano",
+    options: ModelOptions | None = None,
     out: PathLike | None = None,
     settings: Settings | None = None,
     links: bool = False,
@@ -166,7 +232,8 @@ def cluster(
     """Sort the images of a folder by each interest and write the results.
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
-    model: a name (`nano`) or any object that follows `manylens.models.base.Model`.
+    model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`.
+    options: what else there is to say about a named model: its server's address, the size of the images it is sent.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
     continued: answers it has are not asked again. links: also make `clusters/<name>/` folders of symbolic links.
     on_event: gets every stage's events, in the thread that works.
@@ -181,6 +248,7 @@ def cluster(
             place,
             interests,
             model=model,
+            options=options or ModelOptions(),
             out=Path(out) if out is not None else default_out(place),
             settings=settings or Settings(),
             links=links,
@@ -189,17 +257,35 @@ def cluster(
     )
 
 
-def plan(folder: PathLike, by: str | Sequence[str], *, model: str = "nano", settings: Settings | None = None) -> Plan:
+def plan(
+    folder: PathLike,
+    by: str | Sequence[str],
+    *,
+    model: str = "nano",
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+) -> Plan:
     """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
     interests = parse_interests(by)
-    check_model_name(model)
-    budget = (settings or Settings()).budget_calls
-    collection = find_images(folder)
-    looks = len(collection.images) * len(interests)
-    low, high = (round(share * looks) for share in JUDGEMENTS_PER_IMAGE)
-    if budget is not None:
-        low, high = min(low, budget), min(high, budget)
-    seconds_a_call = 1 / NANO_LOOKS_PER_SECOND
+    check_model_name(model, options)
+    return _plan(find_images(folder), interests, model, options or ModelOptions(), settings or Settings())
+
+
+def _plan(
+    collection: Collection, interests: Sequence[Interest], model: str, options: ModelOptions, settings: Settings
+) -> Plan:
+    here = is_local(model, options)
+    most = math.inf if settings.budget_calls is None else settings.budget_calls
+    looks = int(min(len(collection.images) * len(interests), most))
+    left = most - looks
+    allowed = settings.judgements_allowed(len(collection.images))
+    if allowed is not None:
+        left = min(left, allowed * len(interests))
+    low, likely, high = (int(min(round(share * looks), left)) for share in JUDGEMENTS_PER_IMAGE)
+    naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
+    side_by_side = 1 if here else options.concurrency
+    seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
+    tokens = None if here else _plan_tokens(looks, likely, naming, options.image_px)
     return Plan(
         files_found=collection.files_found,
         unreadable=collection.unreadable,
@@ -207,11 +293,21 @@ def plan(folder: PathLike, by: str | Sequence[str], *, model: str = "nano", sett
         interests=tuple(interest.text for interest in interests),
         model=model,
         looks=looks,
-        judgements=(low, high),
-        minutes=((looks + low) * seconds_a_call / 60, (looks + high) * seconds_a_call / 60)
-        if model == "nano"
-        else None,
+        judgements=(low, likely, high),
+        naming=naming,
+        tokens=tokens,
+        usd=settings.cost_usd(*tokens) if tokens is not None and settings.is_priced else None,
+        minutes=None
+        if here and model != "nano"
+        else tuple((looks + judged + naming) * seconds / 60 for judged in (low, likely, high)),  # type: ignore[arg-type]
     )
+
+
+def _plan_tokens(looks: int, judgements: int, naming: int, image_px: int) -> tuple[int, int]:
+    picture, small = (math.ceil(side_px**2 / PIXELS_PER_TOKEN) for side_px in (image_px, min(image_px, THUMBNAIL_PX)))
+    into = looks * (LOOK_TOKENS[0] + picture) + judgements * (JUDGEMENT_TOKENS[0] + JUDGEMENT_IMAGES * small)
+    out = looks * LOOK_TOKENS[1] + judgements * JUDGEMENT_TOKENS[1]
+    return into + naming * 1000, out + naming * 500
 
 
 def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
@@ -248,6 +344,7 @@ async def _cluster(
     interests: Sequence[Interest],
     *,
     model: str | Model,
+    options: ModelOptions,
     out: Path,
     settings: Settings,
     links: bool,
@@ -255,22 +352,40 @@ async def _cluster(
 ) -> Result:
     began = time.monotonic()
     if isinstance(model, str):
-        check_model_name(model)
+        check_model_name(model, options)
     if not folder.is_dir():
         find_images(folder)  # raises and says why, before a run folder is made
     fresh = not out.exists()
     with RunFolder.open(out) as run:
         try:
+            if isinstance(model, str):
+                meet_model(model, options, out / MODELS_NAME)
             collection = _read(folder, run, emit)
-        except UsageError:
-            if fresh:  # a mistyped folder must not leave an empty run behind
+        except (UsageError, ModelUnavailable):
+            if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
             raise
         source = StoredImages(collection.root, collection.images, run.thumbnail)
-        chosen = load_model(model, source, run.features) if isinstance(model, str) else model
-        recorded = Recorded(chosen, run)
-        found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+        if isinstance(model, str):
+            chosen = load_model(model, source, run.features, options, recorded=out / MODELS_NAME)
+        else:
+            chosen = model
+        is_served = chosen.capabilities.batch_size == 1
+        recorded = Recorded(
+            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen, run
+        )
+        ids = [image.id for image in collection.images]
+        shared = (
+            stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None
+        )
+        try:
+            found = await cluster_images(ids, interests, recorded, settings, emit, shared)
+        finally:
+            await close_model(chosen)
         clusterings = [found[interest] for interest in interests]
+        written = [REPORT_NAME, UNREADABLE_NAME]
+        written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]
+        run.forget_results(written)
         write_unreadable(out, collection)
 
         def thumbnail(image_id: str) -> bytes:
@@ -278,7 +393,7 @@ async def _cluster(
                 return encode_thumbnail(picture)
 
         page = render_report(clusterings, collection, thumbnail, version=__version__)
-        report = out / "report.html"
+        report = out / REPORT_NAME
         write_atomically(report, page)
         results = {}
         for clustering in clusterings:
@@ -294,8 +409,17 @@ async def _cluster(
                 below,
                 report,
             )
+        run.record_results(written)
     kept = 0 if fresh else recorded.reused.total()  # a fresh run reuses its own answers only
-    return Result(out, collection, results, calls_asked=recorded.asked.total(), calls_kept=kept)
+    planned = _plan(collection, interests, model if isinstance(model, str) else model.name, options, settings)
+    return Result(
+        out,
+        collection,
+        results,
+        calls_asked=recorded.asked.total(),
+        calls_kept=kept,
+        planned_calls=planned.calls,
+    )
 
 
 def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:

@@ -8,10 +8,12 @@ names of files are shown as text, never as markup or terminal codes.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,15 +21,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import manylens
-from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import Event, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.errors import ManylensError, ModelError, StoreError, UsageError
+from manylens.records import Event, Foreseen, ModelOptions, Settings, StageAdvanced, StageFinished, StageStarted
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
     import manylens.api
+    import manylens.doctor
     import manylens.evaluate
+    import manylens.models
     import manylens.report
     import manylens.sample
     import manylens.store
@@ -40,6 +44,74 @@ _DEFAULTS = Settings()
 DEMO_INTERESTS = ("suit", "rank", "color")
 PIPED_WIDTH = 140
 """Columns of a table that goes to a file or another program."""
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--model` and what can be said about it; the command gets `model` and `options`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        said = {name: given.pop(name) for name in _ABOUT_MODELS}
+        command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
+
+    add = [
+        click.option(
+            "--model",
+            default="nano",
+            show_default=True,
+            metavar="NAME",
+            help="The model that reads the pictures: nano, hf:FOLDER, openai:NAME, or with --base-url any NAME a "
+            "server knows.",
+        ),
+        click.option(
+            "--base-url", metavar="URL", help="Where an OpenAI-compatible server answers: http://localhost:8000/v1."
+        ),
+        click.option(
+            "--image-px",
+            type=click.IntRange(32, 4096),
+            metavar="N",
+            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
+        ),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 4096),
+            metavar="N",
+            help=f"Calls that may be under way at once. [default: {defaults['concurrency']}]",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(0.1, 86_400),
+            metavar="SECONDS",
+            help=f"How long one call may take. [default: {defaults['timeout_s']:g}]",
+        ),
+        click.option(
+            "--embedding-model", metavar="NAME", help="The server's model that embeds. [default: one that it offers]"
+        ),
+        click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
+        click.option(
+            "--device",
+            metavar="NAME",
+            help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
+        ),
+        click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
+    ]
+    for option in reversed(add):
+        with_options = option(with_options)
+    return with_options
+
+
+_ABOUT_MODELS = (
+    "base_url",
+    "image_px",
+    "concurrency",
+    "timeout_s",
+    "embedding_model",
+    "embedding_url",
+    "device",
+    "adapter",
+)
 
 
 @click.group(
@@ -106,7 +178,7 @@ def demo(out: Path) -> None:
             f"against the truth: NMI {score.scores.nmi:.3f}, {score.scores.clusters_found} clusters found "
             f"of {score.scores.clusters_true}",
         )
-    _print_end(console, result)
+    _print_end(console, result, _DEFAULTS)
     _say(console, 'Your own pictures: manylens cluster FOLDER --by "..."')
 
 
@@ -126,6 +198,7 @@ def demo(out: Path) -> None:
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of place" --dry-run
       manylens cluster photos/ --by "kind of place" --budget-calls 500
+      manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -137,7 +210,7 @@ def demo(out: Path) -> None:
     metavar="INTEREST",
     help="What to sort by, in plain words. May be given several times.",
 )
-@click.option("--model", default="nano", show_default=True, help="The model that reads the pictures.")
+@_model_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
 )
@@ -154,37 +227,73 @@ def demo(out: Path) -> None:
     "--budget-calls",
     type=int,
     metavar="N",
-    help="Hard limit on judgements and naming, beside one look per picture. [default: none]",
+    help="Hard limit on all calls of the run, looks first. [default: none]",
+)
+@click.option(
+    "--budget-usd",
+    type=float,
+    metavar="X",
+    help="Hard limit on what the run costs; needs the prices. [default: none]",
+)
+@click.option("--price-in", type=float, metavar="X", help="US dollars per million tokens that are sent.")
+@click.option("--price-out", type=float, metavar="X", help="US dollars per million tokens that come back.")
+@click.option(
+    "--max-failed",
+    type=float,
+    metavar="S",
+    help=f"Share of calls that may finally fail before the exit code is 1. [default: {_DEFAULTS.max_failed}]",
 )
 @click.option("--links", is_flag=True, help="Also make a folder of links per cluster.")
 @click.option(
-    "--dry-run", is_flag=True, help="Say how many calls and minutes it will take; ask nothing, write nothing."
+    "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
 def cluster(
     folder: Path,
     interests: tuple[str, ...],
     model: str,
+    options: ModelOptions,
     out: Path | None,
     seed: int | None,
     tau: float | None,
     audit_share: float | None,
     budget_calls: int | None,
+    budget_usd: float | None,
+    price_in: float | None,
+    price_out: float | None,
+    max_failed: float | None,
     links: bool,
     dry_run: bool,
 ) -> None:
-    settings = _settings(seed=seed, tau=tau, audit_share=audit_share, budget_calls=budget_calls)
+    settings = _settings(
+        seed=seed,
+        tau=tau,
+        audit_share=audit_share,
+        budget_calls=budget_calls,
+        budget_usd=budget_usd,
+        price_in=price_in,
+        price_out=price_out,
+        max_failed=max_failed,
+    )
     _check_interests(interests)
     console = _console()
     if dry_run:
-        _print_plan(console, manylens.api.plan(folder, interests, model=model, settings=settings))
+        planned = manylens.api.plan(folder, interests, model=model, options=options, settings=settings)
+        _print_plan(console, planned, options, settings)
         return
     with _progress() as show:
         result = manylens.api.cluster(
-            folder, interests, model=model, out=out, settings=settings, links=links, on_event=show.event
+            folder,
+            interests,
+            model=model,
+            options=options,
+            out=out,
+            settings=settings,
+            links=links,
+            on_event=show.event,
         )
     for interest, one in result.items():
         _print_clustering(console, interest, one)
-    _print_end(console, result)
+    _print_end(console, result, settings)
 
 
 @commands.command(
@@ -225,6 +334,32 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
 
 
 @commands.command(
+    help="""Say what a model can do here, how fast it is, and what to do about what is missing.
+
+    Asks a model a few small questions about drawn pictures: is the server there, does it know the name and the key,
+    does the model see pictures, can it answer in JSON, does it give log-probabilities and embeddings. Stores nothing.
+    A key is taken from the environment: OPENAI_API_KEY, or MANYLENS_API_KEY for other servers.
+
+    \b
+    Examples:
+      manylens doctor
+      manylens doctor --model openai:gpt-5-mini
+      manylens doctor --model qwen2.5vl --base-url http://localhost:11434/v1
+    """
+)
+@_model_options
+def doctor(model: str, options: ModelOptions) -> None:
+    diagnosis = manylens.doctor.examine(model, options)
+    console = _console()
+    rows = [(finding.what, finding.found, finding.meaning) for finding in diagnosis.findings]
+    columns = {"": "left", "here": "left", "what it means": "left"}
+    _print_table(console, f"model {diagnosis.model}", columns, rows)
+    if diagnosis.problem is not None:
+        raise diagnosis.problem
+    _say(console, f"{diagnosis.model} can be used.")
+
+
+@commands.command(
     help="""Check that the run folder OUT is whole.
 
     Re-derives the key of every stored answer and checks every row, picture and feature file; says what is damaged.
@@ -246,6 +381,25 @@ def verify(out: Path) -> None:
             "restore it from a copy, or run again with another --out",
         )
     _say(_console(), "Everything is whole.")
+
+
+@commands.command(
+    help="""Write nano as a Hugging Face checkpoint into FOLDER.
+
+    Some 290 MB, a stock architecture that transformers, peft and servers read: to tune it, to serve it, or to compare
+    backends. It is asked in nano's own words where it is used as hf:FOLDER, or served under a name that begins with
+    manylens-nano. Needs pip install 'manylens[local]'.
+
+    \b
+    Examples:
+      manylens checkpoint manylens-nano
+      manylens cluster photos/ --by "kind of place" --model hf:manylens-nano
+    """
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def checkpoint(folder: Path) -> None:
+    manylens.models.write_checkpoint(folder)
+    _say(_console(), f"{folder}: --model hf:{folder} reads it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -294,6 +448,10 @@ def _check_interests(texts: Sequence[str]) -> None:
 # --- progress -------------------------------------------------------------------------------------
 
 
+def _foreseen_line(event: Foreseen) -> str:
+    return f"{event.interest}: about {event.calls:,} calls beside its looks"
+
+
 class _Plain:
     """Progress for logs: one line when a stage ends, and one at each quarter of a long stage."""
 
@@ -310,6 +468,8 @@ class _Plain:
                 self._line(event.stage, event.interest, event.detail)
             case StageStarted():
                 self._quarters[event.stage, event.interest] = 0
+            case Foreseen():
+                click.echo(manylens.report.shown_name(_foreseen_line(event)), err=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         self._advance(what, "", done, total)
@@ -336,6 +496,8 @@ class _Bars:
         self._finished: set[TaskID] = set()
 
     def event(self, event: Event) -> None:
+        if isinstance(event, Foreseen):
+            return
         task = self._task(event.stage, event.interest)
         match event:
             case StageStarted():
@@ -421,7 +583,8 @@ def _print_clustering(console: Console, interest: str, one: manylens.api.Interes
     columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right", "for example": "left"}
     _print_table(console, f"by {interest}", columns, rows)
     counts = one.counts
-    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed"]
+    left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
+    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
     parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements)")
     _say(console, f"{counts.found:,} files: {'; '.join(parts)}")
@@ -429,16 +592,42 @@ def _print_clustering(console: Console, interest: str, one: manylens.api.Interes
         _say(console, note)
 
 
-def _print_end(console: Console, result: manylens.api.Result) -> None:
+def _print_end(console: Console, result: manylens.api.Result, settings: Settings) -> None:
+    """The account of a run. Raises ModelError where more of its calls failed than may."""
     console.print()
     if result.unreadable:
         _say(
             console,
             f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
         )
+    _say(console, _calls_line(result))
+    tokens = result.calls.tokens
+    if tokens.tokens_in or tokens.tokens_out:
+        uncounted = f"; {tokens.uncounted:,} answers came without a count" if tokens.uncounted else ""
+        usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
+        money = f", ${usd:,.4f}" if settings.is_priced else ""
+        _say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
     if result.calls_kept:
         _say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     _say(console, f"Report: {result.report}")
+    if result.failed_share > settings.max_failed:
+        calls = result.calls
+        raise ModelError(
+            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
+            f"({result.failed_share:.1%}); the results are written without them",
+            "the same command asks only those again; --max-failed allows more",
+        )
+
+
+def _calls_line(result: manylens.api.Result) -> str:
+    calls = result.calls.total
+    if result.is_partial:
+        return f"Partial: the budget is spent after {calls:,} model calls; the same command with a larger one goes on"
+    estimates = []
+    for when, expected in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls)):
+        error = (expected - calls) / calls if calls else 0.0
+        estimates.append(f"{expected:,} {when} ({error:+.1%})")
+    return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
 
 
 def _print_scores(console: Console, scores: Sequence[manylens.evaluate.InterestScores]) -> None:
@@ -461,19 +650,35 @@ def _print_scores(console: Console, scores: Sequence[manylens.evaluate.InterestS
             break
 
 
-def _print_plan(console: Console, plan: manylens.api.Plan) -> None:
+def _print_plan(console: Console, plan: manylens.api.Plan, options: ModelOptions, settings: Settings) -> None:
     unreadable = len(plan.unreadable)
+    low, likely, high = plan.judgements
     _say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
     _say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
-    low, high = plan.judgements
     _say(
         console,
-        f"judgements: about {low:,} to {high:,} (few where the model knows such images, many where not)",
+        f"judgements: about {likely:,} ({low:,} to {high:,}: few where the model knows such images, many where not)",
     )
+    if plan.naming:
+        _say(console, f"naming:     {plan.naming:,}")
+    _say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")
+    if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
+        _say(console, f"            the budget of {settings.budget_calls:,} calls does not reach all images")
+    if plan.tokens is None:
+        _say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
+    else:
+        into, out = plan.tokens
+        supposed = f"{manylens.api.PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
+        _say(console, f"tokens:     about {into:,} in and {out:,} out ({supposed})")
+    if plan.usd is not None:
+        prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
+        _say(console, f"money:      about ${plan.usd:,.2f} at {prices}")
     if plan.minutes is not None:
-        rate = manylens.api.NANO_LOOKS_PER_SECOND
-        few, many = plan.minutes
-        _say(console, f"time:       about {few:.1f} to {many:.1f} minutes at {rate} calls a second (nano on two cores)")
+        few, about, many = plan.minutes
+        pace = f"{manylens.api.NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
+        if plan.tokens is not None:
+            pace = f"{manylens.api.SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
+        _say(console, f"time:       about {about:.1f} minutes ({few:.1f} to {many:.1f}) at {pace}")
     else:
         _say(console, f"time:       not known for {plan.model}")
     _say(console, "Nothing was asked and nothing was written. Answers that --out already holds are not asked again.")

@@ -3,8 +3,9 @@
 In: a finished `Clustering` and the `Collection` it is about. Out: `OUT/unreadable.csv` and, per interest,
 `OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json` and, on request, `clusters/<name>/` with links.
 Promise: everything is counted by *file*, so files with equal bytes each have their row; assigned + unassigned +
-failed = files found, where failed are the unreadable files and those whose look failed. Equal inputs give equal bytes,
-but for `seconds` in `summary.json`. Each file is replaced whole or not at all.
+failed + not looked at = files found, where failed are the unreadable files and those whose look failed, and not looked
+at those that the budget did not reach. Equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is
+replaced whole or not at all.
 
 Names are data. Text is UTF-8; a file name that is not is written with `\\udcXX` in place of its odd bytes. A
 spreadsheet takes a cell that starts with `=`, `+`, `-` or `@` for a formula: such a path is written as `./=name`, which
@@ -29,6 +30,8 @@ from manylens.images import Collection
 from manylens.records import Assignment, Clustering, Settings
 from manylens.store import write_atomically
 
+RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")
+UNREADABLE_NAME = "unreadable.csv"
 ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decided_by")
 UNREADABLE_COLUMNS = ("image", "reason")
 MAX_FOLDER_NAME_CHARACTERS = 80
@@ -38,28 +41,33 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class FileCounts:
-    """How many files ended where. found = assigned + unassigned + failed; failed = unreadable + looks that failed."""
+    """How many files ended where; found is the sum. failed = unreadable + looks that failed."""
 
     found: int
     assigned: int
     unassigned: int
     failed: int
+    not_looked: int = 0
 
 
 def count_files(clustering: Clustering, collection: Collection) -> FileCounts:
     """Count by file: an image of three equal files counts three times."""
     failed_ids = {image_id for image_id, _ in clustering.failed}
     assigned_ids = {a.image_id for a in clustering.assignments if a.cluster is not None} - failed_ids
-    assigned = unassigned = failed = 0
+    not_looked_ids = set(clustering.not_looked)
+    assigned = unassigned = failed = not_looked = 0
     for image in collection.images:
         if image.id in failed_ids:
             failed += len(image.paths)
         elif image.id in assigned_ids:
             assigned += len(image.paths)
+        elif image.id in not_looked_ids:
+            not_looked += len(image.paths)
         else:
             unassigned += len(image.paths)
     unreadable = len(collection.unreadable)
-    return FileCounts(assigned + unassigned + failed + unreadable, assigned, unassigned, failed + unreadable)
+    found = assigned + unassigned + failed + not_looked + unreadable
+    return FileCounts(found, assigned, unassigned, failed + unreadable, not_looked)
 
 
 def write_results(
@@ -91,7 +99,7 @@ def write_results(
 
 def write_unreadable(out: Path, collection: Collection) -> Path:
     """Write `out/unreadable.csv`: every file that was found and could not be used, with the reason."""
-    path = out / "unreadable.csv"
+    path = out / UNREADABLE_NAME
     rows = ((_path_cell(u.path), _text_cell(u.reason)) for u in sorted(collection.unreadable, key=lambda u: u.path))
     write_atomically(path, _csv_bytes(UNREADABLE_COLUMNS, rows))
     return path
@@ -134,12 +142,21 @@ def summary_values(
         "assigned": counts.assigned,
         "unassigned": counts.unassigned,
         "failed": counts.failed,
+        "not_looked": counts.not_looked,
+        "partial": clustering.is_partial,
         "calls": calls.total,
         "calls_per_image": round(calls.total / images, 4) if images else 0.0,
         "look_calls": calls.look,
         "judge_calls": calls.judge,
         "complete_calls": calls.complete,
         "failed_calls": calls.failed,
+        "foreseen_calls": calls.look + clustering.foreseen_calls,
+        "tokens_in": calls.tokens.tokens_in,
+        "tokens_out": calls.tokens.tokens_out,
+        "answers_without_tokens": calls.tokens.uncounted,
+        "usd": round(settings.cost_usd(calls.tokens.tokens_in, calls.tokens.tokens_out), 6)
+        if settings.is_priced
+        else None,
         "density": clustering.density,
         "trust_error_bound": clustering.trust_error_bound,
         "notes": list(clustering.notes),
@@ -188,11 +205,13 @@ def _assignment_rows(clustering: Clustering, collection: Collection) -> Iterator
     names = {cluster.id: cluster.name for cluster in clustering.clusters}
     decided = {assignment.image_id: assignment for assignment in clustering.assignments}
     failed = dict(clustering.failed)
+    not_looked = set(clustering.not_looked)
     placed = sorted((path, image.id) for image in collection.images for path in image.paths)
     for path, image_id in placed:
         assignment = decided.get(image_id)
         if image_id in failed or assignment is None:
             reason = f"the look failed: {failed[image_id]}" if image_id in failed else "not decided"
+            reason = "not looked at: the budget was spent" if image_id in not_looked else reason
             assignment = Assignment(image_id, None, 0.0, reason, "")
         assigned = assignment.cluster is not None
         yield (

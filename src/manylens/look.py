@@ -2,55 +2,88 @@
 
 In: image ids, interests, a model. Out: one `Looks` per interest. Promise: the work is ordered image by image (all
 interests of one image one after the other), so that a server's prefix cache and nano's visual features serve them all;
-a failing look never sinks the others, it ends in `Looks.failed` with its reason.
+a failing look never sinks the others, it ends in `Looks.failed` with its reason; where the budget ends before the
+images do, the rest is in `Looks.not_looked`, through all interests alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.errors import ModelError
+from manylens.errors import ModelError, ModelUnavailable
 from manylens.evidence import Looks, normalise_description
-from manylens.models.base import LookReply, LookRequest, Model
+from manylens.models.base import LookReply, LookRequest, Model, count_tokens
+from manylens.models.budget import Budget
 from manylens.records import Event, Interest, StageAdvanced, StageFinished, StageStarted
 
 IMAGES_PER_BATCH = 64
 """Images per call of `model.look`. A wrapper may split it further; larger batches only delay the progress bar."""
 
+_ROUNDS_PER_BATCH = 16
+"""A model that is asked side by side gets at least this many requests a place at once: the last of a batch leave places
+empty."""
+
 
 async def look_at_images(
-    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, emit: Callable[[Event], None]
+    image_ids: Sequence[str],
+    interests: Sequence[Interest],
+    model: Model,
+    emit: Callable[[Event], None],
+    budget: Budget | None = None,
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[Interest, Looks]:
     """Look at every image through every interest (the paper's description and H(u)); emits the events of stage `look`.
 
-    Repeated image ids and interests are looked at once.
+    Repeated image ids and interests are looked at once. stand_ins: image id -> the image whose look serves it.
     """
-    ids = sorted(set(image_ids))
+    every = sorted(set(image_ids))
+    serves = {image_id: (stand_ins or {}).get(image_id, image_id) for image_id in every}
+    ids = sorted(set(serves.values()))
     distinct = list(dict.fromkeys(interests))
     replies: dict[Interest, list[LookReply | ModelError]] = {interest: [] for interest in distinct}
     for interest in distinct:
         emit(StageStarted("look", interest.text, len(ids)))
-    for start in range(0, len(ids), IMAGES_PER_BATCH):
-        chunk = ids[start : start + IMAGES_PER_BATCH]
-        requests = [LookRequest(interest.text, image_id) for image_id in chunk for interest in distinct]
+    batch = max(IMAGES_PER_BATCH, _ROUNDS_PER_BATCH * model.capabilities.concurrency)
+    looked = 0
+    while looked < len(ids):
+        images = ids[looked : looked + batch]
+        requests = [LookRequest(interest.text, image_id) for image_id in images for interest in distinct]
+        if budget is not None:
+            affordable = budget.admit(requests, budget.part(1.0))
+            whole = affordable - affordable % len(distinct)  # an image is looked at through all interests or none
+            requests = requests[:whole]
+        if not requests:
+            break
         answers = await _look(model, requests)
-        for position, answer in enumerate(answers):
+        for position, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             replies[distinct[position % len(distinct)]].append(answer)
+            if budget is not None:
+                budget.charge(request, answer)
+        looked += len(requests) // len(distinct)
         for interest in distinct:
-            emit(StageAdvanced("look", interest.text, start + len(chunk), len(ids)))
-    looks = {interest: gather_looks(interest, ids, replies[interest]) for interest in distinct}
+            emit(StageAdvanced("look", interest.text, looked, len(ids)))
+    at = {image_id: place for place, image_id in enumerate(ids[:looked])}
+    served = [image_id for image_id in every if serves[image_id] in at]
+    left_out = [image_id for image_id in every if serves[image_id] not in at]
+    looks = {
+        interest: gather_looks(interest, served, [replies[interest][at[serves[i]]] for i in served], left_out)
+        for interest in distinct
+    }
     for interest, seen in looks.items():
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
-        emit(StageFinished("look", interest.text, f"{len(seen):,} images described{failed}"))
+        left = f", {len(seen.not_looked):,} not looked at: the budget is spent" if seen.not_looked else ""
+        emit(StageFinished("look", interest.text, f"{len(seen):,} images described{failed}{left}"))
     return looks
 
 
 async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookReply | ModelError]:
     try:
         answers = await model.look(requests)
+    except ModelUnavailable:
+        raise
     except ModelError as error:
         # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
         return [error] * len(requests)
@@ -59,7 +92,12 @@ async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookR
     return answers
 
 
-def gather_looks(interest: Interest, image_ids: Sequence[str], replies: Sequence[LookReply | ModelError]) -> Looks:
+def gather_looks(
+    interest: Interest,
+    image_ids: Sequence[str],
+    replies: Sequence[LookReply | ModelError],
+    not_looked: Sequence[str] = (),
+) -> Looks:
     """Put the replies (in the order of `image_ids`, which are sorted) into arrays.
 
     A reply whose embedding is not finite, is zero, or has another length than most is unusable: it counts as failed.
@@ -88,4 +126,6 @@ def gather_looks(interest: Interest, image_ids: Sequence[str], replies: Sequence
         confidences=np.clip(np.nan_to_num([reply.confidence for _, reply, _ in seen]), 0, 1).astype(np.float32),
         embeddings=np.array([row for _, _, row in seen], dtype=np.float32).reshape(len(seen), dimensions),
         failed=tuple(failed),
+        not_looked=tuple(not_looked),
+        tokens=count_tokens(list({id(reply): reply for reply in replies}.values())),  # a shared look costs once
     )

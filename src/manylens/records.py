@@ -7,6 +7,7 @@ default of the product lives once, in `Settings`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
@@ -14,6 +15,9 @@ from typing import Any, Literal, Self, TypeAlias
 from manylens.errors import UsageError
 
 MAX_INTEREST_CHARACTERS = 500
+
+_MOST_AUDITED = 0.25
+_SMALL = 1000  # images; below, questions that every collection needs weigh more than one by one
 
 DecidedBy: TypeAlias = Literal["seed", "judge", "trust", "offer", "second look", "person", ""]
 """Who put an image where it is: the walk's seed, an asked judgement, an unasked strong edge, a leftover's offer to a
@@ -75,31 +79,59 @@ class Settings(_Record):
     seed: all randomness (audits, samples) derives from it.
     tau: edges of weight below it are dropped (the paper's density threshold).
     neighbors: at most this many edges are kept per image.
-    trust_weight: an edge at least this strong between images of equal description is accepted unasked (audited trust).
-    audit_share: the share of trusted acceptances that is asked all the same; 1.0 asks every candidate, as in the paper.
+    trust_weight: a candidate is accepted unasked (audited trust) where its edge and its description together make it at
+        least this probable that it belongs; 1.0 trusts nothing.
+    audit_share: at least this share of trusted acceptances is asked all the same; 1.0 asks every candidate, as in the
+        paper, and lifts `judgements_per_image`.
+    audits: in a small collection the share is raised, up to a quarter, so that about this many are asked; 0 does not.
     small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
     exemplars: medoids kept per cluster, shown to the judge and in the report.
     merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.
-    second_looks: the share of images, the least certain ones, that are judged again at the end.
-    budget_calls: hard limit on model calls beside the looks' own; None is no limit.
+    second_looks: at most this share of images, the least certain ones, is judged again at the end, as long as that
+        still finds errors.
+    judgements_per_image: what may be asked beside the looks; in small collections up to one per image, or as many as
+        1,000 images would get. None is no limit.
+    edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for
+        this interest; 0 takes the model's own beta and b.
+    share_near_duplicates: near-identical images get one look between them; off, for a subtle interest (a face's mood)
+        may be all that differs.
+    budget_calls: hard limit on all model calls of a run, over all its interests; None is no limit.
+    budget_usd: hard limit on what they cost at price_in and price_out, US dollars per million tokens.
+    max_failed: the share of calls that may finally fail before a run counts as failed.
     """
 
     seed: int = 0
     tau: float = 0.6
     neighbors: int = 32
     trust_weight: float = 0.8
-    audit_share: float = 0.05
+    audit_share: float = 0.02
+    audits: int = 50
     small_cluster: int = 3
     exemplars: int = 5
     merge_answers: int = 5
-    second_looks: float = 0.05
+    second_looks: float = 0.1
+    judgements_per_image: float | None = 0.3
+    edge_questions: int = 24
+    share_near_duplicates: bool = False
     budget_calls: int | None = None
+    budget_usd: float | None = None
+    price_in: float | None = None
+    price_out: float | None = None
+    max_failed: float = 0.05
 
     def __post_init__(self) -> None:
         _require(0 < self.tau < 1, "tau must lie in (0, 1)", self.tau, "pass --tau 0.6")
         _require(0 < self.trust_weight <= 1, "trust_weight must lie in (0, 1]", self.trust_weight, "pass 0.8")
         _require(0 <= self.audit_share <= 1, "audit_share must lie in [0, 1]", self.audit_share, "pass 0.05")
         _require(0 <= self.second_looks <= 1, "second_looks must lie in [0, 1]", self.second_looks, "pass 0.05")
+        _require(self.edge_questions >= 0, "edge_questions must not be negative", self.edge_questions, "pass 24")
+        _require(self.audits >= 0, "audits must not be negative", self.audits, "pass 50")
+        _require(
+            self.judgements_per_image is None or self.judgements_per_image >= 0,
+            "judgements_per_image must not be negative",
+            self.judgements_per_image,
+            "pass 0.3, or leave it out for no limit",
+        )
         _require(self.neighbors >= 1, "neighbors must be at least 1", self.neighbors, "pass 32")
         _require(self.exemplars >= 1, "exemplars must be at least 1", self.exemplars, "pass 5")
         _require(self.merge_answers >= 1, "merge_answers must be at least 1", self.merge_answers, "pass 5")
@@ -109,6 +141,62 @@ class Settings(_Record):
             self.budget_calls,
             "leave it out for no limit",
         )
+        _require(0 <= self.max_failed <= 1, "max_failed must lie in [0, 1]", self.max_failed, "pass 0.05")
+        for name in ("budget_usd", "price_in", "price_out"):
+            amount = getattr(self, name)
+            _require(
+                amount is None or (math.isfinite(amount) and amount >= 0),
+                f"{name} must be a finite amount that is not negative",
+                amount,
+                "leave it out, or pass US dollars",
+            )
+        _require(
+            self.budget_usd is None or self.is_priced,
+            "budget_usd needs price_in and price_out, US dollars per million tokens",
+            f"{self.price_in} and {self.price_out}",
+            "see your provider's price list and pass both, e.g. --price-in 0.15 --price-out 0.60",
+        )
+
+    def share_audited(self, images: int) -> float:
+        """The share of trusted acceptances that is asked all the same in a collection of this many images."""
+        return max(self.audit_share, min(_MOST_AUDITED, self.audits / max(images, 1)))
+
+    def judgements_allowed(self, images: int) -> int | None:
+        """How many judgements a collection of this many images may take for one interest; None is no limit."""
+        if self.judgements_per_image is None or self.audit_share == 1:
+            return None
+        return int(max(self.judgements_per_image * images, min(images, self.judgements_per_image * _SMALL)) + 1e-6)
+
+    @property
+    def is_priced(self) -> bool:
+        return self.price_in is not None and self.price_out is not None
+
+    def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
+        """What so many tokens cost, in US dollars; 0 where no prices are given."""
+        if self.price_in is None or self.price_out is None:
+            return 0.0
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions(_Record):
+    """What a person may say about a model beside its name; each kind of model takes what concerns it.
+
+    base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
+    pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
+    once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
+    is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the best there
+    is. adapter: a LoRA adapter's folder.
+    """
+
+    base_url: str | None = None
+    image_px: int = 512
+    timeout_s: float = 120.0
+    concurrency: int = 8
+    embedding_model: str | None = None
+    embedding_url: str | None = None
+    device: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +241,32 @@ class Cluster(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens(_Record):
+    """What answers took, as their server counted it: tokens in, tokens out. uncounted: answers without such a count."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    uncounted: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.uncounted + other.uncounted
+        )
+
+
+NO_TOKENS = Tokens()
+
+
+@dataclass(frozen=True, slots=True)
 class CallCounts(_Record):
-    """Model calls by kind that this clustering rests on, whether asked now or taken from the store."""
+    """Model calls by kind that this clustering rests on, whether asked now or taken from the store, and how many
+    of them finally failed."""
 
     look: int = 0
     judge: int = 0
     complete: int = 0
     failed: int = 0
+    tokens: Tokens = NO_TOKENS
 
     @property
     def total(self) -> int:
@@ -173,6 +280,8 @@ class Clustering:
     assignments: one per readable image, in image id order. failed: (image id, reason) of images whose look failed.
     trust_error_bound: upper confidence bound on the share of wrong trusted acceptances, or None where none was trusted.
     density: share of image pairs that are edges. notes: what the person should know, in sentences.
+    not_looked: image ids that were not looked at because the budget was spent. is_partial: whether it left anything
+    unasked. foreseen_calls: beside the looks, as `Foreseen` says.
     """
 
     interest: Interest
@@ -184,6 +293,9 @@ class Clustering:
     density: float
     trust_error_bound: float | None
     notes: tuple[str, ...] = ()
+    not_looked: tuple[str, ...] = ()
+    is_partial: bool = False
+    foreseen_calls: int = 0
 
 
 Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name"]
@@ -213,4 +325,13 @@ class StageFinished(_Record):
     detail: str
 
 
-Event: TypeAlias = StageStarted | StageAdvanced | StageFinished
+@dataclass(frozen=True, slots=True)
+class Foreseen(_Record):
+    """Once the looks and the control questions of an interest are answered: how many calls it is likely to take beside
+    its looks. The stages are run with a judge who answers as those questions were answered, and are counted."""
+
+    interest: str
+    calls: int
+
+
+Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen

@@ -4,7 +4,8 @@ In: values from the images, the model wrappers and the pipeline. Out: the same v
 Promises: what a method has written is on the disk when it returns; a half-written file or transaction is never seen;
 one process at a time holds a run; a stored answer is never changed; `verify` re-derives every key and checks every row.
 
-    OUT/run.sqlite                    images with thumbnails, answers, failures (WAL, synchronous=FULL)
+    OUT/run.sqlite                    images with thumbnails, answers with their tokens, failures, the checksums of the
+                                      result files (WAL, synchronous=FULL)
     OUT/run.lock                      who holds the run; the lock is the system's, so it ends with its process
     OUT/features/<model>/NNNN.npy     visual features, float16, with NNNN.json naming the images of its rows
 """
@@ -38,20 +39,32 @@ Vector: TypeAlias = NDArray[np.float16]
 
 DATABASE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: answers without tokens, thumbnails without checksums, no account of the result files. Such a run is brought to 2
+when it is opened; what it lacks stays unknown."""
+
 UNIT_LENGTH_TOLERANCE = 0.01
 """How far a stored embedding's length may be from 1: float16 rounding moves it by less than .001."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL,
-                     thumbnail BLOB NOT NULL);
+                     thumbnail BLOB NOT NULL, checksum INTEGER);
 CREATE TABLE unreadable (path TEXT PRIMARY KEY, reason TEXT NOT NULL);
 CREATE TABLE answers (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
                       model_identity TEXT NOT NULL, request BLOB NOT NULL, reply TEXT NOT NULL, embedding BLOB,
-                      checksum INTEGER NOT NULL, seconds REAL NOT NULL);
+                      checksum INTEGER NOT NULL, seconds REAL NOT NULL, tokens_in INTEGER, tokens_out INTEGER);
 CREATE TABLE failures (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
                        reason TEXT NOT NULL);
+CREATE TABLE results (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
+"""
+
+_FROM_1_TO_2 = """
+ALTER TABLE images ADD COLUMN checksum INTEGER;
+ALTER TABLE answers ADD COLUMN tokens_in INTEGER;
+ALTER TABLE answers ADD COLUMN tokens_out INTEGER;
+CREATE TABLE results (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
+UPDATE meta SET value = '2' WHERE name = 'schema_version';
 """
 
 
@@ -67,11 +80,13 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, looks only."""
+    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, looks only.
+    tokens: (in, out) as the model's server counted them, or None where it did not."""
 
     kind: str
     fields: Mapping[str, Any]
     embedding: Vector | None = field(default=None, compare=False)
+    tokens: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +269,9 @@ class RunFolder:
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
-        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg) for t in thumbnails]
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg)) for t in thumbnails]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
 
     def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
         """Say what the collection holds now. Images that are gone keep their thumbnails."""
@@ -297,13 +312,14 @@ class RunFolder:
         for start in range(0, len(wanted), 500):  # SQLite builds may allow no more than 999 values in one query
             chunk = wanted[start : start + 500]
             marks = ",".join("?" * len(chunk))
-            query = f"SELECT key, kind, reply, embedding, checksum FROM answers WHERE key IN ({marks})"
+            query = f"SELECT key, {_REPLY_COLUMNS} FROM answers WHERE key IN ({marks})"
             for row in self._rows(query, chunk):
                 problem = _reply_problem(*row[1:])
                 if problem:
                     raise StoreError(f"stored answer {row[0]}: {problem}", f"manylens verify {self.path}")
                 embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
-                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding)
+                tokens = None if row[5] is None else (row[5], row[6])
+                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
         return found
 
     def put_answers(self, answers: Iterable[Answer]) -> None:
@@ -318,10 +334,11 @@ class RunFolder:
             blob = None if vector is None else np.ascontiguousarray(vector, np.float16).tobytes()
             request = answer.request.encode("utf-8", "surrogatepass")
             about = (answer.key, answer.reply.kind, _text(answer.interest), answer.image_id, answer.model_identity)
-            rows.append((*about, request, reply, blob, _checksum(reply, blob), answer.seconds))
+            tokens = answer.reply.tokens or (None, None)
+            rows.append((*about, request, reply, blob, _checksum(reply, blob, *tokens), answer.seconds, *tokens))
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
             )
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
 
@@ -335,7 +352,18 @@ class RunFolder:
         """Calls that failed and were not answered since, by key."""
         return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
 
-    # Features and checks
+    # Results, features and checks
+
+    def forget_results(self, paths: Iterable[str]) -> None:
+        """Before these result files, relative to the run folder, are written: what they held no longer counts."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM results WHERE path = ?", [(path,) for path in paths])
+
+    def record_results(self, paths: Iterable[str]) -> None:
+        """Once they are all written: remember what they hold, so that `verify` can say whether they still do."""
+        rows = [(path, _sha256(self.path / path)) for path in paths]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
 
     def features(self, model_name: str, model_identity: str) -> FeatureShards:
         """The cache of visual features of one model; other weights get another folder."""
@@ -344,11 +372,11 @@ class RunFolder:
         return FeatureShards(self.path / "features" / f"{slug}-{digest}")
 
     def verify(self) -> list[str]:
-        """What is damaged, one sentence each; empty where every key, reply, picture and shard holds."""
+        """What is damaged, one sentence each; empty where every key, reply, picture, shard and result file holds."""
         problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
         with self._guard, _explained(self.path):
             for row in self._connection.execute(
-                "SELECT key, model_identity, request, kind, reply, embedding, checksum FROM answers ORDER BY key"
+                f"SELECT key, model_identity, request, {_REPLY_COLUMNS} FROM answers ORDER BY key"
             ):
                 request = bytes(row[2]).decode("utf-8", "surrogatepass")
                 if answer_key(row[1], request) != row[0]:
@@ -356,9 +384,14 @@ class RunFolder:
                 problem = _reply_problem(*row[3:])
                 if problem:
                     problems.append(f"answer {row[0]}: {problem}")
-            for image_id, jpeg in self._connection.execute("SELECT id, thumbnail FROM images ORDER BY id"):
+            for image_id, jpeg, checksum in self._connection.execute("SELECT id, thumbnail, checksum FROM images"):
                 if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
                     problems.append(f"image {image_id}: its thumbnail is not a whole JPEG")
+                elif checksum is not None and zlib.crc32(jpeg) != checksum:
+                    problems.append(f"image {image_id}: its thumbnail does not match its checksum")
+            for path, digest in self._connection.execute("SELECT path, sha256 FROM results ORDER BY path"):
+                if _sha256(self.path / path) != digest:
+                    problems.append(f"result {path}: is gone or was changed; the same command writes it anew")
         for folder in sorted((self.path / "features").glob("*/")):
             problems += FeatureShards(folder).verify()
         return problems
@@ -369,16 +402,29 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _checksum(reply: str, embedding: bytes | None) -> int:
-    return zlib.crc32(embedding or b"", zlib.crc32(reply.encode()))
+def _checksum(reply: str, embedding: bytes | None, tokens_in: int | None, tokens_out: int | None) -> int:
+    tokens = b"" if tokens_in is None else f"{tokens_in} {tokens_out}".encode()
+    return zlib.crc32(tokens, zlib.crc32(embedding or b"", zlib.crc32(reply.encode())))
 
 
+def _sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex; empty where it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+_REPLY_COLUMNS = "kind, reply, embedding, checksum, tokens_in, tokens_out"
 _REPLY_FIELDS = {"look": {"description", "confidence"}, "judge": {"probability", "reason"}, "complete": {"text"}}
 
 
-def _reply_problem(kind: str, reply: str, embedding: bytes | None, checksum: int) -> str | None:
+def _reply_problem(
+    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+) -> str | None:
     """Why a stored reply cannot be used, or None."""
-    if _checksum(reply, embedding) != checksum:
+    if _checksum(reply, embedding, tokens_in, tokens_out) != checksum:
         return "its reply does not match its checksum"
     fields = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
@@ -400,8 +446,11 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        if "full" in str(error):
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL"):
             hint = "free some space and run the same command again; nothing stored is lost"
+        elif name.startswith("SQLITE_IOERR"):
+            hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
             hint = "make the folder writable or choose another --out"
         else:
@@ -423,6 +472,12 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
             connection.execute("COMMIT")
         version = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+        if version is not None and version[0] == "1":
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _FROM_1_TO_2.split(";\n"):
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            version = (str(SCHEMA_VERSION),)
         if version is None or version[0] != str(SCHEMA_VERSION):
             raise StoreError(
                 f"this manylens reads runs of schema {SCHEMA_VERSION}, {path} has {version[0] if version else 'none'}",

@@ -1,30 +1,89 @@
-"""Models by name. A new kind of model is one file here and one line in `load_model`."""
+"""Models by name. A new kind of model is one file here and one branch in `load_model`.
+
+nano                       the embedded model
+openai:NAME                a model of OpenAI, or of the server at --base-url
+NAME with --base-url URL   the same, for any OpenAI-compatible server
+hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 from manylens.errors import UsageError
 from manylens.images import ImageSource
 from manylens.models.base import Model, ModelOptions
+from manylens.models.huggingface import HF_PREFIX, HuggingFace
+from manylens.models.huggingface.checkpoint import find_checkpoint
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano import Nano
+from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
 from manylens.store import FeatureShards
 
-MODEL_NAMES = ("nano",)
+OPENAI_PREFIX = "openai:"
+
 OpenFeatures: TypeAlias = Callable[[str, str], FeatureShards]
 """(model name, model identity) -> the run's cache of that model's visual features."""
 
 
-def check_model_name(spec: str) -> None:
-    """Raises UsageError for a name nobody knows; loads nothing."""
-    if spec not in MODEL_NAMES:
-        raise UsageError(f"a model is known by its name, got {spec!r}", "pass --model nano, the embedded model")
+def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
+    """Raises UsageError for a name that stands for no model; loads nothing and asks nothing."""
+    options = options or ModelOptions()
+    if _is_served(spec, options):
+        if not spec.removeprefix(OPENAI_PREFIX):
+            raise UsageError("a model behind a server has a name, got none", "pass --model openai:NAME")
+        server_url(options)
+    elif spec != "nano" and not spec.startswith(HF_PREFIX):
+        raise UsageError(
+            f"a model is known by its name, got {spec!r}",
+            "pass --model nano, the embedded model, --model hf:FOLDER for a checkpoint, or --model NAME with "
+            "--base-url URL for one behind a server",
+        )
 
 
 def load_model(
-    spec: str, images: ImageSource, open_features: OpenFeatures | None = None, options: ModelOptions | None = None
+    spec: str,
+    images: ImageSource,
+    open_features: OpenFeatures | None = None,
+    options: ModelOptions | None = None,
+    *,
+    recorded: Path | None = None,
 ) -> Model:
-    """The model that `--model spec` names. Raises UsageError for a name nobody knows."""
-    check_model_name(spec)
+    """The model that `--model spec` names.
+
+    recorded: the run's file of what was found out about models behind servers. Raises UsageError for a name nobody
+    knows, ModelUnavailable for a model that cannot be used.
+    """
+    options = options or ModelOptions()
+    check_model_name(spec, options)
+    if _is_served(spec, options):
+        return OpenAICompatible(spec, spec.removeprefix(OPENAI_PREFIX), images, options, recorded=recorded)
+    if spec.startswith(HF_PREFIX):
+        return HuggingFace(spec, images, options)
     return Nano(images, open_features)
+
+
+def meet_model(spec: str, options: ModelOptions, recorded: Path) -> None:
+    """Find out, before any picture is read, whether a model behind a server can be used; `load_model` then finds it in
+    `recorded`. Raises ModelUnavailable where it cannot."""
+    if _is_served(spec, options):
+        meet(spec.removeprefix(OPENAI_PREFIX), options, recorded)
+    elif spec.startswith(HF_PREFIX):
+        find_checkpoint(spec.removeprefix(HF_PREFIX), options.device, options.adapter)
+
+
+async def close_model(model: Model) -> None:
+    """Give back what a model holds of a network; it may be used again."""
+    if isinstance(model, OpenAICompatible):
+        await model.close()
+
+
+def is_local(spec: str, options: ModelOptions) -> bool:
+    """Whether a name stands for a model in this process; one that is not may cost money."""
+    return not _is_served(spec, options)
+
+
+def _is_served(spec: str, options: ModelOptions) -> bool:
+    return spec.startswith(OPENAI_PREFIX) or options.base_url is not None

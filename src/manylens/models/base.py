@@ -10,7 +10,7 @@ Requests carry meaning, not wording. Each model words them through `prompts` in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError
+from manylens.records import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
+from manylens.records import Tokens
 from manylens.store import answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
@@ -105,6 +107,9 @@ class Capabilities:
     batch_size: requests that one call of `look`, `judge` or `complete` should hold: many for a model in this process,
     1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
+    requests_per_call, image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a call before it is
+    sent: the most requests that one call may hold (with repairs and embeddings), the most tokens that an image may
+    take, that the reply to a look or a judgement may have, and that the reply to `complete` may have.
     """
 
     writes_text: bool
@@ -113,23 +118,21 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
+    requests_per_call: int = 1
+    image_tokens: int = 10_000
+    reply_tokens: int = 1_000
+    text_tokens: int = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """What a person may say about a model beside its name; each kind of model takes what concerns it.
-
-    base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
-    pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
-    once. device: `cpu`, `cuda`, ... or None for the best there is. adapter: a LoRA adapter's folder.
-    """
-
-    base_url: str | None = None
-    image_px: int = 512
-    timeout_s: float = 120.0
-    concurrency: int = 8
-    device: str | None = None
-    adapter: str | None = None
+def count_tokens(replies: Iterable[Reply | ModelError]) -> Tokens:
+    """What the answers among the replies took, summed."""
+    usages = [reply.usage for reply in replies if not isinstance(reply, ModelError)]
+    counted = [usage for usage in usages if usage is not None]
+    return Tokens(
+        sum(usage.tokens_in for usage in counted),
+        sum(usage.tokens_out for usage in counted),
+        len(usages) - len(counted),
+    )
 
 
 class Model(Protocol):

@@ -20,7 +20,7 @@ function element(tag, attributes, ...children) {
 }
 const named = (text) => element("span", { class: "name" }, text);
 
-// image index -> interest index -> [cluster id, confidence, reason, decided by]; cluster 0 is unassigned, -1 a failed look
+// image index -> interest index -> [cluster id, confidence, reason, decided by]; cluster 0 is unassigned, -1 a failed look, -2 none
 const places = data.images.map(() => []);
 data.interests.forEach((interest, which) => {
   interest.byId = new Map(interest.clusters.map((cluster) => [cluster.id, cluster]));
@@ -31,10 +31,12 @@ data.interests.forEach((interest, which) => {
     interest.members.get(cluster).push(image);
   }
   for (const [image, reason] of interest.failed) places[image][which] = [-1, 0, reason, ""];
+  for (const image of interest.notLooked) places[image][which] = [-2, 0, "the budget was spent", ""];
 });
 const clusterName = (which, image) => {
   const place = places[image][which];
   if (!place || place[0] === 0) return "unassigned";
+  if (place[0] === -2) return "not looked at";
   return place[0] === -1 ? "could not be read by the model" : data.interests[which].byId.get(place[0]).name;
 };
 
@@ -149,7 +151,7 @@ function overview(interest) {
   const loose = (interest.members.get(0) || []).length;
   const parts = interest.clusters.map((cluster) => part("#c" + cluster.id, cluster.name, (interest.members.get(cluster.id) || []).length, ""));
   if (loose) parts.push(part("#loose", "unassigned", loose, "loose"));
-  const total = interest.assignments.length + interest.failed.length;
+  const total = interest.assignments.length + interest.failed.length + interest.notLooked.length;
   const calls = interest.calls.look + interest.calls.judge + interest.calls.complete;
   const facts = element("p", { class: "facts" });
   const say = (bold, text) => facts.append(element("b", {}, bold), text);
@@ -172,7 +174,9 @@ function draw() {
   const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false));
   sections.push(section("loose", "Unassigned", "No cluster fits these well enough; they are left apart rather than forced in.", interest.members.get(0) || [], [], true));
   const failed = interest.failed.flatMap(([image, reason]) => data.images[image].paths.map((path) => [path, reason]));
-  sections.push(listing("failed", "Not looked at", "The model failed on these; running the same command again retries them.", failed));
+  sections.push(listing("failed", "Failed", "The model failed on these; running the same command again retries them.", failed));
+  const notLooked = interest.notLooked.flatMap((image) => data.images[image].paths.map((path) => [path, "the budget was spent"]));
+  sections.push(listing("not-looked", "Not looked at", "The budget was spent before these; running the same command with a larger one goes on with them.", notLooked));
   sections.push(listing("unreadable", "Unreadable", "Files that were found and could not be opened as a picture.", data.unreadable));
   const found = sections.filter((part) => part !== null);
   const main = $("clusters");

@@ -3,23 +3,26 @@
 In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
 before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
 resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
-next run.
+next run; a model that is gone (`ModelUnavailable`) ends the run at once, and a kill loses at most the calls under way.
 
-Retry, concurrency, rate limits and budgets go between `Recorded` and the provider: they see only what must be asked.
+A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
+of them side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
+asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from manylens.errors import ModelError, ModelReplyInvalid
+from manylens.errors import ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
     CompleteReply,
@@ -31,23 +34,30 @@ from manylens.models.base import (
     Model,
     Reply,
     Request,
+    Usage,
     request_key,
     request_kind,
 )
 from manylens.store import UNIT_LENGTH_TOLERANCE, Answer, Failure, RunFolder, StoredReply
 
-CHUNK = 64
-"""Requests handed on at once: a kill loses at most these answers."""
-
 DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
 
+LAST_ANSWERS_S = 30.0
+"""How long calls under way may take to end when the model turns out to be unusable."""
+
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
+_Arrived: TypeAlias = tuple[str, Reply | ModelError, float]
+"""A key, what came of its request, and how many seconds the call took."""
+
+_Keep: TypeAlias = Callable[[Sequence[_Arrived]], None]
 
 
 def to_stored(reply: Reply) -> StoredReply:
     """A reply in the store's form. Raises ModelReplyInvalid where it breaks the protocol's promises."""
+    tokens = None if reply.usage is None else (reply.usage.tokens_in, reply.usage.tokens_out)
     match reply:
         case LookReply():
             vector = np.asarray(reply.embedding, np.float16)
@@ -57,25 +67,25 @@ def to_stored(reply: Reply) -> StoredReply:
                     f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long"
                 )
             fields = {"description": reply.description, "confidence": _share("confidence", reply.confidence)}
-            return StoredReply("look", fields, vector)
+            return StoredReply("look", fields, vector, tokens)
         case JudgeReply():
-            return StoredReply(
-                "judge", {"probability": _share("probability", reply.probability), "reason": reply.reason}
-            )
+            fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
+            return StoredReply("judge", fields, tokens=tokens)
         case CompleteReply():
-            return StoredReply("complete", {"text": reply.text})
+            return StoredReply("complete", {"text": reply.text}, tokens=tokens)
 
 
 def from_stored(stored: StoredReply) -> Reply:
     """The reply as every run sees it, fresh or resumed."""
+    usage = None if stored.tokens is None else Usage(*stored.tokens)
     match stored.kind:
         case "look":
             assert stored.embedding is not None  # the store has checked it
-            return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding)
+            return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
         case "judge":
-            return JudgeReply(stored.fields["probability"], stored.fields["reason"])
+            return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
         case _:
-            return CompleteReply(stored.fields["text"])
+            return CompleteReply(stored.fields["text"], usage)
 
 
 def _share(name: str, value: float) -> float:
@@ -91,10 +101,9 @@ class Recorded:
     failed: requests by kind whose call failed. Use from one event loop at a time.
     """
 
-    def __init__(self, model: Model, run: RunFolder, *, chunk: int = CHUNK) -> None:
+    def __init__(self, model: Model, run: RunFolder) -> None:
         self._model = model
         self._run = run
-        self._chunk = chunk
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
@@ -127,7 +136,7 @@ class Recorded:
     async def _answer(
         self,
         requests: Sequence[_Request],
-        ask: Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]],
+        ask: _Ask[_Request],
         reply_type: type[_Reply],
     ) -> list[_Reply | ModelError]:
         keys = [request_key(self._model, request) for request in requests]
@@ -158,27 +167,28 @@ class Recorded:
         return [cast("_Reply | ModelError", outcomes[key]) for key in keys]
 
     async def _ask(
-        self,
-        keys: Sequence[str],
-        wanted: dict[str, _Request],
-        ask: Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]],
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request]
     ) -> dict[str, Reply | ModelError]:
+        """Put the requests of these keys to the model, each answer on the disk before it counts as an outcome."""
         loop = asyncio.get_running_loop()
         claims = {key: loop.create_future() for key in keys}
         self._in_flight.update(claims)
         outcomes: dict[str, Reply | ModelError] = {}
+
+        def keep(arrived: Sequence[_Arrived]) -> None:
+            stored = self._store(arrived, wanted)
+            outcomes.update(stored)
+            for key, outcome in stored.items():
+                claims[key].set_result(outcome)
+            for _, reply, _ in arrived:
+                if isinstance(reply, ModelUnavailable):
+                    raise reply
+
         try:
-            for start in range(0, len(keys), self._chunk):
-                chunk = keys[start : start + self._chunk]
-                requests = [wanted[key] for key in chunk]
-                began = time.monotonic()
-                replies = await ask(requests)
-                seconds = (time.monotonic() - began) / len(chunk)
-                if len(replies) != len(chunk):
-                    raise TypeError(f"{self.name} gave {len(replies)} replies to {len(chunk)} requests")
-                outcomes.update(self._store(chunk, requests, replies, seconds))
-                for key in chunk:
-                    claims[key].set_result(outcomes[key])
+            if self._model.capabilities.batch_size == 1:
+                await self._ask_side_by_side(keys, wanted, ask, keep)
+            else:
+                await self._ask_in_batches(keys, wanted, ask, keep)
         finally:
             for key, claim in claims.items():
                 if not claim.done():
@@ -186,15 +196,92 @@ class Recorded:
                 del self._in_flight[key]
         return outcomes
 
-    def _store(
-        self, keys: Sequence[str], requests: Sequence[Request], replies: Sequence[Reply | ModelError], seconds: float
-    ) -> dict[str, Reply | ModelError]:
+    async def _ask_in_batches(
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
+    ) -> None:
+        size = self._model.capabilities.batch_size
+        for start in range(0, len(keys), size):
+            batch = keys[start : start + size]
+            began = time.monotonic()
+            replies = await self._call(ask, [wanted[key] for key in batch])
+            seconds = (time.monotonic() - began) / len(batch)
+            keep([(key, reply, seconds) for key, reply in zip(batch, replies, strict=True)])
+
+    async def _ask_side_by_side(
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
+    ) -> None:
+        """At most `concurrency` calls at once, the next one begun when one ends. What has arrived while the loop was
+        busy is stored in one transaction; whatever ends this early, what has arrived until then is stored, too."""
+        waiting = iter(keys)
+        running: set[asyncio.Task[None]] = set()
+        arrived: list[_Arrived] = []
+        broken: list[BaseException] = []
+        news = asyncio.Event()
+
+        async def call(key: str) -> None:
+            began = time.monotonic()
+            (reply,) = await self._call(ask, [wanted[key]])
+            arrived.append((key, reply, time.monotonic() - began))
+
+        def end(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                broken.append(error)
+            news.set()
+
+        def begin() -> None:
+            while len(running) < self._model.capabilities.concurrency and (key := next(waiting, None)) is not None:
+                task = asyncio.create_task(call(key))
+                running.add(task)
+                task.add_done_callback(end)
+
+        def take() -> list[_Arrived]:
+            taken = arrived[:]
+            arrived.clear()
+            return taken
+
+        begin()
+        try:
+            while running or arrived:
+                await news.wait()
+                news.clear()
+                if broken:
+                    raise broken[0]
+                begin()
+                keep(take())
+        except ModelUnavailable:
+            if running:  # what is under way may be answered, and paid for, all the same
+                await asyncio.wait(running, timeout=LAST_ANSWERS_S)
+            raise
+        finally:
+            for task in running:
+                task.cancel()
+            while running:
+                await asyncio.wait(running)
+            if arrived:
+                with contextlib.suppress(ModelUnavailable):  # another call's has been raised already
+                    keep(take())
+
+    async def _call(self, ask: _Ask[_Request], requests: Sequence[_Request]) -> Sequence[Reply | ModelError]:
+        try:
+            replies = await ask(requests)
+        except ModelError as error:
+            # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
+            return [error] * len(requests)
+        if len(replies) != len(requests):
+            raise TypeError(f"{self.name} gave {len(replies)} replies to {len(requests)} requests")
+        return replies
+
+    def _store(self, arrived: Sequence[_Arrived], wanted: Mapping[str, Request]) -> dict[str, Reply | ModelError]:
         answers: list[Answer] = []
         failures: list[Failure] = []
         outcomes: dict[str, Reply | ModelError] = {}
-        for key, request, reply in zip(keys, requests, replies, strict=True):
+        for key, reply, seconds in arrived:
+            request = wanted[key]
             image_id = _image_id(request)
             try:
+                if isinstance(reply, ModelUnavailable):
+                    continue  # says nothing of this image
                 if isinstance(reply, ModelError):
                     raise reply
                 stored = to_stored(reply)

@@ -1,17 +1,18 @@
-"""wrappers: no request is sent twice, every answer is stored before it is used, fresh and resumed runs are equal."""
+"""recorded: no request is sent twice, every answer is stored before it is used, fresh and resumed runs are equal."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid
+from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
     CompleteReply,
@@ -22,9 +23,11 @@ from manylens.models.base import (
     LookRequest,
     Model,
     Request,
+    Usage,
     request_key,
 )
-from manylens.models.wrappers import Recorded, from_stored, to_stored
+from manylens.models.paced import Paced
+from manylens.models.recorded import Recorded, from_stored, to_stored
 from manylens.store import RunFolder
 
 
@@ -179,6 +182,177 @@ def test_big_batches_go_in_chunks_and_what_came_before_a_break_is_kept(tmp_path:
     with RunFolder.open(tmp_path) as run:
         asyncio.run(Recorded(again, run).look(looks(*ids)))
     assert again.seen == looks(*ids[128:])
+
+
+class Far(Fake):
+    """A server: one request a call, each held until the test lets it go; counts what is under way."""
+
+    def __init__(self, concurrency: int = 4, *, hold: bool = True) -> None:
+        super().__init__()
+        self.capabilities = Capabilities(True, True, batch_size=1, concurrency=concurrency)
+        self.hold = hold
+        self.held: dict[str, asyncio.Event] = {}
+        self.inside = self.most_inside = 0
+        self.gone: set[str] = set()
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        (request,) = requests
+        self.batches.append([request])
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            if self.hold:
+                await self.held.setdefault(request.image_id, asyncio.Event()).wait()
+            else:
+                await asyncio.sleep(0)
+            if request.image_id in self.gone:
+                raise ModelUnavailable("no server answers", "start it")
+            return [self.bad.get(request.image_id) or self.one_look(request)]
+        finally:
+            self.inside -= 1
+
+    async def release(self, *ids: str) -> None:
+        for image_id in ids:
+            self.held.setdefault(image_id, asyncio.Event()).set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+def stored(run: RunFolder, *ids: str) -> set[str]:
+    keys = {request_key(Fake(), request): request.image_id for request in looks(*ids)}
+    return {keys[key] for key in run.get_answers(keys)}
+
+
+def test_a_server_is_asked_side_by_side_and_each_answer_is_stored_as_it_comes(tmp_path: Path) -> None:
+    far = Far()
+
+    async def work(run: RunFolder) -> list[LookReply | ModelError]:
+        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdef")))
+        await far.release()
+        assert [request.image_id for request in far.seen if isinstance(request, LookRequest)] == list("abcd")
+        await far.release("c")
+        assert stored(run, *"abcdef") == {"c"}, "stored although its neighbours are still under way"
+        assert len(far.seen) == 5, "and its place is taken by the next"
+        await far.release(*"abdef")
+        return await task
+
+    with RunFolder.open(tmp_path) as run:
+        replies = asyncio.run(work(run))
+    assert [getattr(reply, "description", None) for reply in replies] == [f"an {i} \udcff" for i in "abcdef"]
+    assert far.most_inside == 4
+
+
+def test_a_cancelled_run_keeps_what_has_arrived_and_leaves_no_task(tmp_path: Path) -> None:
+    far = Far()
+
+    async def work(run: RunFolder) -> None:
+        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdef")))
+        await far.release("b")
+        far.held["d"].set()  # arrives in the very turn of the loop in which the run is cancelled
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert far.inside == 0
+        assert len(asyncio.all_tasks()) == 1
+
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(work(run))
+        assert stored(run, *"abcdef") >= {"b"}
+        again = Far(hold=False)
+        asyncio.run(Recorded(again, run).look(looks(*"abcdef")))
+        assert "b" not in {request.image_id for request in again.seen if isinstance(request, LookRequest)}
+
+
+def test_a_model_that_is_gone_ends_the_run_at_once_and_no_image_pays_for_it(tmp_path: Path) -> None:
+    far = Far()
+    far.gone = {"c"}
+
+    async def work(run: RunFolder) -> None:
+        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdefgh")))
+        await far.release("a")
+        await far.release("c")
+        with pytest.raises(ModelUnavailable, match="no server answers"):
+            await task
+
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(work(run))
+        assert stored(run, *"abcdefgh") == {"a"}
+        assert run.failures() == ()
+    assert len(far.seen) <= 6
+
+
+@pytest.mark.parametrize("how", ["in its place", "raised"])
+def test_a_batch_that_finds_the_model_gone_stores_what_it_has(tmp_path: Path, how: str) -> None:
+    gone = ModelUnavailable("the key has expired", "put a valid one")
+
+    class Expiring(Fake):
+        async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+            if how == "raised" and self.batches:
+                raise gone
+            return await super().look(requests)
+
+    fake = Expiring()
+    ids = [f"{number:03d}" for number in range(100)]
+    if how == "in its place":
+        fake.bad["070"] = gone
+    with RunFolder.open(tmp_path) as run:
+        with pytest.raises(ModelUnavailable):
+            asyncio.run(Recorded(fake, run).look(looks(*ids)))
+        assert len(stored(run, *ids)) == (99 if how == "in its place" else 64)
+        assert run.failures() == ()
+
+
+def test_a_batch_that_fails_as_a_whole_is_recorded_on_each_of_its_images(tmp_path: Path) -> None:
+    class Raising(Fake):
+        async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+            raise ModelBusy("out of memory")
+
+    with RunFolder.open(tmp_path) as run:
+        replies = asyncio.run(Recorded(Raising(), run).look(looks("a", "b")))
+        assert [type(reply) for reply in replies] == [ModelBusy, ModelBusy]
+        assert [failure.image_id for failure in sorted(run.failures(), key=lambda f: f.image_id)] == ["a", "b"]
+
+
+def test_a_bug_in_a_model_is_not_hidden(tmp_path: Path) -> None:
+    class Buggy(Far):
+        def one_look(self, request: LookRequest) -> LookReply:
+            raise ZeroDivisionError
+
+    with RunFolder.open(tmp_path) as run, pytest.raises(ZeroDivisionError):
+        asyncio.run(Recorded(Buggy(hold=False), run).look(looks(*"abc")))
+
+
+def test_four_thousand_calls_hold_at_most_the_stated_concurrency_and_steady_memory(tmp_path: Path) -> None:
+    """What is alive at any time depends on the calls under way, not on those asked for."""
+    far = Far(1000, hold=False)
+    most_tasks = 0
+    one_look = far.one_look
+
+    def watching(request: LookRequest) -> LookReply:
+        nonlocal most_tasks
+        if int(request.image_id) % 50 == 0:
+            most_tasks = max(most_tasks, len(asyncio.all_tasks()))
+        return one_look(request)
+
+    far.one_look = watching  # type: ignore[method-assign]
+    with RunFolder.open(tmp_path) as run:
+        replies = asyncio.run(Recorded(Paced(far, timeout_s=60), run).look(looks(*map(str, range(4000)))))
+    assert len(replies) == 4000
+    assert far.most_inside == 1000
+    assert 1000 <= most_tasks <= 1001
+
+
+def test_tokens_are_stored_with_their_answer(tmp_path: Path) -> None:
+    class Metered(Fake):
+        def one_look(self, request: LookRequest) -> LookReply:
+            usage = Usage(700, 9) if request.image_id == "a" else None
+            return replace(super().one_look(request), usage=usage)
+
+    with RunFolder.open(tmp_path) as run:
+        fresh = asyncio.run(Recorded(Metered(), run).look(looks("a", "b")))
+        kept = asyncio.run(Recorded(Fake(), run).look(looks("a", "b")))
+    for replies in (fresh, kept):
+        assert [reply.usage for reply in replies if isinstance(reply, LookReply)] == [Usage(700, 9), None]
 
 
 def test_every_answer_is_on_the_disk_before_it_is_returned(tmp_path: Path) -> None:

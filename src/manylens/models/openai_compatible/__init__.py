@@ -1,0 +1,482 @@
+"""Any multi-modal model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, LM Studio, llama.cpp, OpenRouter, ...
+
+In: requests and an `ImageSource`. Out: replies in order, with what they cost in tokens. Promises: what the server can
+do is probed once and recorded, so a resumed run speaks the same dialect and finds its answers again; a part of an
+answer that was received is not asked again when the rest has to be (`_kept`); an unusable reply gets one repair
+attempt.
+
+One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
+and, where the server embeds, an embeddings request. One judgement puts what all candidates of a cluster share first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from manylens import prompts
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.images import THUMBNAIL_PX, ImageSource
+from manylens.models.base import (
+    Capabilities,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    ModelOptions,
+    Request,
+    Usage,
+)
+from manylens.models.openai_compatible.dialect import (
+    ANSWER_TOKENS,
+    EXEMPLARS_SHOWN,
+    Dialect,
+    Vector,
+    answer_logprobs,
+    answer_text,
+    embed_locally,
+    embedding_body,
+    embedding_rows,
+    look_messages,
+    picture_part,
+    probe,
+    text_part,
+)
+from manylens.models.openai_compatible.door import OPENAI_URL, Door, Json, clean_url
+from manylens.store import write_atomically
+
+JPEG_QUALITY = 90
+EXEMPLAR_PX = THUMBNAIL_PX
+"""Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
+
+REQUESTS_PER_CALL = 3
+"""A look: a question, at worst its repair, and an embedding. A judgement: at worst a word, a question, its repair."""
+
+HALFWAY_NAME = "halfway.json"
+"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
+
+PICTURES_KEPT = 64
+DECODING_LOCKS = 8
+REPLIES_KEPT = 1024
+VECTORS_KEPT = 4096
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
+_Reply = TypeVar("_Reply")
+Shown = Callable[[str, int], Json]
+"""(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
+
+
+def server_url(options: ModelOptions) -> str:
+    """Where the server answers: `base_url`, else the client's own variable, else OpenAI. Raises UsageError."""
+    return clean_url(options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+
+
+class OpenAICompatible:
+    """The `Model` protocol over one model of one server. name: what the user typed. Use from one event loop at a time.
+
+    Raises ModelUnavailable where the server cannot be used. recorded: a file that holds what was probed, read where it
+    is there and written where not; without one every model is probed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        images: ImageSource,
+        options: ModelOptions,
+        *,
+        recorded: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._images = images
+        self._options = options
+        self._door, self._embedding_door = _doors(model, options)
+        self.dialect = meet(model, options, recorded)
+        self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
+        self._guard = threading.Lock()
+        self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
+        self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
+        self._kept: OrderedDict[str, Json] = OrderedDict(_read_object(self._halfway))
+        self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
+        self._under_way: dict[str, asyncio.Event] = {}
+
+    @property
+    def identity(self) -> str:
+        """Endpoint and model name; the embedding model's too where it is another."""
+        return _identity(self._door, self._embedding_door)
+
+    @property
+    def url(self) -> str:
+        return self._door.url
+
+    @property
+    def key_name(self) -> str:
+        """The environment variable that the key is from, or "" where there is none."""
+        return self._door.key_name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            writes_text=self.dialect.words == "json",
+            sees_exemplars=self.dialect.pictures > 1,
+            edge_scale=self.dialect.edge_scale,
+            edge_offset=self.dialect.edge_offset,
+            batch_size=1,
+            concurrency=self._options.concurrency,
+            requests_per_call=REQUESTS_PER_CALL,
+            reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"])),
+            text_tokens=self.dialect.tokens(ANSWER_TOKENS["names"]),
+        )
+
+    def render(self, request: Request) -> str:
+        """Exactly what is sent, with image ids where the pictures go."""
+
+        def named(image_id: str, side_px: int) -> Json:
+            return {"image": image_id, "px": side_px, "quality": JPEG_QUALITY}
+
+        parts: list[Any] = [prompts.SERVER_PROMPTS]
+        match request:
+            case LookRequest():
+                parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
+            case JudgeRequest():
+                parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
+            case CompleteRequest():
+                parts.append([request.task, self._complete_body(request)])
+        return json.dumps(parts, ensure_ascii=False)
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await _each(requests, self._look)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await _each(requests, self._judge)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await _each(requests, self._complete)
+
+    async def close(self) -> None:
+        """Give the connections back, and write down what is left of answers that never became whole."""
+        if self._halfway is not None and (self._kept or self._halfway.exists()):
+            write_atomically(self._halfway, json.dumps(self._kept, ensure_ascii=False) + "\n")
+        await self._door.close()
+        if self._embedding_door is not None:
+            await self._embedding_door.close()
+
+    # What is asked
+
+    def _look_body(self, request: LookRequest, shown: Shown) -> Json:
+        dialect = self.dialect
+        side_px = min(THUMBNAIL_PX, self._options.image_px) if dialect.words == "nano" else self._options.image_px
+        messages = look_messages(dialect, shown(request.image_id, side_px), request.interest)
+        if dialect.words == "json":
+            schema = ("look", prompts.LOOK_SCHEMA)
+            return dialect.chat(self._door.model, messages, ANSWER_TOKENS["look"], schema=schema)
+        tokens = ANSWER_TOKENS["nano" if dialect.words == "nano" else "look"]
+        return dialect.chat(self._door.model, messages, tokens, logprobs=True)
+
+    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
+        exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
+        side_px = min(EXEMPLAR_PX, self._options.image_px)
+        if self.dialect.words == "nano":
+            asked = text_part(prompts.nano_judge_prompt(request.interest, request.cluster_name))
+            own_words: list[Json] = [{"role": "user", "content": [asked, shown(request.candidate_id, side_px)]}]
+            return self.dialect.chat(self._door.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
+        opening = prompts.judge_opening(
+            request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
+        )
+        content = [
+            text_part(opening),
+            *(shown(image_id, side_px) for image_id in exemplars),
+            text_part(prompts.JUDGE_CANDIDATE),
+            shown(request.candidate_id, side_px),
+            text_part(prompts.JUDGE_WORD if word else prompts.JUDGE_JSON),
+        ]
+        messages: list[Json] = [
+            {"role": "system", "content": prompts.JUDGE_SYSTEM},
+            {"role": "user", "content": content},
+        ]
+        tokens = ANSWER_TOKENS["word" if word else "judge"]
+        if word:
+            return self.dialect.chat(self._door.model, messages, tokens, logprobs=True)
+        return self.dialect.chat(self._door.model, messages, tokens, schema=("judge", prompts.JUDGE_SCHEMA))
+
+    def _complete_body(self, request: CompleteRequest) -> Json:
+        messages = [
+            {"role": "system", "content": prompts.NAMES_SYSTEM},
+            {"role": "user", "content": prompts.names_question(request.payload)},
+        ]
+        schema = ("names", prompts.NAMES_SCHEMA)
+        return self.dialect.chat(self._door.model, messages, ANSWER_TOKENS["names"], schema=schema)
+
+    # Asking
+
+    async def _look(self, request: LookRequest) -> LookReply:
+        talk = _Talk(self)
+        body = await self._with_pictures(lambda shown: self._look_body(request, shown))
+        found = await self._described(talk, body)
+        embedding = await self._embed(talk, request, found.description)
+        talk.end()
+        return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
+
+    async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
+        if self.dialect.words == "json":
+            return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
+        found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
+        sure = prompts.joint_probability(answer_logprobs(await talk.ask(body)))  # from memory: it was just asked
+        return found if sure is None else prompts.Described(found.description, sure)
+
+    @property
+    def _judges_in_a_word(self) -> bool:
+        return self.dialect.logprobs > 0 or self.dialect.words != "json"
+
+    async def _judge(self, request: JudgeRequest) -> JudgeReply:
+        talk = _Talk(self)
+        judged = None
+        if self._judges_in_a_word:
+            body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=True))
+            probability = prompts.yes_probability(answer_logprobs(await talk.ask(body)))
+            if probability is not None:
+                judged = prompts.Judged(probability)
+            elif self.dialect.words != "json":
+                judged = await talk.read(body, prompts.parse_word, prompts.WORD_SHAPE)
+        if judged is None:  # log-probabilities are not offered, or missing this once: let it state its confidence
+            body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=False))
+            judged = await talk.read(body, prompts.parse_judge, prompts.JUDGE_SHAPE)
+        talk.end()
+        return JudgeReply(judged.probability, judged.reason, talk.usage)
+
+    async def _complete(self, request: CompleteRequest) -> CompleteReply:
+        if request.task != "name_clusters":
+            raise ModelError(
+                f"a model behind a server can do name_clusters, got {request.task!r}", "word it in prompts"
+            )
+        talk = _Talk(self)
+        text = await talk.read(self._complete_body(request), prompts.check_names, prompts.NAMES_SHAPE)
+        talk.end()
+        return CompleteReply(text, talk.usage)
+
+    async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
+        model = self.dialect.embedding_model
+        match self.dialect.embeddings:
+            case "local":
+                return embed_locally(description)
+            case "messages":
+                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
+            case "text":
+                text = prompts.as_data(description)
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
+                # charged for its embedding: what an answer costs must not depend on which one came first.
+                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+                    await under_way.wait()
+                if text in self._vectors:
+                    talk.charge(self._vectors[text][1])
+                else:
+                    done = self._under_way[text] = asyncio.Event()
+                    try:
+                        body = {"model": model, "input": text, "encoding_format": "float"}
+                        before = talk.tokens_in
+                        vector = await self._embedded(talk, body)
+                        self._vectors[text] = vector, talk.tokens_in - before
+                    finally:
+                        del self._under_way[text]
+                        done.set()
+                vector, _ = self._vectors[text]
+                if len(self._vectors) > VECTORS_KEPT:
+                    self._vectors.popitem(last=False)
+                return vector
+
+    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
+        reply = await talk.ask(body, embeddings=True)
+        try:
+            row: Vector = embedding_rows(reply, 1)[0]
+        except ValueError as error:
+            problem = str(error)
+        else:
+            return row
+        talk.end()
+        raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
+
+    async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
+        """Decoding takes milliseconds and blocks: not on the loop that keeps the other calls going."""
+        return await asyncio.to_thread(body_of, self._shown)
+
+    def _shown(self, image_id: str, side_px: int) -> Json:
+        key = (image_id, side_px)
+        with self._decoding[hash(image_id) % DECODING_LOCKS]:  # five interests of one picture decode it once
+            with self._guard:
+                if key in self._pictures:
+                    self._pictures.move_to_end(key)
+                    return self._pictures[key]
+            part = picture_part(self._jpeg(image_id, side_px))
+            with self._guard:
+                self._pictures[key] = part
+                if len(self._pictures) > PICTURES_KEPT:
+                    self._pictures.popitem(last=False)
+            return part
+
+    def _jpeg(self, image_id: str, side_px: int) -> bytes:
+        try:
+            return self._images.jpeg(image_id, side_px, JPEG_QUALITY)
+        except ImageUnreadable as error:
+            problem = ModelError(error.rule, error.hint)
+        raise problem
+
+
+def meet(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
+    """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
+
+    Raises ModelUnavailable where the server cannot be used.
+    """
+    door, embedding_door = _doors(model, options)
+    known = _read_recorded(recorded)
+    identity = _identity(door, embedding_door)
+    if identity in known:
+        return known[identity]
+    dialect = probe(door, embedding_door)
+    if recorded is not None:
+        known[identity] = dialect
+        content = {key: known[key].to_dict() for key in sorted(known)}
+        write_atomically(recorded, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return dialect
+
+
+def _doors(model: str, options: ModelOptions) -> tuple[Door, Door | None]:
+    """The model's server, and the embedding model's where one was named."""
+    url = server_url(options)
+    embeds = options.embedding_model
+    door = Door(url, model, options.timeout_s)
+    return door, None if embeds is None else Door(options.embedding_url or url, embeds, options.timeout_s)
+
+
+def _identity(door: Door, embedding_door: Door | None) -> str:
+    parts = [door.url, door.model]
+    if embedding_door is not None:
+        parts += [embedding_door.url, embedding_door.model]
+    return " ".join(parts)
+
+
+def _read_recorded(recorded: Path | None) -> dict[str, Dialect]:
+    """Dialects by model identity; those of another version of this file count as not recorded."""
+    found: dict[str, Dialect] = {}
+    for identity, values in _read_object(recorded).items():
+        with contextlib.suppress(TypeError):
+            found[identity] = Dialect.from_dict(values)
+    return found
+
+
+def _read_object(path: Path | None) -> dict[str, Any]:
+    """A file's JSON object of objects; what is missing or damaged counts as not there."""
+    try:
+        content = json.loads(path.read_text("utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, dict)}
+
+
+class _Talk:
+    """The requests behind one answer: their cost, and what is kept of them until the answer is whole.
+
+    A retry after a fault in the second request of an answer must not ask the first one again.
+    """
+
+    def __init__(self, model: OpenAICompatible) -> None:
+        self._model = model
+        self._keys: list[str] = []
+        self.tokens_in = self._tokens_out = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+
+    def charge(self, tokens_in: int) -> None:
+        """Count tokens of a part that another answer has paid for."""
+        self.tokens_in += tokens_in
+
+    async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
+        kept = self._model._kept
+        key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+        reply = kept.get(key)
+        if reply is None:
+            door = (self._model._embedding_door or self._model._door) if embeddings else self._model._door
+            reply = await door.ask("/embeddings" if embeddings else "/chat/completions", body)
+            kept[key] = reply
+            while len(kept) > REPLIES_KEPT:
+                kept.popitem(last=False)
+        if key in self._keys:
+            return reply
+        self._keys.append(key)
+        usage = reply.get("usage")
+        if isinstance(usage, dict):
+            self.tokens_in += _count(usage.get("prompt_tokens"))
+            self._tokens_out += _count(usage.get("completion_tokens"))
+        return reply
+
+    async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
+        """Ask and parse, with one repair attempt. Raises ModelReplyInvalid where that fails too."""
+        text = await self._text(body)
+        try:
+            return parse(text)
+        except prompts.ReplyProblem as error:
+            problem = str(error)
+        said = prompts.cut(prompts.one_line(text), prompts.MAX_QUOTED_CHARACTERS) or "(nothing)"
+        messages = [
+            *body["messages"],
+            {"role": "assistant", "content": prompts.as_data(said)},
+            {"role": "user", "content": prompts.repair_question(problem, shape)},
+        ]
+        text = await self._text({**body, "messages": messages})
+        try:
+            return parse(text)
+        except prompts.ReplyProblem as error:
+            problem = str(error)
+        self.end()
+        raise ModelReplyInvalid(
+            f"{self._model.name} gave an unusable answer twice ({problem})",
+            "use a larger model, or see manylens doctor",
+        )
+
+    async def _text(self, body: Json) -> str:
+        reply = await self.ask(body)
+        try:
+            return answer_text(reply)
+        except ModelError:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """The answer is whole, or will never be: forget its parts."""
+        for key in self._keys:
+            self._model._kept.pop(key, None)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+async def _each(
+    requests: Sequence[_Request], ask: Callable[[_Request], Awaitable[_Reply]]
+) -> list[_Reply | ModelError]:
+    """Side by side; a failure takes its request's place."""
+
+    async def one(request: _Request) -> _Reply | ModelError:
+        try:
+            return await ask(request)
+        except ModelError as error:
+            # What it was raised through holds pictures; the error may be kept for the whole run.
+            return error.with_traceback(None)
+
+    return list(await asyncio.gather(*(one(request) for request in requests)))

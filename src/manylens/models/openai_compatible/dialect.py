@@ -1,0 +1,520 @@
+"""What one model on one server can do: found out once by asking, recorded, and the same for all of a run.
+
+In: a `Door`. Out: a `Dialect`. Promise: probe, never assume (servers ignore what they do not know, silently); a handful
+of small requests; a model that cannot be used is told by one line with the cure. The pictures are drawn here, so the
+right answers are known.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import difflib
+import hashlib
+import io
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from manylens import prompts
+from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.models.openai_compatible.door import Door, Json, PageMissing
+
+EXEMPLARS_SHOWN = 3
+"""Pictures of a cluster that a judge is shown before the candidate, where the model takes several."""
+
+TOP_LOGPROBS = (20, 5)
+"""Alternatives asked for, the most first: servers have different limits."""
+
+ANSWER_TOKENS = {"look": 120, "judge": 160, "word": 8, "names": 4096, "nano": 10}
+THINKING_TOKENS = 8192
+"""Room for a model that thinks before it answers; the answer itself is as short as any other's."""
+
+Vector: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """words: `json` where the model answers in JSON, `plain` where it cannot, `nano` for a served checkpoint of nano,
+    which is asked in its own words. structured: which `response_format` the server honours. logprobs: alternatives per
+    token to ask for, 0 where it gives none. pictures: how many one request may hold (1, or all a judgement needs).
+    embeddings: `messages` embeds the picture under the interest, `text` the description, `local` means that the server
+    embeds nothing. edge_scale, edge_offset: beta and b of the relational graph for these embeddings. limit: the field
+    that bounds an answer. temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
+    """
+
+    words: Literal["json", "plain", "nano"] = "json"
+    structured: Literal["json_schema", "json_object", "none"] = "none"
+    logprobs: int = 0
+    pictures: int = 1
+    embeddings: Literal["messages", "text", "local"] = "local"
+    embedding_model: str = ""
+    edge_scale: float | None = None
+    edge_offset: float | None = None
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: bool = True
+    thinks: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**values)
+
+    def tokens(self, answer: int) -> int:
+        """The most that an answer of so many tokens may take."""
+        return THINKING_TOKENS + answer if self.thinks else answer
+
+    def chat(
+        self,
+        model: str,
+        messages: Sequence[Json],
+        tokens: int,
+        *,
+        schema: tuple[str, Mapping[str, Any]] | None = None,
+        logprobs: bool = False,
+    ) -> Json:
+        """The body of one chat request in this dialect. schema: (name, JSON schema) of the wanted answer."""
+        body: Json = {"model": model, "messages": list(messages)}
+        body[self.limit] = self.tokens(tokens)
+        if self.temperature:
+            body["temperature"] = 0
+        if schema is not None and self.structured == "json_schema":
+            name, shape = schema
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": name, "strict": True, "schema": dict(shape)},
+            }
+        elif schema is not None and self.structured == "json_object":
+            body["response_format"] = {"type": "json_object"}
+        if logprobs and self.logprobs:
+            body |= {"logprobs": True, "top_logprobs": self.logprobs}
+        return body
+
+
+# --- reading replies --------------------------------------------------------------------------------------------------
+
+
+def answer_text(reply: Json) -> str:
+    """The text of the first choice; empty where there is none. Raises ModelError where the model refuses to speak."""
+    choice = _first(reply.get("choices"))
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    content = message.get("content")
+    if isinstance(content, list):  # some servers answer in parts
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    if not content and (choice.get("finish_reason") == "content_filter" or message.get("refusal")):
+        raise ModelError("the model refuses to speak about this picture", "nothing to do here")
+    return content if isinstance(content, str) else ""
+
+
+def answer_logprobs(reply: Json) -> list[tuple[str, list[tuple[str, float]]]]:
+    """(token, alternatives with log-probabilities) per token of the first choice; empty where the server gave none."""
+    logprobs = _first(reply.get("choices")).get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    tokens = []
+    for entry in content if isinstance(content, list) else ():
+        try:
+            top = [(str(other["token"]), float(other["logprob"])) for other in entry.get("top_logprobs") or ()]
+            tokens.append((str(entry["token"]), [(str(entry["token"]), float(entry["logprob"])), *top]))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []
+    return tokens
+
+
+def embedding_rows(reply: Json, rows: int) -> Vector:
+    """(rows, d) float32, of unit length. Raises ValueError where the reply does not hold that."""
+    data = reply.get("data")
+    if not isinstance(data, list) or len(data) != rows:
+        raise ValueError("an embeddings reply holds one vector per input")
+    try:
+        ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
+        vectors = np.array([entry["embedding"] for entry in ordered], np.float32)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("an embeddings reply holds vectors of numbers") from error
+    if vectors.ndim != 2:
+        raise ValueError("an embeddings reply holds flat vectors")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        raise ValueError("an embedding is finite and not zero")
+    unit: Vector = vectors / lengths
+    return unit
+
+
+def _first(choices: object) -> Json:
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def picture_part(jpeg: bytes) -> Json:
+    """A picture as a content part: a data URL."""
+    return {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"}}
+
+
+def text_part(text: str) -> Json:
+    return {"type": "text", "text": text}
+
+
+# --- embedding without a server ---------------------------------------------------------------------------------------
+
+LOCAL_WIDTH = 512
+
+
+def embed_locally(description: str) -> Vector:
+    """A description's words and letter triples, hashed to a unit vector (512,): equal texts 1, texts that share words
+    or stems near .5, others near 0. Knows no synonyms: that is left to the judge."""
+    vector = np.zeros(LOCAL_WIDTH, np.float32)
+    for word in re.findall(r"\w+", description.casefold()) or [description]:
+        framed = f"^{word}$"
+        pieces = [framed, *(framed[at : at + 3] for at in range(len(framed) - 2))]
+        weight = 1 / np.sqrt(len(pieces) - 1)
+        for number, piece in enumerate(pieces):
+            code = int.from_bytes(_digest(piece), "big")
+            # The whole word counts as much as all of its triples together.
+            vector[code % LOCAL_WIDTH] += (1.0 if number == 0 else weight) * (1 if code >> 32 & 1 else -1)
+    length = float(np.linalg.norm(vector))
+    if length == 0:
+        vector[0] = length = 1.0
+    unit: Vector = vector / np.float32(length)
+    return unit
+
+
+def _digest(piece: str) -> bytes:
+    return hashlib.blake2b(piece.encode("utf-8", "surrogatepass"), digest_size=5).digest()
+
+
+ALIKE = (
+    ("hearts", "the suit of hearts"),
+    ("happy face", "a smiling, joyful face"),
+    ("red car", "a car that is red"),
+    ("dog", "a small dog"),
+    ("beach", "the seaside"),
+    ("three bananas", "bananas, three of them"),
+    ("winter landscape", "snowy scenery"),
+    ("sports shoe", "sneakers"),
+)
+"""Descriptions that say the same, by which the scale of a server's similarities is found."""
+
+
+def edge_scale_of(vectors: Vector) -> tuple[float, float] | None:
+    """beta and b such that what says the same has w about .88 on average, and what does not .12; None where the
+    embeddings do not tell them apart. vectors: of all texts of `ALIKE` in order, (2 n, d), unit length."""
+    first, second = vectors[0::2], vectors[1::2]
+    similarities = first @ second.T
+    same = float(np.diag(similarities).mean())
+    others = similarities[~np.eye(len(first), dtype=bool)]
+    # The upper end of what is unlike must lie below what is alike, or every picture is everybody's neighbour.
+    unlike = float(others.mean() + others.std())
+    if same - unlike < 0.05:
+        return None
+    scale = 4 / (same - unlike)
+    return round(scale, 4), round(-scale * (same + unlike) / 2, 4)
+
+
+LOCAL_EDGES = (8.0, -4.0)
+"""beta and b for `embed_locally`."""
+
+
+def alike_texts() -> list[str]:
+    return [text for pair in ALIKE for text in pair]
+
+
+# --- probing ----------------------------------------------------------------------------------------------------------
+
+_COLORS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 80, 210), "yellow": (245, 215, 40)}
+_COLOR_SCHEMA = {
+    "type": "object",
+    "properties": {"color": {"type": "string"}},
+    "required": ["color"],
+    "additionalProperties": False,
+}
+_SIGHT_HINT = "use a vision model, or start the server with the model's vision part"
+_NO_SIGHT = re.compile(r"image|picture|vision|visual|multimodal|multi-modal|mmproj|content", re.IGNORECASE)
+
+
+def solid_picture(color: str, side_px: int = 128) -> bytes:
+    """A JPEG of one color."""
+    buffer = io.BytesIO()
+    PillowImage.new("RGB", (side_px, side_px), _COLORS[color]).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def list_models(door: Door) -> tuple[str, ...] | None:
+    """The names the server gives, or None where it keeps no list. Raises ModelUnavailable: nobody there, wrong key."""
+    try:
+        reply = door.ask_now("/models")
+    except PageMissing:
+        return None
+    except ModelUnavailable:
+        raise
+    except ModelError:
+        return None
+    data = reply.get("data")
+    if not isinstance(data, list):
+        return None
+    return tuple(str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry)
+
+
+def check_listed(door: Door, names: Sequence[str] | None) -> None:
+    """Raises ModelUnavailable, with the names most like it, where the server lists its models and not this one."""
+    if not names or door.model in names or f"{door.model}:latest" in names:  # Ollama's names end in a tag
+        return
+    close = difflib.get_close_matches(door.model, names, n=3, cutoff=0.4) or sorted(names)[:3]
+    more = f" and {len(names) - len(close):,} more" if len(names) > len(close) else ""
+    raise ModelUnavailable(
+        f"{door.host} knows no model {door.model!r}; it has {', '.join(map(repr, close))}{more}",
+        f"pass --model {close[0]}",
+    )
+
+
+def probe(door: Door, embedding_door: Door | None = None) -> Dialect:
+    """Ask the server what it can do. Raises ModelUnavailable where it cannot be used.
+
+    embedding_door: the server and model that embed; None tries the same server: the model itself, then a model of its
+    list whose name says that it embeds.
+    """
+    names = list_models(door)
+    check_listed(door, names)
+    dialect = _probe_sight(door)
+    dialect = _probe_pictures(door, dialect)
+    dialect = _probe_logprobs(door, dialect)
+    dialect = _probe_words(door, dialect)
+    if embedding_door is not None:
+        return _probe_embeddings(embedding_door, dialect, [embedding_door.model])
+    embedders = [name for name in sorted(names or ()) if "embed" in name.lower()]
+    return _probe_embeddings(door, dialect, [door.model, *embedders[:2]])
+
+
+def _ask(door: Door, dialect: Dialect, question: str, colors: Sequence[str], **how: Any) -> Json:
+    parts = [picture_part(solid_picture(color)) for color in colors]
+    messages = [{"role": "user", "content": [*parts, text_part(question)]}]
+    return _ask_patiently(door, dialect.chat(door.model, messages, 60, **how))
+
+
+TRIES = 4
+PATIENCE_S = 1.0
+"""The first wait for a busy server; it doubles."""
+
+
+def _ask_patiently(door: Door, body: Json) -> Json:
+    """One chat request of the probe. Raises ModelBusy where the server stays busy."""
+    wait_s = PATIENCE_S
+    for left in reversed(range(TRIES)):
+        try:
+            return door.ask_now("/chat/completions", body)
+        except ModelBusy as error:
+            hopeless = "took longer" in error.rule or _NO_SIGHT.search(error.rule)  # llama.cpp says that with a 500
+            if not left or hopeless:
+                raise
+            time.sleep(min(wait_s if error.retry_after_s is None else error.retry_after_s, 30.0))
+            wait_s *= 2
+    raise AssertionError("the last try raises")
+
+
+def _probe_sight(door: Door) -> Dialect:
+    """Does it see, is a JSON schema honoured, which fields does it take? One question where all is well.
+
+    The question says nothing of JSON: an answer in JSON shows that the schema was honoured.
+    """
+    dialect = Dialect(structured="json_schema")
+    question = "What is the color of this picture?"
+    doubted = False
+    for _ in range(7):  # every refusal takes one thing away
+        try:
+            reply = _ask(door, dialect, question, ["green"], schema=("color", _COLOR_SCHEMA))
+            text = answer_text(reply)
+        except ModelUnavailable:
+            raise
+        except ModelError as error:
+            simpler = _without_what_it_refuses(dialect, error)
+            if simpler is None:
+                raise _unusable(door, error) from None
+            dialect = simpler
+            continue
+        thinks = (
+            "<think>" in text or "</think>" in text or _first(reply.get("choices")).get("finish_reason") == "length"
+        )
+        if thinks and not dialect.thinks:
+            dialect = dataclasses.replace(dialect, thinks=True)
+            if not prompts.after_thoughts(text).strip() or _first(reply["choices"]).get("finish_reason") == "length":
+                continue  # its thoughts took all the room
+        text = prompts.after_thoughts(text)
+        if dialect.structured == "json_schema" and not _is_json_color(text):
+            dialect = dataclasses.replace(dialect, structured="none")
+            if _offers_json_object(door, dialect):
+                dialect = dataclasses.replace(dialect, structured="json_object")
+        if not _says(text, "green") and not doubted:
+            doubted = True  # anyone may slip once
+            continue
+        if not _says(text, "green"):
+            raise _blind(door, "green", text)
+        return dialect
+    raise ModelUnavailable(
+        f"{door.model} at {door.host} gave no usable answer to a test question",
+        "see the server's log, or use another model",
+    )
+
+
+def _without_what_it_refuses(dialect: Dialect, error: ModelError) -> Dialect | None:
+    """The dialect without the part that an error names; None where it names none, or what cannot be left out. A plain
+    refusal that does not say why is taken to be about the format, unless it may be about the picture."""
+    said = error.rule
+    if "max_completion_tokens" in said and dialect.limit == "max_tokens":
+        return dataclasses.replace(dialect, limit="max_completion_tokens")
+    if "temperature" in said and dialect.temperature:
+        return dataclasses.replace(dialect, temperature=False)
+    about_format = re.search(r"response_format|json_schema|schema|grammar|structured", said)
+    unexplained = not isinstance(error, ModelBusy) and not _NO_SIGHT.search(said)
+    if dialect.structured != "none" and (about_format or unexplained):
+        return dataclasses.replace(dialect, structured="json_object" if dialect.structured == "json_schema" else "none")
+    return None
+
+
+def _offers_json_object(door: Door, dialect: Dialect) -> bool:
+    try:
+        trial = dataclasses.replace(dialect, structured="json_object")
+        question = 'What is the color of this picture? Reply in JSON: {"color": "..."}'
+        text = answer_text(_ask(door, trial, question, ["green"], schema=("color", _COLOR_SCHEMA)))
+        return _is_json_color(prompts.after_thoughts(text))
+    except ModelUnavailable:
+        raise
+    except ModelError:
+        return False
+
+
+def _is_json_color(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and "color" in value
+
+
+def _says(text: str, color: str) -> bool:
+    said = set(re.findall(r"[a-z]+", text.lower()))
+    return color in said and not (set(_COLORS) - {color}) & said
+
+
+def _unusable(door: Door, error: ModelError) -> ModelUnavailable:
+    if _NO_SIGHT.search(str(error)):
+        return ModelUnavailable(
+            f"{door.model} at {door.host} takes no pictures ({prompts.cut(error.rule, 160)})",
+            _SIGHT_HINT,
+        )
+    return ModelUnavailable(error.rule, error.hint)
+
+
+def _blind(door: Door, color: str, text: str) -> ModelUnavailable:
+    said = prompts.cut(prompts.one_line(text), 60)
+    return ModelUnavailable(
+        f'{door.model} at {door.host} does not see pictures (shown a {color} one, it says "{said}")', _SIGHT_HINT
+    )
+
+
+def _probe_pictures(door: Door, dialect: Dialect) -> Dialect:
+    """May a request hold the pictures of a judgement, in their order? And does the model really look? A model that says
+    green to everything has passed so far."""
+    try:
+        colors = ["red", "green", "blue", "yellow"][-EXEMPLARS_SHOWN - 1 :]
+        text = answer_text(_ask(door, dialect, "What is the color of the last picture?", colors))
+        if _says(prompts.after_thoughts(text), "yellow"):
+            return dataclasses.replace(dialect, pictures=EXEMPLARS_SHOWN + 1)
+    except ModelUnavailable:
+        raise
+    except ModelError:
+        pass
+    try:
+        text = prompts.after_thoughts(answer_text(_ask(door, dialect, "What is the color of this picture?", ["blue"])))
+    except ModelError as error:
+        raise _unusable(door, error) from None
+    if not _says(text, "blue"):
+        raise _blind(door, "blue", text)
+    return dialect
+
+
+def _probe_logprobs(door: Door, dialect: Dialect) -> Dialect:
+    """Are there log-probabilities from which a yes can be read?"""
+    question = "Is this picture blue? Answer with one word: yes or no."
+    for top in TOP_LOGPROBS:
+        trial = dataclasses.replace(dialect, logprobs=top)
+        try:
+            reply = _ask(door, trial, question, ["blue"], logprobs=True)
+        except ModelUnavailable:
+            raise
+        except ModelError:
+            continue
+        if prompts.yes_probability(answer_logprobs(reply)) is not None:
+            return trial
+        break
+    return dialect
+
+
+def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:
+    """The messages of a look: constant instruction, picture, interest; nano has its interest first."""
+    if dialect.words == "nano":
+        return [{"role": "user", "content": [text_part(prompts.nano_look_prompt(interest)), picture]}]
+    if dialect.words == "plain":
+        return [{"role": "user", "content": [picture, text_part(prompts.plain_look_question(interest))]}]
+    return [
+        {"role": "system", "content": prompts.LOOK_SYSTEM},
+        {"role": "user", "content": [picture, text_part(prompts.look_question(interest))]},
+    ]
+
+
+def _probe_words(door: Door, dialect: Dialect) -> Dialect:
+    """Where no format is honoured: does the model write JSON because it is told to?"""
+    if door.model.rstrip("/").rpartition("/")[2].startswith(prompts.NANO_NAME):
+        return dataclasses.replace(dialect, words="nano", structured="none", pictures=1)
+    if dialect.structured != "none":
+        return dialect
+    messages = look_messages(dialect, picture_part(solid_picture("blue")), "color")
+    try:
+        prompts.parse_look(answer_text(_ask_patiently(door, dialect.chat(door.model, messages, ANSWER_TOKENS["look"]))))
+    except ModelUnavailable:
+        raise
+    except (ModelError, prompts.ReplyProblem):
+        return dataclasses.replace(dialect, words="plain")
+    return dialect
+
+
+def _probe_embeddings(door: Door, dialect: Dialect, models: Sequence[str]) -> Dialect:
+    for model in models:
+        if _embeds_pictures(door, model):
+            return dataclasses.replace(dialect, embeddings="messages", embedding_model=model)
+        try:
+            body = {"model": model, "input": alike_texts(), "encoding_format": "float"}
+            edges = edge_scale_of(embedding_rows(door.ask_now("/embeddings", body), len(alike_texts())))
+        except (ModelError, ValueError):
+            continue
+        if edges is not None:
+            return dataclasses.replace(
+                dialect, embeddings="text", embedding_model=model, edge_scale=edges[0], edge_offset=edges[1]
+            )
+    scale, offset = LOCAL_EDGES
+    return dataclasses.replace(dialect, embeddings="local", embedding_model="", edge_scale=scale, edge_offset=offset)
+
+
+def embedding_body(model: str, jpeg: bytes, interest: str) -> Json:
+    """vLLM's chat form of an embeddings request: the picture, then the interest."""
+    content = [picture_part(jpeg), text_part(prompts.look_question(interest))]
+    return {"model": model, "messages": [{"role": "user", "content": content}], "encoding_format": "float"}
+
+
+def _embeds_pictures(door: Door, model: str) -> bool:
+    """Whether two pictures get two embeddings: a server may take the field and not look at it."""
+    rows = []
+    for color in ("red", "blue"):
+        try:
+            reply = door.ask_now("/embeddings", embedding_body(model, solid_picture(color), "color"))
+            rows.append(embedding_rows(reply, 1)[0])
+        except (ModelError, ValueError):
+            return False
+    return rows[0].shape == rows[1].shape and float(rows[0] @ rows[1]) < 0.9999

@@ -1,0 +1,231 @@
+"""What a model on a server gets around it: patience.
+
+In: a model whose calls may be turned away (`ModelBusy`). Out: the same model, asked again until it answers or a limit
+is reached. Promises: at most `concurrency` calls are under way, fewer while the server says no; a wait that the server
+asks for is kept by all calls; a call that ends for good ends in the error of its last attempt; a server that answers
+nobody any more ends in `ModelUnavailable`, which stops the run, so that no image pays for it.
+
+It stands between `Recorded` and the server. Models in this process need none of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
+
+from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.models.base import (
+    Capabilities,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    Request,
+)
+
+ATTEMPTS = 9
+REQUESTS_PER_CALL = 3
+"""A call may be several requests (a look, its repair, its embedding), each of which its model ends after `timeout_s`;
+a call that takes longer than all of them is ended here."""
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+"""An attempt waits twice as long as the one before, shortened by up to a quarter at random: 68 to 92 s in all."""
+
+LONGEST_RETRY_AFTER_S = 120.0
+"""A server may ask for hours (a daily quota); then it is better to stop and say so."""
+
+_DOWN_AFTER_S = 60.0
+_DOWN_REQUESTS = 10
+_DOWN_TIMEOUTS = 3
+_DOWN_SLOW_REQUESTS = 3
+"""The server counts as down where it has answered nobody for 60 s and 10 different requests, or for three time-outs
+and three requests. One or two alone may be at fault themselves: those fail, and the run goes on."""
+
+_IMPATIENT_ATTEMPTS = 2
+"""Attempts of a call once nobody has been answered for 60 s: what is left is to find out whether anybody is."""
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
+
+
+class Paced:
+    """A `Model` that waits, tries again, and never has more than `capabilities.concurrency` calls under way.
+
+    timeout_s: seconds that one request may take. seed: of the backoff's jitter. attempts: how many calls were sent.
+    """
+
+    def __init__(self, model: Model, *, timeout_s: float, seed: int = 0) -> None:
+        self._model = model
+        self._timeout_s = timeout_s
+        self._random = random.Random(seed)
+        self._gate = Gate(model.capabilities.concurrency)
+        self._resume_at = 0.0
+        self._silence = _Silence(timeout_s)
+        self._gone: ModelUnavailable | None = None
+        self.attempts = 0
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def identity(self) -> str:
+        return self._model.identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._model.capabilities
+
+    def render(self, request: Request) -> str:
+        return self._model.render(request)
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._answer(requests, self._model.look)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._answer(requests, self._model.judge)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._answer(requests, self._model.complete)
+
+    async def _answer(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
+        if len(requests) == 1:  # what `Recorded` sends: no need for one more task
+            return [await self._call(requests[0], ask)]
+        return list(await asyncio.gather(*(self._call(request, ask) for request in requests)))
+
+    async def _call(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
+        clock = asyncio.get_running_loop().time
+        attempt = 0
+        while True:
+            async with self._gate:
+                while (pause := self._resume_at - clock()) > 0:  # another call's Retry-After may prolong it meanwhile
+                    await asyncio.sleep(pause)
+                if self._gone is not None:
+                    return self._gone
+                sent = clock()
+                self._silence.begin(sent)
+                self.attempts += 1
+                reply = await self._send(request, ask)
+            if not isinstance(reply, ModelBusy):
+                if not isinstance(reply, ModelUnavailable):
+                    self._silence.end()
+                    self._gate.grow()
+                return reply
+            now = clock()
+            attempt += 1
+            self._gate.halve(sent, now)
+            self._silence.add(request)
+            if reply.retry_after_s is not None:
+                self._resume_at = max(self._resume_at, now + min(reply.retry_after_s, LONGEST_RETRY_AFTER_S))
+            if self._silence.means_down(now):
+                silent_s = self._silence.seconds(now)
+                self._gone = ModelUnavailable(
+                    f"{self.name} has answered no call for {silent_s:.0f} s; of the last one: {reply.rule}",
+                    "see that the server runs and has room, then run the same command again: it goes on from here",
+                )
+                return self._gone
+            if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
+                tried = f"{reply.rule} (tried {attempt} times)"
+                return ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+            backoff_s = min(FIRST_BACKOFF_S * 2 ** (attempt - 1), LONGEST_BACKOFF_S)
+            await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))
+
+    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
+        try:
+            async with asyncio.timeout(REQUESTS_PER_CALL * self._timeout_s):
+                (reply,) = await ask([request])
+                return reply
+        except ModelError as error:
+            return error
+        except TimeoutError:
+            rule = f"a request may take {self._timeout_s:g} s, {self.name} took longer"
+            return ModelBusy(rule, "allow more with --timeout, or send fewer at once with --concurrency")
+
+
+class _Silence:
+    """Since when the server has answered nobody, and whom it has turned away since."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._slow_s = max(_DOWN_AFTER_S, _DOWN_TIMEOUTS * timeout_s)
+        self._since: float | None = None
+        self._requests: set[Request] = set()
+
+    def begin(self, now: float) -> None:
+        """A call is sent: where nobody was turned away so far, silence is counted from here."""
+        if not self._requests:
+            self._since = now
+
+    def end(self) -> None:
+        self._requests.clear()
+
+    def add(self, request: Request) -> None:
+        if len(self._requests) < _DOWN_REQUESTS:
+            self._requests.add(request)
+
+    def seconds(self, now: float) -> float:
+        return 0.0 if self._since is None else now - self._since
+
+    def is_long(self, now: float) -> bool:
+        return self.seconds(now) >= _DOWN_AFTER_S
+
+    def means_down(self, now: float) -> bool:
+        many = self.is_long(now) and len(self._requests) >= _DOWN_REQUESTS
+        return many or (self.seconds(now) >= self._slow_s and len(self._requests) >= _DOWN_SLOW_REQUESTS)
+
+
+class Gate:
+    """Lets at most `limit` calls in at once (AIMD): halved when the server says no, one more per `limit` answers.
+
+    Use as `async with gate`. limit: a float in [1, concurrency], of which whole calls count.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._most = float(max(1, concurrency))
+        self.limit = self._most
+        self.inside = 0
+        self._halved_at = float("-inf")
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def grow(self) -> None:
+        self.limit = min(self._most, self.limit + 1 / self.limit)
+        self._wake()
+
+    def halve(self, sent: float, now: float) -> None:
+        """For a call sent at `sent`. Those under way together are one refusal: the first halves for all of them."""
+        if sent >= self._halved_at:
+            self.limit = max(1.0, self.limit / 2)
+            self._halved_at = now
+
+    async def __aenter__(self) -> None:
+        while self.inside >= int(self.limit):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._wake()  # it was this call's turn: pass it on
+                raise
+        self.inside += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self.inside -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        for _ in range(int(self.limit) - self.inside):
+            if not self._waiting:
+                return
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
