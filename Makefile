@@ -13,7 +13,7 @@ help: ## list the targets
 	@echo "make test         run the tests"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
-	@echo "make bench        run the benchmarks in bench/"
+	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -52,8 +52,9 @@ check: $(STAMP) ## all that must hold
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-bench: $(STAMP) ## run the benchmarks
-	$(BIN)/python -m bench
+bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	$(BIN)/python -m bench $(BENCH)
 
 wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

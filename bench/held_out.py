@@ -19,7 +19,9 @@ from manylens.evaluate import evaluate_labels
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.insert(0, str(TRAINING))
-from data import is_held_out  # noqa: E402  the split lives beside the training that must respect it
+from data import HELD_OUT_PERSONS, is_held_out  # noqa: E402  the split lives beside the training that must respect it
+
+__all__ = ["HELD_OUT_PERSONS", "SETS", "read_rows"]
 
 # set -> (zip, ((interest as typed, column of labels.csv), ...))
 SETS = {

@@ -1,24 +1,28 @@
 """How fast nano looks and judges here, how soon it is loaded, and what memory a run takes.
 
-`python -m bench.speed [--images 312]` draws sample cards, prints a Markdown table. Numbers are of this machine and moment;
-compare only rows of one run.
+`python -m bench.speed [--images 312] [--torch]` draws sample cards, prints a Markdown table. Numbers are of this
+machine and moment; compare only rows of one run. `--torch` also times the same parts uncut in plain PyTorch
+(`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import manylens
+from bench.workbench import NanoTokens
 from manylens.images import StoredImages, find_images
-from manylens.models.base import JudgeRequest, LookRequest
+from manylens.models.base import JudgeRequest, LookReply, LookRequest
 from manylens.models.nano import Nano
 from manylens.sample import write_sample
 
@@ -33,17 +37,59 @@ def seconds_of(command: list[str]) -> float:
     return best
 
 
+ROUNDS = 3
+COMPARED = 32
+
+
+def compare_with_torch(images: StoredImages, image_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """nano and plain PyTorch by turns on the same images: the best of three rounds each. PyTorch writes as many tokens
+    per image as nano does on average (rounded up), in batches of 1 and of 8; the ratio is to the faster of them."""
+    from bench.torch_baseline import PlainTorch  # torch is not among bench's own needs
+
+    plain = PlainTorch()
+    ids = list(image_ids[:COMPARED])
+    pictures = [images.thumbnail(image_id) for image_id in ids]
+    count = NanoTokens()
+    requests = [LookRequest("suit", image_id) for image_id in ids]
+    best = dict.fromkeys(("nano", "batch 1", "batch 8"), float("inf"))
+    tokens, new_tokens = 0.0, 0
+    for _ in range(ROUNDS):
+        nano = Nano(images)  # a fresh one has no visual tokens in memory
+        asyncio.run(nano.look([LookRequest("warm up", image_ids[-1])]))
+        began = time.perf_counter()
+        replies = asyncio.run(nano.look(requests))
+        best["nano"] = min(best["nano"], time.perf_counter() - began)
+        written = [count.written(reply) for reply in replies if isinstance(reply, LookReply)]
+        tokens = sum(written) / len(written)
+        new_tokens = math.ceil(tokens)
+        for batch in (1, 8):
+            plain.look(pictures[:batch], "suit", new_tokens=new_tokens, batch=batch)
+            seconds = plain.look(pictures, "suit", new_tokens=new_tokens, batch=batch)
+            best[f"batch {batch}"] = min(best[f"batch {batch}"], seconds)
+    baseline = min(best["batch 1"], best["batch 8"])
+    return [
+        (f"looks, nano, {tokens:.1f} tokens written per image, {len(ids)} images",
+         f"{len(ids) / best['nano']:.1f} images/s"),
+        *((f"looks, plain PyTorch, {plain.layers} layers, float32, {new_tokens} tokens written, batch {batch}",
+           f"{len(ids) / best[f'batch {batch}']:.1f} images/s") for batch in (1, 8)),
+        ("nano against the faster of them", f"{baseline / best['nano']:.1f} x"),
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=312)
-    wanted = parser.parse_args().images
+    parser.add_argument("--torch", action="store_true", help="compare with plain PyTorch, 30 layers, float32")
+    options = parser.parse_args()
+    wanted = options.images
     rows: list[tuple[str, str]] = [("cores", str(os.cpu_count()))]
     rows.append(("`manylens --help`", f"{seconds_of([sys.executable, '-m', 'manylens', '--help']):.2f} s"))
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_sample(Path(scratch) / "sample", images_per_card=max(1, wanted // 52))
         thumbnails: dict[str, bytes] = {}
         collection = find_images(folder, keep=lambda found: thumbnails.update({t.image_id: t.jpeg for t in found}))
-        nano = Nano(StoredImages(collection.root, collection.images, thumbnails.__getitem__))
+        images = StoredImages(collection.root, collection.images, thumbnails.__getitem__)
+        nano = Nano(images)
         ids = [image.id for image in collection.images]
         began = time.perf_counter()
         asyncio.run(nano.look([LookRequest("warm up", ids[0])]))
@@ -60,8 +106,10 @@ def main() -> None:
         began = time.perf_counter()
         manylens.cluster(folder, by=["suit"], out=Path(scratch) / "run")
         rows.append((f"whole run, {len(ids)} images, one interest", f"{time.perf_counter() - began:.0f} s"))
+        if options.torch:  # before the memory is read: its row says so
+            rows += compare_with_torch(images, ids)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows.append(("peak memory", f"{peak_mb:,.0f} MB"))
+    rows.append((f"peak memory{', PyTorch included' if options.torch else ''}", f"{peak_mb:,.0f} MB"))
     print("| measure | value |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")

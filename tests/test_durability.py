@@ -19,7 +19,7 @@ from chat_server import ChatServer, write_pictures
 from PIL import Image as PillowImage
 
 HERE = Path(__file__).parent
-KILLS = int(os.environ.get("MANYLENS_KILLS", "4"))
+KILLS = int(os.environ.get("MANYLENS_KILLS", "3"))
 """Moments at which a run is killed, per test. The suite takes few; `MANYLENS_KILLS=50` takes them all."""
 
 SECRET = "sk-very-secret-0123456789abcdef"

@@ -13,6 +13,7 @@ LEVELS = {
     "errors": 0,
     "records": 1,
     "store": 2,
+    "duplicates": 3,
     "images": 3,
     "prompts": 3,
     "sample": 3,

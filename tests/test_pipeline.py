@@ -3,6 +3,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from scipy.special import betaincinv
 from sklearn.metrics import normalized_mutual_info_score
 
+from manylens import walk as walking
 from manylens.errors import ModelBusy, ModelError
-from manylens.evidence import normalise_description
+from manylens.evidence import Answer, Question, belonging, normalise_description
+from manylens.graph import build_graph
+from manylens.look import look_at_images
 from manylens.models.base import (
     Capabilities,
     JudgeReply,
@@ -26,7 +30,7 @@ from manylens.models.base import (
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.pipeline import bound_trust_error, cluster_images
 from manylens.records import Clustering, Event, Foreseen, Interest, Settings, StageAdvanced, StageFinished, StageStarted
-from manylens.walk import Walked
+from manylens.walk import Surroundings, Walked
 
 KIND = Interest("kind")
 
@@ -90,7 +94,7 @@ def test_a_deck_of_cards(classes: int, seed: int) -> None:
     labels = draw_labels(260, classes, seed)
     found = run(labels, DESIGN_NOISE, seed=seed)
     assert abs(len(found.clusters) - classes) <= 1
-    assert agreement(found, labels) >= 0.9
+    assert agreement(found, labels) >= (0.85 if classes == 2 else 0.9)  # of 2 classes, 3 sure wrong looks take .12
     assert found.calls.judge <= len(labels)
 
 
@@ -119,6 +123,93 @@ def test_a_judge_not_to_be_believed_costs_nothing_but_what_the_descriptions_give
     assert agreement(found, labels) >= ceiling - 0.02
     assert abs(len(found.clusters) - 13) <= 1
     assert "tells little" in found.notes[0]
+    assert found.calls.judge <= 48, "after its controls it is asked nothing more"
+
+
+@pytest.mark.parametrize(("images", "classes"), [(60, 30), (260, 13), (1000, 100), (1500, 13)])
+def test_the_default_stays_within_its_allowance_of_judgements(images: int, classes: int) -> None:
+    """At most .3 per image from 1,000 images on, at most 1 below; many small or unsure kinds make no difference."""
+    labels = draw_labels(images, classes, 0)
+    noise = replace(DESIGN_NOISE, wrong_description=0.15, synonym=0.2, spread=1.0)
+    found = run(labels, noise)
+    check_partition(found, list(labels))
+    assert found.calls.judge <= max(0.3 * images, min(images, 300))
+    assert run(labels, noise, judgements_per_image=None).calls.judge > found.calls.judge
+    assert not any("budget" in note for note in found.notes), "an allowance is no budget of the person's"
+
+
+def test_the_audits_bound_holds() -> None:
+    """20 runs, at least 18; `bench/audits.py` counts 200. Every image that stands by trust is asked after all."""
+    held = sum(_bound_and_share(seed) for seed in range(20))
+    assert held >= 18
+
+
+def _bound_and_share(seed: int) -> bool:
+    labels = draw_labels(250, 8, seed)
+    model = ScriptedModel({"kind": labels}, noise=replace(DESIGN_NOISE, wrong_description=0.06), seed=seed)
+    settings = Settings(seed=seed)
+    looks = asyncio.run(look_at_images(list(labels), [KIND], model, lambda event: None))[KIND]
+    graph = build_graph(looks.embeddings, tau=settings.tau, neighbors=settings.neighbors)
+    around = Surroundings(looks, graph.indptr, graph.indices, graph.weights, graph.weighted_degrees())
+
+    def ask(questions: Sequence[Question]) -> list[Answer]:
+        requests = [
+            JudgeRequest(
+                "kind",
+                question.profile.name,
+                question.profile.definition,
+                tuple(looks.image_ids[image] for image in question.profile.exemplars),
+                looks.image_ids[question.candidate],
+            )
+            for question in questions
+        ]
+        replies = asyncio.run(model.judge(requests))
+        return [Answer(reply.probability if isinstance(reply, JudgeReply) else None) for reply in replies]
+
+    trusted: dict[int, Question] = {}
+    gather = walking._Growth._next_candidates
+
+    def remember(growth: walking._Growth) -> list[tuple[int, int, list[int] | None]]:
+        before = set(growth.members)
+        batch = gather(growth)
+        trusted.update({image: Question(growth.profile, image) for image in set(growth.members) - before})
+        return batch
+
+    total = Walked()
+    with mock.patch.object(walking._Growth, "_next_candidates", remember):
+        for component in graph.components():
+            steps = walking.walk_component(around, component.tolist(), settings)
+            try:
+                put = next(steps)
+                while True:
+                    put = steps.send(ask(put.questions))
+            except StopIteration as end:
+                found: Walked = end.value
+            total.drafts += found.drafts
+            total.trusted += found.trusted
+            total.audits += found.audits
+            total.audits_failed += found.audits_failed
+            total.audits_by_cluster += found.audits_by_cluster
+    standing = [
+        trusted[image] for draft in total.drafts for image, how in draft.members.items() if how.decided_by == "trust"
+    ]
+    assert len(standing) == total.trusted > 100
+    refused = sum(
+        belonging(looks, question.profile, question.candidate, answer) <= 0
+        for question, answer in zip(standing, ask(standing), strict=True)
+    )
+    bound = bound_trust_error(total)
+    assert bound is not None and bound < 0.5
+    return refused / len(standing) <= bound
+
+
+def test_failures_that_come_in_clusters_make_the_bound_wider() -> None:
+    scattered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(10, 1)] * 4)
+    clustered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(36, 0), (4, 4)])
+    one, other = bound_trust_error(scattered), bound_trust_error(clustered)
+    assert one is not None and other is not None
+    assert one == pytest.approx(betaincinv(5, 36, 0.95), abs=1e-6)
+    assert other > one + 0.1
 
 
 def test_unbalanced_classes_keep_their_small_kinds() -> None:
@@ -330,7 +421,7 @@ def test_what_will_be_asked_is_foreseen_from_the_looks() -> None:
 
 def test_failed_judgements_leave_images_unassigned_and_are_counted() -> None:
     labels = draw_labels(200, 4, 0)
-    found = run(labels, Noise(outlying=0.3, failed_judge=1.0))
+    found = run(labels, Noise(outlying=0.3, failed_judge=1.0), judgements_per_image=None)
     check_partition(found, list(labels))
     assert found.calls.failed == found.calls.judge > 0
     assert any(assignment.cluster is None for assignment in found.assignments)
@@ -466,3 +557,15 @@ def test_the_person_is_warned_where_the_model_is_unsure_of_what_it_sees(
     model = kind({"kind": labels})
     found = asyncio.run(cluster_images(list(labels), [Interest("kind")], model, Settings(), lambda event: None))
     assert any("unsure" in note for note in found[Interest("kind")].notes) == warned
+
+
+def test_a_stand_ins_look_serves_the_images_it_stands_for() -> None:
+    labels = draw_labels(300, 4, 0)
+    ids = sorted(labels)
+    served = {image_id: next(other for other in ids if labels[other] == labels[image_id]) for image_id in ids[:100]}
+    model = ScriptedModel({"kind": labels})
+    found = asyncio.run(cluster_images(ids, [KIND], model, Settings(), lambda event: None, served))[KIND]
+    check_partition(found, ids)
+    looked = {served.get(image_id, image_id) for image_id in ids}
+    assert model.calls["look"] == found.calls.look == len(looked) < 300
+    assert agreement(found, labels) == 1.0

@@ -1,7 +1,7 @@
 import numpy as np
 from by_hand import by_label, drive, looks_of
 
-from manylens.evidence import Draft, Question, Standing
+from manylens.evidence import Draft, EdgeScale, Question, Standing
 from manylens.records import Settings
 from manylens.settle import Refusals, dissolve_leftovers, offer_leftovers, take_second_looks
 
@@ -71,9 +71,10 @@ def test_a_second_look_moves_the_image_whose_description_is_another_clusters() -
     labels = ["hearts"] * 10 + ["spades"] * 10
     drafts = drafts_of([*range(10), 19], list(range(10, 19)))
     asked: list[Question] = []
-    after, unassigned = drive(take_second_looks(looks, drafts, [], SETTINGS), by_label(looks, labels), asked)
+    one = Settings(second_looks=0.05)
+    after, unassigned = drive(take_second_looks(looks, drafts, [], one), by_label(looks, labels), asked)
     assert (parts(after), unassigned) == ([list(range(10)), list(range(10, 20))], [])
-    assert {question.candidate for question in asked} == {19}, "one image is the quota of 5% of 20"
+    assert {question.candidate for question in asked} == {19}, "one image is the quota"
     assert after[1].members[19].decided_by == "second look"
 
 
@@ -100,3 +101,25 @@ def test_without_answers_nothing_moves() -> None:
     drafts = drafts_of([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10])
     after, unassigned = drive(take_second_looks(looks, drafts, [11], Settings(second_looks=1.0)), lambda q: None)
     assert (parts(after), unassigned) == (parts(drafts), [11])
+
+
+def test_an_image_that_no_yes_could_bring_in_is_not_offered() -> None:
+    """Its description is its own, and it resembles no large cluster; near one, it is asked."""
+    looks = looks_of(["rose"] * 8 + ["bassoon"], np.vstack([np.tile([1.0, 0.0], (8, 1)), [[0.0, 1.0]]]))
+    drafts = drafts_of(list(range(8)), [8])
+    edge = EdgeScale(12.0, -6.4)
+    refuses = drive(offer_leftovers(looks, drafts, Refusals(), SETTINGS, edge), lambda question: 1 / 0)
+    assert parts(refuses) == [list(range(8)), [8]]
+    near = looks_of(["rose"] * 8 + ["bassoon"], np.vstack([np.tile([1.0, 0.0], (8, 1)), [[0.6, 0.8]]]))
+    assert parts(drive(offer_leftovers(near, drafts, Refusals(), SETTINGS, edge), lambda question: 0.97)) == [
+        list(range(9))
+    ]
+
+
+def test_second_looks_stop_where_they_find_nothing_wrong() -> None:
+    looks = looks_of(["hearts"] * 500 + ["spades"] * 500)
+    drafts = drafts_of(list(range(500)), list(range(500, 1000)))
+    asked: list[Question] = []
+    labels = ["hearts"] * 500 + ["spades"] * 500
+    drive(take_second_looks(looks, drafts, [], SETTINGS), by_label(looks, labels), asked)
+    assert len(asked) == 30, "three blocks of a hundredth each, of a quota of a hundred"

@@ -10,7 +10,7 @@ from manylens.evidence import Answer, Looks, Question
 from manylens.records import Settings
 from manylens.walk import Surroundings, Walked, walk_component
 
-UNAUDITED = Settings(audit_share=0.0)
+UNAUDITED = Settings(audit_share=0.0, audits=0)
 ASK_ALL = Settings(audit_share=1.0)
 
 
@@ -56,9 +56,14 @@ def test_the_seed_has_the_highest_weighted_degree() -> None:
     assert walked.drafts[0].members[2].decided_by == "seed"
 
 
-def test_a_weak_edge_is_asked_and_the_answer_decides() -> None:
-    looks = looks_of(["hearts", "hearts"])
+def test_a_weak_edge_of_an_unsure_look_is_asked_and_the_answer_decides() -> None:
+    """Odds .7 : .3 and 1.5 times the confidence reach those of trust, .8 : .2, from confidence .36 on."""
+    looks = looks_of(["hearts", "hearts"], confidences=[0.3, 0.3])
     graph = around(looks, {(0, 1): 0.7})
+    surer = looks_of(["hearts", "hearts"], confidences=[0.4, 0.4])
+    asked: list[Question] = []
+    drive(walk_component(around(surer, {(0, 1): 0.7}), range(2), UNAUDITED), partial(give, 0.1), asked)
+    assert asked == []
     for probability, expected in ((0.9, [[0, 1]]), (0.1, [[0], [1]]), (None, [[0], [1]])):
         walked = drive(walk_component(graph, range(2), UNAUDITED), partial(give, probability))
         assert members(walked) == expected
@@ -102,7 +107,7 @@ def test_an_accepted_probe_opens_what_the_image_leads_to() -> None:
 def test_a_failed_audit_withdraws_the_trust_since_the_last_good_one() -> None:
     looks = looks_of(["hearts"] * 40)
     graph = around(looks, dict.fromkeys(combinations(range(40), 2), 0.9))
-    settings = Settings(audit_share=0.15)
+    settings = Settings(audit_share=0.15, audits=0)
     asked: list[Question] = []
     walked = drive(walk_component(graph, range(40), settings), lambda question: 0.0, asked)
     first = walked.drafts[0]
@@ -116,7 +121,7 @@ def test_a_failed_audit_withdraws_the_trust_since_the_last_good_one() -> None:
 def test_witnesses_restore_the_trust_where_the_audited_image_was_wrong_by_itself() -> None:
     looks = looks_of(["hearts"] * 40)
     graph = around(looks, dict.fromkeys(combinations(range(40), 2), 0.9))
-    settings = Settings(audit_share=0.15)
+    settings = Settings(audit_share=0.15, audits=0)
     first_answers = iter([0.0])
     asked: list[Question] = []
     walked = drive(walk_component(graph, range(40), settings), lambda question: next(first_answers, 0.9), asked)
@@ -137,9 +142,27 @@ def test_definitions_are_restated_at_doubling_sizes_so_that_prompts_stay_few() -
     looks = looks_of(["hearts"] * 100, np.random.default_rng(0).standard_normal((100, 4)))
     graph = around(looks, dict.fromkeys(combinations(range(100), 2), 0.7))
     asked: list[Question] = []
-    drive(walk_component(graph, range(100), UNAUDITED), lambda question: 0.9, asked)
+    untrusting = Settings(trust_weight=1.0)
+    drive(walk_component(graph, range(100), untrusting), lambda question: 0.9, asked)
     assert len(asked) == 99
     assert len({question.profile for question in asked}) <= 8
+
+
+def test_answers_about_a_description_stand_for_the_rest_of_it() -> None:
+    """0..19 are t-shirts; 20..39 jerseys, which the judge takes for the same; 40..59 dresses, which it does not."""
+    looks = looks_of(["t-shirt"] * 20 + ["jersey"] * 20 + ["dress"] * 20)
+    inside = [pair for start in (0, 20, 40) for pair in combinations(range(start, start + 20), 2)]
+    edges = dict.fromkeys(inside, 0.7) | {(k, 20 + k): 0.9 for k in range(20)} | {(k, 40 + k): 0.9 for k in range(20)}
+    asked: list[Question] = []
+    walked = drive(
+        walk_component(around(looks, edges), range(60), UNAUDITED),
+        lambda question: 0.9 if question.candidate < 40 else 0.05,
+        asked,
+    )
+    assert members(walked)[0] == list(range(40))
+    assert members(walked)[1] == list(range(40, 60))
+    about = [looks.words[question.candidate] for question in asked if question.profile.words == "t shirt"]
+    assert 3 <= about.count("jersey") <= 8 and 3 <= about.count("dress") <= 8
 
 
 @given(st.integers(1, 14), st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 1.0]))

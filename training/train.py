@@ -79,10 +79,47 @@ def head_name(task: Task) -> str:
     return task.key.replace("deck.", "card.") if task.key != "deck.style" else task.key
 
 
+@torch.no_grad()
+def unfold_batch_norms(vision: nn.Module, batches: Batches, device: torch.device) -> None:
+    """Give batch norms the statistics of what they get, and change nothing of what they put out.
+
+    Weights from the package have theirs folded into the convolutions, and could not be trained with batch statistics.
+    """
+    norms = [m for m in vision.modules() if isinstance(m, nn.BatchNorm2d)]
+    if any(bool(m.running_mean.any()) for m in norms):
+        return
+    vision.eval()
+    sums: dict[nn.Module, list[Tensor]] = {m: [] for m in norms}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].float()
+        sums[module].append(torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]))
+
+    hooks = [m.register_forward_pre_hook(note) for m in norms]
+    for _ in range(8):
+        vision.forward_features(batches.augmented(torch.randint(len(batches.mirror), (64,), device=device)))
+    for hook in hooks:
+        hook.remove()
+    for m in norms:
+        mean, square = torch.stack(sums[m]).mean(0)
+        variance = (square - mean**2).clamp(min=1e-4)
+        old_scale = m.weight / (m.running_var + m.eps).sqrt()
+        m.bias.copy_(m.bias + mean * old_scale)
+        m.weight.copy_(old_scale * (variance + m.eps).sqrt())
+        m.running_mean.copy_(mean)
+        m.running_var.copy_(variance)
+
+
 def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches: Batches, args: argparse.Namespace,
                  device: torch.device) -> dict[str, float]:  # fmt: skip
     """Multi-head classification + distillation. Leaves the averaged weights in `nano.vision_tower`."""
-    vision = load_vision(parts, drop_path=0.1).to(device, memory_format=torch.channels_last)
+    vision = load_vision(parts, drop_path=0.1)
+    if args.resume is not None:
+        known = {k: v for k, v in nano.vision_tower.state_dict().items() if not k.startswith("classifier.")}
+        vision.load_state_dict(known, strict=False)
+    vision.to(device, memory_format=torch.channels_last)
+    if args.resume is not None:
+        unfold_batch_norms(vision, batches, device)
     teacher = load_vision(parts).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     values: dict[str, list[str]] = {}
     for task in tasks:
@@ -258,7 +295,7 @@ def main() -> None:
     parser.add_argument("--text-seconds", type=float, default=620)
     parser.add_argument("--refine-seconds", type=float, default=230)
     parser.add_argument("--refine-share", type=float, default=0.6, help="weight of the refined model in the average")
-    parser.add_argument("--resume", type=Path, help="nano.pt to refine: skips the first two stages")
+    parser.add_argument("--resume", type=Path, help="nano.pt to go on from instead of the parts")
     parser.add_argument("--vision-batch", type=int, default=384)
     parser.add_argument("--vision-lr", type=float, default=1.2e-3)
     parser.add_argument("--text-lr", type=float, default=3e-4)
@@ -293,9 +330,10 @@ def main() -> None:
     batches = Batches(pool, device)
 
     result: dict[str, object] = {"arguments": {k: str(v) for k, v in vars(args).items()}}
-    if args.resume is None:
+    if args.vision_seconds:
         result["vision"] = stage_vision(nano, args.parts, pool, tasks, batches, args, device)
         print(json.dumps(result["vision"], indent=1), flush=True)
+    if args.text_seconds:
         result["language"] = stage_language(nano, tasks, batches, tokenizer, args, device, seconds=args.text_seconds,
                                             text_lr=args.text_lr, projector_lr=args.projector_lr, vision_lr=None)  # fmt: skip
     before = {k: v.detach().clone() for k, v in nano.state_dict().items()}

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image as PillowImage
 
 from manylens import __version__
+from manylens.duplicates import fingerprint, stand_ins
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.export import (
     RESULT_FILES,
@@ -281,8 +282,11 @@ def _plan(
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     left = most - looks
+    allowed = settings.judgements_allowed(len(collection.images))
+    if allowed is not None:
+        left = min(left, allowed * len(interests))
     low, likely, high = (int(min(round(share * looks), left)) for share in JUDGEMENTS_PER_IMAGE)
-    naming = 0 if here or not looks else int(min(len(interests), left - likely))
+    naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
     tokens = None if here else _plan_tokens(looks, likely, naming, options.image_px)
@@ -432,8 +436,12 @@ async def _cluster(
 ) -> Result:
     began = time.monotonic()
     fresh = not out.exists()
-    async with _open_run(folder, out, model, options, settings.seed, emit) as (run, collection, _, recorded):
-        found = await cluster_images([image.id for image in collection.images], interests, recorded, settings, emit)
+    async with _open_run(folder, out, model, options, settings.seed, emit) as (run, collection, source, recorded):
+        ids = [image.id for image in collection.images]
+        shared = (
+            stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None
+        )
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
         clusterings = [found[interest] for interest in interests]
         written = [REPORT_NAME, UNREADABLE_NAME]
         written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]

@@ -74,11 +74,15 @@ class Looks:
     tokens: Tokens = NO_TOKENS
     repeated: frozenset[str] = field(init=False)
     """Normalised descriptions that at least two images share: the ones that say something about belonging."""
+    share_repeated: float = field(init=False)
+    """The share of images that have one of those: near 1 where the model describes in kinds, 0 in free prose."""
 
     def __post_init__(self) -> None:
         counts = Counter(self.words)
         repeated = frozenset(words for words, count in counts.items() if words and count > 1)
         object.__setattr__(self, "repeated", repeated)
+        share = sum(counts[words] for words in repeated) / max(1, len(self.words))
+        object.__setattr__(self, "share_repeated", share)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -126,6 +130,18 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeScale:
+    """beta and b of w = sigmoid(beta * H.H + b)."""
+
+    scale: float
+    offset: float
+
+    def log_odds(self, similarity: float) -> float:
+        """That two images of this similarity belong together."""
+        return self.scale * similarity + self.offset
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """probability: of yes, or None where there is no answer: the call failed, or (`spent`) the budget is used up."""
 
@@ -135,24 +151,31 @@ class Answer:
 
 
 _SAME_WORDS = 1.5
-_OTHER_WORDS = -1.0
+_OTHER_WORDS = -1.5
+
+
+def alike(looks: Looks, image: int) -> float:
+    """Log-odds that an image's own description adds where it is the cluster's."""
+    return _SAME_WORDS * float(looks.confidences[image])
 
 
 def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> float:
     """Log-odds that an image belongs with a cluster, from the judgement and from the descriptions; > 0 is yes.
 
     A judgement counts for at most 32 to 1. An equal description adds 1.5 times the look's confidence (4 to 1 at best);
-    another one, where both are in use by several images, takes 1 off. So a judge who is sure decides, and one who is
-    not leaves the decision to the descriptions. -inf where there is no answer.
+    another one takes as much off where both are in use by several images, else so much of it as descriptions here tend
+    to be. So a judge who is sure decides, and one who is not leaves the decision to the descriptions. -inf where there
+    is no answer.
     """
     if answer.probability is None:
         return -math.inf
     p = min(max(answer.probability, 0.03), 0.97)
     words = looks.words[image]
     if words and words == profile.words:
-        described = _SAME_WORDS * float(looks.confidences[image])
+        described = alike(looks, image)
     else:
-        described = _OTHER_WORDS if {words, profile.words} <= looks.repeated else 0.0
+        both = {words, profile.words} <= looks.repeated
+        described = _OTHER_WORDS * float(looks.confidences[image]) * (1.0 if both else looks.share_repeated)
     return math.log(p / (1 - p)) + described
 
 

@@ -8,7 +8,7 @@ images do, the rest is in `Looks.not_looked`, through all interests alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,15 @@ async def look_at_images(
     model: Model,
     emit: Callable[[Event], None],
     budget: Budget | None = None,
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[Interest, Looks]:
     """Look at every image through every interest (the paper's description and H(u)); emits the events of stage `look`.
 
-    Repeated image ids and interests are looked at once.
+    Repeated image ids and interests are looked at once. stand_ins: image id -> the image whose look serves it.
     """
-    ids = sorted(set(image_ids))
+    every = sorted(set(image_ids))
+    serves = {image_id: (stand_ins or {}).get(image_id, image_id) for image_id in every}
+    ids = sorted(set(serves.values()))
     distinct = list(dict.fromkeys(interests))
     replies: dict[Interest, list[LookReply | ModelError]] = {interest: [] for interest in distinct}
     for interest in distinct:
@@ -62,7 +65,13 @@ async def look_at_images(
         looked += len(requests) // len(distinct)
         for interest in distinct:
             emit(StageAdvanced("look", interest.text, looked, len(ids)))
-    looks = {interest: gather_looks(interest, ids[:looked], replies[interest], ids[looked:]) for interest in distinct}
+    at = {image_id: place for place, image_id in enumerate(ids[:looked])}
+    served = [image_id for image_id in every if serves[image_id] in at]
+    left_out = [image_id for image_id in every if serves[image_id] not in at]
+    looks = {
+        interest: gather_looks(interest, served, [replies[interest][at[serves[i]]] for i in served], left_out)
+        for interest in distinct
+    }
     for interest, seen in looks.items():
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
         left = f", {len(seen.not_looked):,} not looked at: the budget is spent" if seen.not_looked else ""
@@ -118,5 +127,5 @@ def gather_looks(
         embeddings=np.array([row for _, _, row in seen], dtype=np.float32).reshape(len(seen), dimensions),
         failed=tuple(failed),
         not_looked=tuple(not_looked),
-        tokens=count_tokens(replies),
+        tokens=count_tokens(list({id(reply): reply for reply in replies}.values())),  # a shared look costs once
     )

@@ -12,10 +12,11 @@ cluster, its about log2 M nearest of another description, most of them refused b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manylens.evidence import (
     Answer,
@@ -27,7 +28,6 @@ from manylens.evidence import (
     Steps,
     centroid,
     draw_profile,
-    token_overlap,
     typicality,
 )
 from manylens.records import Settings
@@ -173,22 +173,55 @@ def _near_pairs(merger: Merger) -> list[Pair]:
     if len(large) < 2:
         return []
     centroids = np.array([centroid(merger.looks, merger.drafts[c].members) for c in large])
-    similarity = np.round(centroids @ centroids.T, 6)
     cohesion = [float(np.mean(typicality(merger.looks, sorted(merger.drafts[c].members)))) for c in large]
     per_cluster = max(2, math.ceil(math.log2(len(large))))
     all_words = [merger.profile(c).words for c in large]
+    codes = {words: code for code, words in enumerate(dict.fromkeys(all_words))}
+    kinds = np.array([codes[words] for words in all_words])
+    overlap_with = _overlaps(all_words)
     found: dict[tuple[int, int], tuple[float, float, Pair]] = {}
+    # Row by row: at M = 10,000 the whole table of similarities would take 800 MB.
     for row, cluster in enumerate(large):
-        overlaps = [token_overlap(all_words[row], words) for words in all_words]
-        others = [k for k in range(len(large)) if k != row and (all_words[k] != all_words[row] or not all_words[k])]
-        by_centroid = sorted(others, key=lambda k: (-similarity[row, k], k))
-        by_words = sorted((k for k in by_centroid if overlaps[k] > 0), key=lambda k: -overlaps[k])
-        for k in {*by_centroid[:per_cluster], *by_words[:per_cluster]}:
+        similarity = np.round(centroids @ centroids[row], 6)
+        overlaps = overlap_with(row)
+        others = np.flatnonzero(kinds != kinds[row]) if all_words[row] else np.delete(np.arange(len(large)), row)
+        by_centroid = _first(per_cluster, others, -similarity[others])
+        worded = others[overlaps[others] > 0]
+        by_words = _first(per_cluster, worded, -overlaps[worded], -similarity[worded])
+        for k in {*by_centroid, *by_words}:
             one, other = min(cluster, large[k]), max(cluster, large[k])
-            close = similarity[row, k] >= min(cohesion[row], cohesion[k])
+            close = similarity[k] >= min(cohesion[row], cohesion[k])
             prior = _PRIOR_CLOSE if close else _PRIOR_OVERLAP if overlaps[k] > 0 else _PRIOR_OTHER
-            found[one, other] = (-overlaps[k], -float(similarity[row, k]), Pair(one, other, prior, equal=False))
+            found[one, other] = (-float(overlaps[k]), -float(similarity[k]), Pair(one, other, prior, equal=False))
     return [found[key][2] for key in sorted(found, key=lambda key: (*found[key][:2], key))]
+
+
+def _overlaps(all_words: Sequence[str]) -> Callable[[int], NDArray[np.float64]]:
+    """row -> the Jaccard overlap of its words with everybody's, (M,), as `token_overlap` but by an inverted index."""
+    tokens = [set(words.split()) for words in all_words]
+    sizes = np.array([len(own) for own in tokens])
+    places: dict[str, list[int]] = {}
+    for row, own in enumerate(tokens):
+        for token in own:
+            places.setdefault(token, []).append(row)
+    index = {token: np.array(rows) for token, rows in places.items()}
+
+    def overlap_with(row: int) -> NDArray[np.float64]:
+        common = np.zeros(len(tokens))
+        for token in tokens[row]:
+            common[index[token]] += 1
+        overlaps: NDArray[np.float64] = common / np.maximum(sizes + sizes[row] - common, 1)
+        return overlaps
+
+    return overlap_with
+
+
+def _first(count: int, items: NDArray[np.int64], *keys: NDArray[np.float64]) -> list[int]:
+    """The `count` items of the lowest keys (the first key decides, then the next, then the item)."""
+    if len(items) > count:
+        within = keys[0] <= np.partition(keys[0], count - 1)[count - 1]
+        items, keys = items[within], tuple(key[within] for key in keys)
+    return [int(item) for item in items[np.lexsort((items, *reversed(keys)))][:count]]
 
 
 def _small_pairs(merger: Merger) -> list[Pair]:

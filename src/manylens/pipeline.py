@@ -8,15 +8,15 @@ a hard limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
-from manylens.calibrate import Calibration, calibrate_judge
+from manylens.calibrate import Calibration, calibrate_edges, calibrate_judge
 from manylens.errors import ModelError, ModelUnavailable
-from manylens.evidence import Answer, Ask, Draft, Looks, Question, Steps
+from manylens.evidence import Answer, Ask, Draft, EdgeScale, Looks, Question, Steps
 from manylens.foresee import SupposedJudge
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
 from manylens.look import look_at_images
@@ -52,7 +52,7 @@ Emit = Callable[[Event], None]
 
 # What share of a budget may be used up by the end of each step. Merges decide K and cost least, so the walk must not
 # starve them; what a step leaves over goes to the next.
-_CONTROL_SHARE, _WALK_SHARE, _OFFER_SHARE, _MERGE_SHARE, _SECOND_SHARE = 0.1, 0.5, 0.65, 0.9, 0.95
+_CONTROL_SHARE, _WALK_SHARE, _OFFER_SHARE, _MERGE_SHARE, _SECOND_SHARE = 0.2, 0.5, 0.65, 0.9, 0.95
 
 
 # Mean confidence of the looks below which the person is warned. nano on held-out images: .90 to .95 for cards and faces
@@ -61,19 +61,27 @@ UNSURE_LOOKS = 0.5
 
 
 async def cluster_images(
-    image_ids: Sequence[str], interests: Sequence[Interest], model: Model, settings: Settings, emit: Emit
+    image_ids: Sequence[str],
+    interests: Sequence[Interest],
+    model: Model,
+    settings: Settings,
+    emit: Emit,
+    stand_ins: Mapping[str, str] | None = None,
 ) -> dict[Interest, Clustering]:
-    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image.
+    """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image, and
+    where `stand_ins` (image id -> image id) says so, one look serves several images.
 
     The budget pays for the looks first; each interest then has an equal part of what is left, and what it leaves over
     goes to the next.
     """
     budget = Budget(model, settings)
-    looks = await look_at_images(image_ids, interests, model, emit, budget)
+    looks = await look_at_images(image_ids, interests, model, emit, budget, stand_ins)
     found: dict[Interest, Clustering] = {}
-    for number, interest in enumerate(looks):
+    for number, (interest, seen) in enumerate(looks.items()):
+        looked = [*seen.image_ids, *(image_id for image_id, _ in seen.failed)]
+        spared = sum(1 for image_id in looked if (stand_ins or {}).get(image_id, image_id) != image_id)
         allowance = budget.part(1 / (len(looks) - number))
-        found[interest] = await cluster_looks(looks[interest], model, settings, emit, budget, allowance)
+        found[interest] = await cluster_looks(seen, model, settings, emit, budget, allowance, spared)
     return found
 
 
@@ -84,11 +92,15 @@ async def cluster_looks(
     emit: Emit,
     budget: Budget | None = None,
     allowance: Allowance | None = None,
+    spared: int = 0,
 ) -> Clustering:
-    """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its."""
+    """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its.
+
+    spared: images that another's look served.
+    """
     budget = budget or Budget(model, settings)
-    asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0))
-    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0), spared)
+    await calibrate(asker)
     foreseen = await foresee(asker)
     emit(Foreseen(looks.interest.text, foreseen))
     graph, drafts, unassigned, walked = await sort(looks, model, settings, asker)
@@ -96,15 +108,21 @@ async def cluster_looks(
     return replace(clustering, foreseen_calls=foreseen)
 
 
+async def calibrate(asker: _Asker) -> None:
+    """Control questions; a judge whose answers tell nothing is asked no further."""
+    asker.calibration = await asker.drive(calibrate_judge(asker.looks, asker.settings), _CONTROL_SHARE)
+    asker.silent = not asker.calibration.is_telling
+
+
 async def sort(
     looks: Looks, model: Model, settings: Settings, asker: _Asker
 ) -> tuple[RelationalGraph, list[Draft], list[int], Walked]:
     """From the looks to the final clusters, the largest first, and the images that are in none."""
-    graph = relate(looks, model, settings, asker.emit)
+    graph, edge = await relate(looks, model, settings, asker)
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
-    drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings), _OFFER_SHARE)
-    drafts = await merge(looks, drafts, refusals, settings, asker)
+    drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
+    drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
     return graph, sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
@@ -117,25 +135,24 @@ async def foresee(asked: _Asker) -> int:
     settings = replace(asked.settings, budget_calls=None, budget_usd=None)
     supposed = SupposedJudge(looks, model, asked.heard)
     asker = _Asker(looks, supposed, settings, lambda event: None, Budget(supposed, settings), Allowance())
-    asker.calibration = await asker.drive(calibrate_judge(looks, settings), _CONTROL_SHARE)
+    await calibrate(asker)
     _, drafts, _, _ = await sort(looks, supposed, settings, asker)
     naming = math.ceil(len(drafts) / CLUSTERS_PER_CALL) if model.capabilities.writes_text else 0
     return int(min(asker.judged + naming, asked.calls_allowed()))
 
 
-def relate(looks: Looks, model: Model, settings: Settings, emit: Emit) -> RelationalGraph:
-    """The relational graph, with the model's own beta and b where it learned them."""
+async def relate(looks: Looks, model: Model, settings: Settings, asker: _Asker) -> tuple[RelationalGraph, EdgeScale]:
+    """The relational graph, and its beta and b: the model's own where it learned them, fitted to this interest."""
     known = model.capabilities
-    emit(StageStarted("graph", looks.interest.text, None))
-    graph = build_graph(
-        looks.embeddings,
+    asker.start("graph", None)
+    learned = EdgeScale(
         DEFAULT_EDGE_SCALE if known.edge_scale is None else known.edge_scale,
         DEFAULT_EDGE_OFFSET if known.edge_offset is None else known.edge_offset,
-        tau=settings.tau,
-        neighbors=settings.neighbors,
     )
-    emit(StageFinished("graph", looks.interest.text, f"{graph.edges:,} edges, density {graph.density:.4f}"))
-    return graph
+    edge = await asker.drive(calibrate_edges(looks, learned, asker.calibration, settings), _CONTROL_SHARE)
+    graph = build_graph(looks.embeddings, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors)
+    asker.finish("graph", f"{graph.edges:,} edges, density {graph.density:.4f}")
+    return graph, edge
 
 
 async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: _Asker) -> Walked:
@@ -151,17 +168,23 @@ async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: 
         total.trusted += found.trusted
         total.audits += found.audits
         total.audits_failed += found.audits_failed
+        total.audits_by_cluster += found.audits_by_cluster
     asker.finish("walk", f"{len(total.drafts):,} clusters in {len(components):,} components")
     return total
 
 
 async def merge(
-    looks: Looks, drafts: Sequence[Draft], refusals: Refusals, settings: Settings, asker: _Asker
+    looks: Looks,
+    drafts: Sequence[Draft],
+    refusals: Refusals,
+    settings: Settings,
+    edge: EdgeScale,
+    asker: _Asker,
 ) -> list[Draft]:
     """The global agent joins redundant clusters; what is still small is offered again, to the joined ones."""
     asker.start("merge", None)
     merged = await asker.drive(merge_clusters(looks, drafts, settings), _MERGE_SHARE)
-    merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings), _MERGE_SHARE)
+    merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings, edge), _MERGE_SHARE)
     asker.finish("merge", f"{len(drafts):,} clusters joined to {len(merged):,}")
     return merged
 
@@ -199,23 +222,36 @@ async def name(
 
 
 def bound_trust_error(walked: Walked) -> float | None:
-    """Clopper-Pearson upper bound, at 95%, on the share of trusted acceptances that asking would refuse.
+    """Clopper-Pearson upper bound, one-sided, at 95%, on the share of trusted acceptances that asking would refuse.
 
-    It assumes that the audited ones are a random share of the trusted ones, which the seeded hash makes them. None
-    where nothing was trusted; 1 where nothing was audited.
+    It assumes that the audited ones are a random share of the trusted ones, which the seeded hash makes them. Failures
+    come in clusters (a wrong seed has all its trusted images refused), so audits count for less: both numbers are
+    divided by the design effect, the variance of failures between clusters over that of independent ones. None where
+    nothing was trusted; 1 where nothing was audited.
     """
     if walked.trusted == 0:
         return None
     if walked.audits == walked.audits_failed:
         return 1.0
-    low, high = walked.audits_failed / walked.audits, 1.0
+    effect = _design_effect(walked)
+    trials = max(1, math.floor(walked.audits / effect))
+    failures = min(math.ceil(walked.audits_failed / effect), trials - 1)
+    low, high = failures / trials, 1.0
     for _ in range(50):  # halve the interval until it is below what a float can tell
         middle = (low + high) / 2
-        if _chance_of_at_most(walked.audits_failed, walked.audits, middle) > 0.05:
+        if _chance_of_at_most(failures, trials, middle) > 0.05:
             low = middle
         else:
             high = middle
     return round(high, 9)
+
+
+def _design_effect(walked: Walked) -> float:
+    share = walked.audits_failed / walked.audits
+    if not 0 < share < 1:
+        return 1.0
+    between = math.fsum((failed - share * audits) ** 2 for audits, failed in walked.audits_by_cluster)
+    return max(1.0, between / (walked.audits * share * (1 - share)))
 
 
 def _chance_of_at_most(failures: int, trials: int, share: float) -> float:
@@ -273,12 +309,21 @@ class _Asker:
     """Puts the stages' questions to the model: in batches, each question once, within the budget, all counted."""
 
     def __init__(
-        self, looks: Looks, model: Model, settings: Settings, emit: Emit, budget: Budget, allowance: Allowance
+        self,
+        looks: Looks,
+        model: Model,
+        settings: Settings,
+        emit: Emit,
+        budget: Budget,
+        allowance: Allowance,
+        spared: int = 0,
     ) -> None:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
+        self.spared = spared
         self.judged = self.completed = self.failed = 0
         self.tokens = looks.tokens
-        self.spent = False
+        self.spent = self.silent = False
+        self._rationed_to = settings.judgements_allowed(len(looks))
         self.calibration = Calibration()
         self._budget, self._allowance = budget, allowance
         self._stage: tuple[Stage, int | None] = ("walk", None)
@@ -295,7 +340,7 @@ class _Asker:
     def counts(self) -> CallCounts:
         failed_looks = len(self.looks.failed)
         return CallCounts(
-            look=len(self.looks) + failed_looks,
+            look=len(self.looks) + failed_looks - self.spared,
             judge=self.judged,
             complete=self.completed,
             failed=self.failed + failed_looks,
@@ -349,7 +394,11 @@ class _Asker:
         requests = dict(zip(keys, put, strict=True))
         fresh = [key for key in requests if key not in self._answers]
         allowance = self._allowance.until(share)
-        while allowed := fresh[: self._budget.admit([requests[key] for key in fresh], allowance)]:
+        while fresh:
+            admitted = self._budget.admit([requests[key] for key in fresh], allowance)
+            allowed = fresh[: self._ration(share, admitted)]
+            if not allowed:
+                break
             fresh = fresh[len(allowed) :]
             self.judged += len(allowed)
             replies = await self._judge([requests[key] for key in allowed])
@@ -363,7 +412,8 @@ class _Asker:
                     probability = min(max(float(reply.probability), 0.0), 1.0)
                     self._answers[key] = Answer(probability, reply.reason)
                     self.heard[requests[key]] = probability
-        self.spent = self.spent or bool(fresh)
+        if fresh and self._ration(share, 1) > 0:  # else the allowance has ended it, as it should
+            self.spent = True
         return [self._calibrated(self._answers.get(key, Answer(None, spent=True))) for key in keys]
 
     def _calibrated(self, answer: Answer) -> Answer:
@@ -388,6 +438,15 @@ class _Asker:
             exemplar_ids=tuple(ids[image] for image in question.profile.exemplars),
             candidate_id=ids[question.candidate],
         )
+
+    def _ration(self, share: float, wanted: int) -> int:
+        """Of so many judgements, how many the allowance leaves by the end of a step that may use this share of it."""
+        if self.silent:
+            return 0
+        if self._rationed_to is None:
+            return wanted
+        left = math.floor(self._rationed_to * min(share / _SECOND_SHARE, 1.0)) - self.judged
+        return max(0, min(wanted, left))
 
     async def complete(self, request: CompleteRequest) -> str | None:
         if not self._budget.admit([request], self._allowance):

@@ -16,6 +16,9 @@ from manylens.errors import UsageError
 
 MAX_INTEREST_CHARACTERS = 500
 
+_MOST_AUDITED = 0.25
+_SMALL = 1000  # images; below, questions that every collection needs weigh more than one by one
+
 DecidedBy: TypeAlias = Literal["seed", "judge", "trust", "offer", "second look", "person", ""]
 """Who put an image where it is: the walk's seed, an asked judgement, an unasked strong edge, a leftover's offer to a
 large cluster, a second look, a person; empty while unassigned."""
@@ -76,12 +79,22 @@ class Settings(_Record):
     seed: all randomness (audits, samples) derives from it.
     tau: edges of weight below it are dropped (the paper's density threshold).
     neighbors: at most this many edges are kept per image.
-    trust_weight: an edge at least this strong between images of equal description is accepted unasked (audited trust).
-    audit_share: the share of trusted acceptances that is asked all the same; 1.0 asks every candidate, as in the paper.
+    trust_weight: a candidate is accepted unasked (audited trust) where its edge and its description together make it at
+        least this probable that it belongs; 1.0 trusts nothing.
+    audit_share: at least this share of trusted acceptances is asked all the same; 1.0 asks every candidate, as in the
+        paper, and lifts `judgements_per_image`.
+    audits: in a small collection the share is raised, up to a quarter, so that about this many are asked; 0 does not.
     small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
     exemplars: medoids kept per cluster, shown to the judge and in the report.
     merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.
-    second_looks: the share of images, the least certain ones, that are judged again at the end.
+    second_looks: at most this share of images, the least certain ones, is judged again at the end, as long as that
+        still finds errors.
+    judgements_per_image: what may be asked beside the looks; in small collections up to one per image, or as many as
+        1,000 images would get. None is no limit.
+    edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for
+        this interest; 0 takes the model's own beta and b.
+    share_near_duplicates: near-identical images get one look between them; off, for a subtle interest (a face's mood)
+        may be all that differs.
     budget_calls: hard limit on all model calls of a run, over all its interests; None is no limit.
     budget_usd: hard limit on what they cost at price_in and price_out, US dollars per million tokens.
     max_failed: the share of calls that may finally fail before a run counts as failed.
@@ -91,11 +104,15 @@ class Settings(_Record):
     tau: float = 0.6
     neighbors: int = 32
     trust_weight: float = 0.8
-    audit_share: float = 0.05
+    audit_share: float = 0.02
+    audits: int = 50
     small_cluster: int = 3
     exemplars: int = 5
     merge_answers: int = 5
-    second_looks: float = 0.05
+    second_looks: float = 0.1
+    judgements_per_image: float | None = 0.3
+    edge_questions: int = 24
+    share_near_duplicates: bool = False
     budget_calls: int | None = None
     budget_usd: float | None = None
     price_in: float | None = None
@@ -107,6 +124,14 @@ class Settings(_Record):
         _require(0 < self.trust_weight <= 1, "trust_weight must lie in (0, 1]", self.trust_weight, "pass 0.8")
         _require(0 <= self.audit_share <= 1, "audit_share must lie in [0, 1]", self.audit_share, "pass 0.05")
         _require(0 <= self.second_looks <= 1, "second_looks must lie in [0, 1]", self.second_looks, "pass 0.05")
+        _require(self.edge_questions >= 0, "edge_questions must not be negative", self.edge_questions, "pass 24")
+        _require(self.audits >= 0, "audits must not be negative", self.audits, "pass 50")
+        _require(
+            self.judgements_per_image is None or self.judgements_per_image >= 0,
+            "judgements_per_image must not be negative",
+            self.judgements_per_image,
+            "pass 0.3, or leave it out for no limit",
+        )
         _require(self.neighbors >= 1, "neighbors must be at least 1", self.neighbors, "pass 32")
         _require(self.exemplars >= 1, "exemplars must be at least 1", self.exemplars, "pass 5")
         _require(self.merge_answers >= 1, "merge_answers must be at least 1", self.merge_answers, "pass 5")
@@ -131,6 +156,16 @@ class Settings(_Record):
             f"{self.price_in} and {self.price_out}",
             "see your provider's price list and pass both, e.g. --price-in 0.15 --price-out 0.60",
         )
+
+    def share_audited(self, images: int) -> float:
+        """The share of trusted acceptances that is asked all the same in a collection of this many images."""
+        return max(self.audit_share, min(_MOST_AUDITED, self.audits / max(images, 1)))
+
+    def judgements_allowed(self, images: int) -> int | None:
+        """How many judgements a collection of this many images may take for one interest; None is no limit."""
+        if self.judgements_per_image is None or self.audit_share == 1:
+            return None
+        return int(max(self.judgements_per_image * images, min(images, self.judgements_per_image * _SMALL)) + 1e-6)
 
     @property
     def is_priced(self) -> bool:

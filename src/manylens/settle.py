@@ -18,6 +18,7 @@ from manylens.evidence import (
     Answer,
     Ask,
     Draft,
+    EdgeScale,
     Looks,
     Profile,
     Question,
@@ -34,6 +35,14 @@ _OFFERS = 3
 
 _ERROR_SHARE = 0.1
 """Below this share of a sibling of the same description, a cluster is what errors of look and judge leave over."""
+
+_FAR = -3.0
+_BEST = Answer(0.95)
+"""The most that one answer can say: it is taken to be wrong at least once in 20."""
+
+_BLOCK_SHARE, _FEWEST_IN_BLOCK = 0.01, 8
+_WORTHWHILE, _BLOCKS_WEIGHED = 0.05, 3
+"""Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
 
 _CLEARLY = 1.0
 _CLEARLY_NOT = -1.0
@@ -65,6 +74,13 @@ class Targets:
             [centroid(looks, drafts[number].members) for number in self.numbers], dtype=np.float64
         ).reshape(len(self.numbers), looks.embeddings.shape[1])
 
+    def close(self, image: int, number: int, edge: EdgeScale | None) -> float:
+        """What similarity says against an image's belonging to a cluster: log-odds in [`_FAR`, 0]."""
+        if edge is None:
+            return 0.0
+        row = self.centroids[self.numbers.index(number)]
+        return min(max(edge.log_odds(float(row @ self.looks.embeddings[image].astype(np.float64))), _FAR), 0.0)
+
     def nearest(self, image: int) -> list[int]:
         """The clusters nearest to an image: those of its own description first, then by centroid; ties by number."""
         similarity = np.round(self.centroids @ self.looks.embeddings[image].astype(np.float64), 6)
@@ -77,12 +93,15 @@ class Targets:
 
 
 def offer_leftovers(
-    looks: Looks, drafts: Sequence[Draft], refusals: Refusals, settings: Settings
+    looks: Looks, drafts: Sequence[Draft], refusals: Refusals, settings: Settings, edge: EdgeScale | None = None
 ) -> Steps[list[Draft]]:
     """Offer every image of a cluster of at most `small_cluster` images to its nearest large clusters of any component.
 
     Clusters that refused an image before do not meet it again; new refusals are added to `refusals`. A refused image
     stays in its small cluster. The first offers of all images are one round, then the second, ...
+
+    `edge` gives the log-odds that similarity alone speaks for an offer. Offers no yes could make probable are not put:
+    in a collection of many small kinds an image resembles no large cluster, and one wrong yes in three would lose it.
     """
     numbers = [number for number, draft in enumerate(drafts) if draft.size > settings.small_cluster]
     if not numbers:
@@ -106,7 +125,12 @@ def offer_leftovers(
         offers = 1 if agreed else _OFFERS
         barred = refusals.keys.get(image, set())
         willing = [number for number in targets.nearest(image) if not barred & drafts[number].keys]
-        choices[image] = willing[: max(0, offers - refusals.offers.get(image, 0))]
+        willing = willing[: max(0, offers - refusals.offers.get(image, 0))]
+        choices[image] = [
+            number
+            for number in willing
+            if belonging(looks, targets.profiles[number], image, _BEST) + targets.close(image, number, edge) > 0
+        ]
     for turn in range(_OFFERS):
         puts = [(image, choices[image][turn]) for image in sorted(home) if turn < len(choices[image])]
         if not puts:
@@ -114,7 +138,8 @@ def offer_leftovers(
         answers = yield Ask([Question(targets.profiles[number], image) for image, number in puts])
         for (image, number), answer in zip(puts, answers, strict=True):
             equal = bool(looks.words[image]) and looks.words[image] == targets.profiles[number].words
-            accepted = belonging(looks, targets.profiles[number], image, answer) > 0
+            told = belonging(looks, targets.profiles[number], image, answer)
+            accepted = told + targets.close(image, number, edge) > 0
             if accepted or (answer.spent and equal):
                 del result[home.pop(image)].members[image]
                 result[number].members[image] = Standing("offer", answer.probability, answer.reason)
@@ -155,7 +180,8 @@ def take_second_looks(
     looks: Looks, drafts: Sequence[Draft], unassigned: Sequence[int], settings: Settings
 ) -> Steps[tuple[list[Draft], list[int]]]:
     """Judge the least certain share of images against their own cluster and, where that does not say a clear yes,
-    against the nearest others; move an image that another cluster has clearly better evidence for."""
+    against the nearest others; move an image that another cluster has clearly better evidence for. It goes on, one
+    hundredth of the collection after the other, while it finds images in the wrong place."""
     if not drafts:
         return list(drafts), list(unassigned)
     targets = Targets(looks, drafts, range(len(drafts)), settings)
@@ -164,12 +190,30 @@ def take_second_looks(
     quota = math.ceil(settings.second_looks * len(looks))
     order = _least_certain(looks, drafts, targets, home)[:quota]
     result = [Draft(draft.keys, dict(draft.members)) for draft in drafts]
-    evidence: dict[int, dict[int, Answer]] = {image: {} for image in order}
-    choices = {image: _choices(targets, image, home[image]) for image in order}
+    block = max(_FEWEST_IN_BLOCK, math.ceil(_BLOCK_SHARE * len(looks)))
+    found: list[int] = []
+    for start in range(0, len(order), block):
+        looked = order[start : start + block]
+        evidence = yield from _look_again(targets, home, looked)
+        answered = [image for image in looked if evidence[image]]
+        found.append(sum(_is_in_doubt(looks, targets, home[image], image, evidence[image]) for image in answered))
+        for image in answered:
+            _move(looks, targets, result, home, image, evidence[image])
+        if len(found) >= _BLOCKS_WEIGHED and sum(found[-_BLOCKS_WEIGHED:]) < _WORTHWHILE * _BLOCKS_WEIGHED * block:
+            break
+    return [draft for draft in result if draft.members], sorted(i for i, number in home.items() if number is None)
+
+
+def _look_again(
+    targets: Targets, home: Mapping[int, int | None], images: Sequence[int]
+) -> Steps[dict[int, dict[int, Answer]]]:
+    """What each image's own cluster and, one after the other until one is sure, its nearest others answer."""
+    evidence: dict[int, dict[int, Answer]] = {image: {} for image in images}
+    choices = {image: _choices(targets, image, home[image]) for image in images}
     for turn in range(_OFFERS + 1):
         puts = [
             (image, choices[image][turn])
-            for image in order
+            for image in images
             if turn < len(choices[image])
             and not any((answer.probability or 0.0) >= _CONTENT for answer in evidence[image].values())
         ]
@@ -177,10 +221,21 @@ def take_second_looks(
             break
         answers = yield Ask([Question(targets.profiles[number], image) for image, number in puts])
         for (image, number), answer in zip(puts, answers, strict=True):
-            evidence[image][number] = answer
-    for image in order:
-        _move(looks, targets, result, home, image, evidence[image])
-    return [draft for draft in result if draft.members], sorted(i for i, number in home.items() if number is None)
+            if answer.probability is not None:
+                evidence[image][number] = answer
+    return evidence
+
+
+def _is_in_doubt(looks: Looks, targets: Targets, own: int | None, image: int, evidence: Mapping[int, Answer]) -> bool:
+    """Whether its own cluster refused the image, or another took one that was in none."""
+    if own is not None and own in evidence:
+        return belonging(looks, targets.profiles[own], image, evidence[own]) <= 0
+    return any(belonging(looks, targets.profiles[number], image, answer) > 0 for number, answer in evidence.items())
+
+
+def _log_odds(share: float) -> float:
+    share = min(max(share, 0.001), 0.999)
+    return math.log(share / (1 - share))
 
 
 def _choices(targets: Targets, image: int, own: int | None) -> list[int]:
@@ -192,7 +247,7 @@ def _least_certain(
     looks: Looks, drafts: Sequence[Draft], targets: Targets, home: Mapping[int, int | None]
 ) -> list[int]:
     """Images by rising certainty. First those that a cluster of their own description does not hold, then those
-    whose description no cluster has, then by the look's confidence and the judge's probability."""
+    whose description no cluster has, then by the odds that the look's confidence and the judge's probability make."""
     named = {profile.words for profile in targets.profiles.values() if profile.words}
 
     def certainty(image: int) -> tuple[int, float, int]:
@@ -200,7 +255,8 @@ def _least_certain(
         if number is None:
             return (0 if words in named else 2, 0.0, image)
         judged = drafts[number].members[image].probability
-        sure = float(looks.confidences[image]) * (1.0 if judged is None else judged)
+        # An image accepted by judgement is surer than one that only its look speaks for.
+        sure = _log_odds(float(looks.confidences[image])) + (0.0 if judged is None else _log_odds(judged))
         if words == targets.profiles[number].words:
             return 2, sure, image
         return (0 if words in named else 1), sure, image

@@ -45,6 +45,9 @@ PROJECTOR_RANK = 64
 """The projector is small, and what it lets through decides what can be learned."""
 
 LORA_RATE, HEAD_RATE, EDGE_RATE = 6e-4, 1e-3, 5e-3
+DROPOUT = 0.1
+AVERAGING = 0.97
+"""Weights are averaged over some 1 / (1 - AVERAGING) steps: single ones follow the teacher's errors in their batch."""
 WEIGHT_DECAY, LONGEST_GRADIENT = 0.01, 1.0
 
 
@@ -106,6 +109,7 @@ class Student:
             target_modules=f"(.*\\.)?({'|'.join([language, *projector])})",
             rank_pattern=dict.fromkeys(projector, PROJECTOR_RANK),
             alpha_pattern=dict.fromkeys(projector, 2 * PROJECTOR_RANK),
+            lora_dropout=DROPOUT,
             task_type="CAUSAL_LM",
         )
         self._adapted: Any = peft.get_peft_model(self._net, config)
@@ -120,6 +124,8 @@ class Student:
         )
         self._edge: list[Any] = [torch.nn.Parameter(torch.tensor(float(number), device=device)) for number in edge]
         self._lora = {name: p for name, p in self._adapted.named_parameters() if p.requires_grad}
+        self._dropouts = [m for name, m in self._adapted.named_modules() if name.endswith("lora_dropout.default")]
+        self._seed, self._steps = seed, 0
         self.optimizer: Any = torch.optim.AdamW(
             [
                 {"params": list(self._lora.values()), "peak": LORA_RATE},
@@ -130,6 +136,7 @@ class Student:
             weight_decay=WEIGHT_DECAY,
             betas=(0.9, 0.98),
         )
+        self._average = self.weights()
         self._features: dict[tuple[str, int], Any] = {}
         self._tower: Any = None
         if self.is_nano:
@@ -158,8 +165,12 @@ class Student:
         return {**named, "edge_scale": self._edge[0], "edge_offset": self._edge[1]}
 
     def weights(self) -> dict[str, Any]:
-        """A copy of all that learns, by name, on the processor."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._tensors().items()}
+        """A copy of all that learns, by name."""
+        return {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+
+    def averaged(self) -> dict[str, Any]:
+        """A copy of the average over the last steps, which is what is examined and kept."""
+        return {name: tensor.clone() for name, tensor in self._average.items()}
 
     def put_weights(self, weights: dict[str, Any]) -> None:
         with self._torch.no_grad():
@@ -169,7 +180,8 @@ class Student:
     def dump(self, values: dict[str, Any]) -> bytes:
         """Tensors and plain values as bytes, and the optimizer's state with them."""
         buffer = io.BytesIO()
-        self._torch.save({**values, "weights": self.weights(), "optimizer": self.optimizer.state_dict()}, buffer)
+        own = {"weights": self.weights(), "average": self._average, "learner_steps": self._steps}
+        self._torch.save({**values, **own, "optimizer": self.optimizer.state_dict()}, buffer)
         return buffer.getvalue()
 
     def restore(self, data: bytes) -> dict[str, Any]:
@@ -178,6 +190,7 @@ class Student:
             io.BytesIO(data), map_location=self.checkpoint.device, weights_only=True
         )
         self.put_weights(values.pop("weights"))
+        self._average, self._steps = values.pop("average"), values.pop("learner_steps")
         self.optimizer.load_state_dict(values.pop("optimizer"))
         return values
 
@@ -187,18 +200,33 @@ class Student:
         """One step. rate: the share, in (0, 1], of the peak learning rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
+        self._torch.manual_seed(1_000_003 * self._seed + self._steps)  # of dropout: the same after an interruption
+        for module in self._dropouts:
+            module.train()
         loss, losses = self._losses(batch)
+        for module in self._dropouts:
+            module.eval()
         loss.backward()
         learning = list(self._tensors().values())
         self._torch.nn.utils.clip_grad_norm_(learning, LONGEST_GRADIENT)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._steps += 1
+        share = 1 - min(AVERAGING, self._steps / (self._steps + 5))
+        with self._torch.no_grad():
+            for name, tensor in self._tensors().items():
+                self._average[name].lerp_(tensor, share)
         return losses
 
     def examine(self, batches: Iterable[Batch]) -> Losses:
-        """The losses on batches that it does not learn from."""
-        with self._torch.no_grad():
-            return sum((self._losses(batch)[1] for batch in batches), Losses())
+        """The losses of the averaged weights on batches that it does not learn from."""
+        current = self.weights()
+        self.put_weights(self._average)
+        try:
+            with self._torch.no_grad():
+                return sum((self._losses(batch)[1] for batch in batches), Losses())
+        finally:
+            self.put_weights(current)
 
     def _losses(self, batch: Batch) -> tuple[Any, Losses]:
         torch = self._torch

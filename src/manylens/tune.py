@@ -177,7 +177,7 @@ def _train(
         state = before
     else:
         state["losses"].append([0, _rounded(learner.examine(held_out))])
-        state["best"] = learner.weights()
+        state["best"] = learner.averaged()
     while state["step"] < settings.steps and not _is_over(state, settings):
         step = state["step"]
         batch = draw_batch(lessons, step, settings.batch, VIEWS, settings.seed)
@@ -187,7 +187,7 @@ def _train(
         if step % settings.examine_every == 0 or step == settings.steps:
             loss = _rounded(learner.examine(held_out))
             if loss < min(earlier for _, earlier in state["losses"]):
-                state["best_step"], state["best"] = step, learner.weights()
+                state["best_step"], state["best"] = step, learner.averaged()
             state["losses"].append([step, loss])
             write_atomically(progress, learner.dump(state))
     learner.put_weights(state["best"])

@@ -4,7 +4,10 @@ In: looks, the graph, one component's images. Out: drafts that hold every image 
 Promise: pure. The agent yields rounds of questions and is sent answers, so the pipeline asks for all components at
 once. Nothing depends on the order of calls: audits are chosen by a seeded hash.
 
-An edge of at least `trust_weight` to an image of the cluster's own description is accepted unasked (audited trust).
+A candidate of the cluster's own description is accepted unasked (audited trust) where its edge and its look's
+confidence make it probable enough (`trust_weight`). So is one of a description that this cluster was asked about before
+and nearly always accepted: answers about a few stand for the rest. A description it nearly always refused is left to
+others.
 An image of another description that has a neighbour of its own description at least as close is left to that one:
 where such images were asked about, 98% of the answers were no. An image that joins with another description is on
 probation: it may lead to two candidates, and only when one of them is accepted does it open the rest. So one wrong
@@ -14,6 +17,7 @@ admission cannot open a neighbouring cluster.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +33,7 @@ from manylens.evidence import (
     Question,
     Standing,
     Steps,
+    alike,
     belonging,
     draw_profile,
     seeded_share,
@@ -41,6 +46,10 @@ QUESTIONS_PER_ROUND = 32
 _WITNESSES = 3
 """A failed audit withdraws the trust since the last good one: this many of those images, the latest, are asked first.
 Where all are accepted the audited image was wrong by itself and the rest stand; else the rest are asked, too."""
+
+_PRECEDENTS = 3
+_CONSISTENT = 9
+"""So many answers about a description, nine in ten of them alike, decide the rest of it for this cluster."""
 
 _PROBES = 2
 _HOPELESS = 4
@@ -56,6 +65,8 @@ class Walked:
     trusted: int = 0
     audits: int = 0
     audits_failed: int = 0
+    audits_by_cluster: list[tuple[int, int]] = field(default_factory=list)
+    """(audits, those that failed) of each cluster that had any."""
     doubted: set[int] = field(default_factory=set)
     """Images refused by a cluster of their own description: equal words are no ground to trust them any more."""
 
@@ -99,6 +110,10 @@ class Surroundings:
         total = sum(votes.values())
         own = votes.get(self.looks.words[node], 0.0)
         return total > 0 and own < 0.1 * total and max(votes.values()) > 0.5 * total
+
+
+def _log_odds(share: float) -> float:
+    return math.log(share / (1 - share)) if share < 1 else math.inf
 
 
 def walk_component(around: Surroundings, nodes: Sequence[int], settings: Settings) -> Steps[Walked]:
@@ -150,6 +165,10 @@ class _Growth:
         self.must_ask: set[int] = set()  # trust in these was withdrawn
         self.suspense: dict[int, _Suspense] = {}  # witness -> what depends on it
         self.unaudited: list[int] = []  # trusted since the last audit was put
+        self.precedents: dict[str, list[int]] = {}  # description -> answers no, yes
+        self.audits = self.audits_failed = 0
+        self.audited = settings.share_audited(len(around.looks))
+        self.trusted_from = _log_odds(settings.trust_weight)
         self._open(seed)
 
     def run(self) -> Steps[Draft]:
@@ -164,6 +183,10 @@ class _Growth:
             self._restate()
             if len(self.members) == 1 and len(self.refused) >= _HOPELESS:
                 break  # a seed that resembles nothing around it: its neighbours will seed clusters of their own
+        if self.audits:
+            self.walked.audits_by_cluster.append((self.audits, self.audits_failed))
+        self.walked.audits += self.audits
+        self.walked.audits_failed += self.audits_failed
         self.walked.trusted += sum(1 for standing in self.members.values() if standing.decided_by == "trust")
         for image in self.denied:
             self.walked.refused.setdefault(image, set()).add(self.seed)
@@ -193,6 +216,9 @@ class _Growth:
                 batch.append((candidate, leader, segment))
             elif self._is_anothers(candidate, weight):
                 continue
+            elif self._speaks(candidate) < 0 and not self._is_audited(candidate):
+                self.refused.add(candidate)
+                continue
             elif leader in self.probes and self.probes[leader] >= _PROBES:
                 self.held.setdefault(leader, []).append(entry)
                 continue
@@ -204,13 +230,18 @@ class _Growth:
         return batch
 
     def _is_trusted(self, candidate: int, weight: float) -> bool:
-        return (
-            weight >= self.settings.trust_weight
-            and bool(self.profile.words)
-            and self.looks.words[candidate] == self.profile.words
-            and candidate not in self.must_ask
-            and candidate not in self.walked.doubted
-        )
+        if candidate in self.must_ask or candidate in self.walked.doubted or not self.profile.words:
+            return False
+        if self.looks.words[candidate] != self.profile.words and self._speaks(candidate) <= 0:
+            return False
+        return _log_odds(weight) + alike(self.looks, candidate) >= self.trusted_from
+
+    def _speaks(self, candidate: int) -> int:
+        """What earlier answers about its description say: 1 for, -1 against, 0 where they are few or disagree."""
+        no, yes = self.precedents.get(self.looks.words[candidate], (0, 0))
+        if no + yes < _PRECEDENTS:
+            return 0
+        return 1 if yes >= _CONSISTENT * no else -1 if no >= _CONSISTENT * yes else 0
 
     def _is_anothers(self, candidate: int, weight: float) -> bool:
         return (
@@ -221,15 +252,18 @@ class _Growth:
 
     def _is_audited(self, candidate: int) -> bool:
         share = seeded_share(self.settings.seed, self.looks.image_ids[self.seed], self.looks.image_ids[candidate])
-        return share < self.settings.audit_share
+        return share < self.audited
 
     def _settle(self, candidate: int, leader: int, segment: list[int] | None, answer: Answer) -> None:
         answered = answer.probability is not None
         accepted = belonging(self.looks, self.profile, candidate, answer) > 0
+        words = self.looks.words[candidate]
+        if answered and words in self.looks.repeated and words != self.profile.words:
+            self.precedents.setdefault(words, [0, 0])[accepted] += 1
         if segment is not None and answered:
-            self.walked.audits += 1
+            self.audits += 1
             if not accepted:
-                self.walked.audits_failed += 1
+                self.audits_failed += 1
                 self._suspend(segment)
         if candidate in self.suspense:
             self._testify(self.suspense.pop(candidate), refused=answered and not accepted)
@@ -293,5 +327,6 @@ class _Growth:
         before = self.profile.words
         self.profile = draw_profile(self.looks, self.members, self.settings.exemplars)
         if self.profile.words != before:
+            self.precedents.clear()
             for image in [image for image in self.probes if self.looks.words[image] == self.profile.words]:
                 self._confirm(image)

@@ -1,0 +1,250 @@
+"""One set of images in a run folder, with a model whose every answer is kept and whose costs are counted.
+
+In: a `LabelledSet`, a folder, a model's name. Out: looks, judgements, and `Spent` per method. Promise: an answer is
+asked once, whatever method or seed wants it, so a benchmark that was stopped goes on where it was; a method is charged
+for every answer that it rests on, at the time that answer took when it was asked, also where another method paid first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tokenizers import Tokenizer
+
+from bench.loaders import LabelledSet
+from manylens import prompts
+from manylens.errors import ModelError
+from manylens.evidence import Looks, Question
+from manylens.images import StoredImages, find_images
+from manylens.look import look_at_images
+from manylens.models import load_model
+from manylens.models.base import (
+    Capabilities,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    ModelOptions,
+    Request,
+    request_key,
+    request_kind,
+)
+from manylens.models.recorded import Recorded
+from manylens.records import Event, Interest
+from manylens.store import DATABASE_NAME, RunFolder
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+Judge = Callable[[Sequence[Question]], Awaitable[list[float]]]
+"""Probabilities of yes, one per question; one half where a call failed."""
+
+CountTokens = Callable[[Request, LookReply | JudgeReply | CompleteReply], int]
+
+
+@dataclass(slots=True)
+class Spent:
+    """calls: distinct requests by kind. tokens: in and out, or None where they cannot be counted. seconds: of the model
+    for these answers, plus what the method computed beside it."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    tokens: int | None = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        unknown = self.tokens is None or other.tokens is None
+        tokens = None if unknown else (self.tokens or 0) + (other.tokens or 0)
+        return Spent(self.calls + other.calls, tokens, self.seconds + other.seconds)
+
+
+class Metered:
+    """A `Model` around a recorded one that counts what was asked since `begin`, each distinct request once."""
+
+    def __init__(self, model: Recorded, database: Path, count_tokens: CountTokens | None) -> None:
+        self._model = model
+        self._count_tokens = count_tokens
+        self._connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False)
+        self._seconds: dict[str, float] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was counted; the clock starts."""
+        self._seen: set[Request] = set()
+        self._spent = Spent(tokens=None if self._count_tokens is None else 0)
+        self._waited = 0.0
+        self._began = time.perf_counter()
+
+    def end(self) -> Spent:
+        """What was spent since `begin`."""
+        beside = time.perf_counter() - self._began - self._waited
+        return Spent(self._spent.calls, self._spent.tokens, self._spent.seconds + beside)
+
+    @property
+    def judged(self) -> int:
+        """Judgements counted since `begin`."""
+        return self._spent.calls["judge"]
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def identity(self) -> str:
+        return self._model.identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._model.capabilities
+
+    def render(self, request: Request) -> str:
+        return self._model.render(request)
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._counted(requests, self._model.look)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._counted(requests, self._model.judge)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._counted(requests, self._model.complete)
+
+    async def _counted(
+        self,
+        requests: Sequence[_Request],
+        ask: Callable[[Sequence[_Request]], Awaitable[list[_Reply | ModelError]]],
+    ) -> list[_Reply | ModelError]:
+        began = time.perf_counter()
+        replies = await ask(requests)
+        fresh = {r: reply for r, reply in zip(requests, replies, strict=True) if r not in self._seen}
+        keys = {request: request_key(self._model, request) for request in fresh}
+        self._learn_seconds([key for key in keys.values() if key not in self._seconds])
+        for request, reply in fresh.items():
+            self._seen.add(request)
+            self._spent.calls[request_kind(request)] += 1
+            self._spent.seconds += self._seconds.get(keys[request], 0.0)
+            if self._count_tokens is not None and not isinstance(reply, ModelError):
+                self._spent.tokens = (self._spent.tokens or 0) + self._count_tokens(request, reply)
+        self._waited += time.perf_counter() - began
+        return replies
+
+    def _learn_seconds(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), 500):
+            chunk = keys[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            rows = self._connection.execute(f"SELECT key, seconds FROM answers WHERE key IN ({marks})", chunk)
+            self._seconds.update(dict(rows.fetchall()))
+
+
+class NanoTokens:
+    """Counts nano's tokens: prompt, 36 visual tokens and answer cue in; a look's words and end mark out. A judgement
+    writes nothing. What stands before the image is counted for every call, although it is computed once."""
+
+    def __init__(self) -> None:
+        folder = resources.files("manylens.models") / "nano"
+        self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+        visual = int(json.loads((folder / "nano.json").read_text("utf-8"))["visual_tokens"])
+        self._around = 1 + visual + self._length(prompts.NANO_ANSWER)
+        self._lengths: dict[str, int] = {}
+
+    def __call__(self, request: Request, reply: LookReply | JudgeReply | CompleteReply) -> int:
+        match request:
+            case LookRequest():
+                text = prompts.nano_look_prompt(request.interest)
+            case JudgeRequest():
+                text = prompts.nano_judge_prompt(request.interest, request.cluster_name)
+            case CompleteRequest():
+                text = request.payload
+        if text not in self._lengths:
+            self._lengths[text] = self._length(text)
+        return self._around + self._lengths[text] + (self.written(reply) if isinstance(reply, LookReply) else 0)
+
+    def written(self, reply: LookReply) -> int:
+        """Tokens of a description and its end mark."""
+        return self._length(f" {reply.description}") + 1
+
+    def _length(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+class Workbench:
+    """A set of images at hand; use as a context manager. folder: keeps images and answers between calls."""
+
+    def __init__(
+        self, labelled: LabelledSet, folder: Path, model: str = "nano", options: ModelOptions | None = None
+    ) -> None:
+        self.labelled = labelled
+        labelled.write_images(folder / "images")
+        self._closing = contextlib.ExitStack()
+        self.run = self._closing.enter_context(RunFolder.open(folder / "run"))
+        collection = find_images(folder / "images", known=self.run.known_images(), keep=self.run.put_thumbnails)
+        self.run.record_collection(collection.images, collection.unreadable)
+        self.images = StoredImages(collection.root, collection.images, self.run.thumbnail)
+        wanted = set(labelled.pictures)
+        self.file_of = {image.id: path for image in collection.images for path in image.paths if path in wanted}
+        loaded: Model = load_model(model, self.images, self.run.features, options)
+        counter = NanoTokens() if model == "nano" else None
+        self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME, counter)
+        self._closing.callback(self.model.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.close()
+
+    async def look(self, interest: str) -> tuple[Looks, Spent]:
+        """Every image through one interest, and what that costs."""
+        self.model.begin()
+        wanted = Interest(interest)
+        looks = await look_at_images(list(self.file_of), [wanted], self.model, ignore)
+        return looks[wanted], self.model.end()
+
+    def judge(self, looks: Looks) -> Judge:
+        """Asks the model whether images belong, as the pipeline does."""
+
+        async def ask(questions: Sequence[Question]) -> list[float]:
+            requests = [
+                JudgeRequest(
+                    interest=looks.interest.text,
+                    cluster_name=question.profile.name,
+                    cluster_definition=question.profile.definition,
+                    exemplar_ids=tuple(looks.image_ids[image] for image in question.profile.exemplars),
+                    candidate_id=looks.image_ids[question.candidate],
+                )
+                for question in questions
+            ]
+            replies = await self.model.judge(requests)
+            return [0.5 if isinstance(reply, ModelError) else reply.probability for reply in replies]
+
+        return ask
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[list[Spent]]:
+        """Counts what is spent inside; the list holds it afterwards."""
+        spent: list[Spent] = []
+        self.model.begin()
+        try:
+            yield spent
+        finally:
+            spent.append(self.model.end())
+
+
+def ignore(event: Event) -> None:
+    """Events are for progress bars."""
