@@ -429,7 +429,7 @@ def checkpoint(folder: Path) -> None:
 
     The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
     with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, count
-    five minutes for ten steps. Needs pip install 'manylens[tune]'.
+    ten seconds for a step. Needs pip install 'manylens[tune]'.
 
     \b
     Examples:

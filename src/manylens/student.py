@@ -47,7 +47,7 @@ PROJECTOR_RANK = 64
 LORA_RATE, HEAD_RATE, EDGE_RATE = 1e-3, 3e-3, 5e-3
 DROPOUT = 0.1
 FEATURE_DROPOUT = 0.2
-"""Share of the visual channels that a step of nano's does without, as a whole: few pictures are soon learned by heart."""
+"""Share of nano's visual channels that a step does without, as a whole: few pictures are soon learned by heart."""
 AVERAGING = 0.97
 """Weights are averaged over some 1 / (1 - AVERAGING) steps: single ones follow the teacher's errors in their batch."""
 WEIGHT_DECAY, LONGEST_GRADIENT = 0.01, 1.0
@@ -101,6 +101,9 @@ class Student:
             self.checkpoint = replace(self.checkpoint, dtype="float32")
         self._model = HuggingFace(name, images, options, checkpoint=self.checkpoint)
         self._loaded = self._model.loaded
+        # The model finds out about itself when first asked, by decoding. Asked within a step, that would go through the
+        # step's dropout and take random numbers from it, in a resumed tuning only: another one finds out before.
+        self.sees_exemplars = self._model.capabilities.sees_exemplars
         torch.manual_seed(seed)
         # Random numbers are drawn where the weights lie: drawn on the processor, they are the same for every device.
         self._net: Any = self._loaded.model.float() if self.is_nano else self._loaded.model
