@@ -26,7 +26,6 @@ from bench.features import imagenet_weights
 from manylens import prompts
 
 IMAGE_PX = 192
-VISUAL_TOKENS = 36
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

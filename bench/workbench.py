@@ -29,7 +29,6 @@ from manylens.images import StoredImages, find_images
 from manylens.look import look_at_images
 from manylens.models import load_model
 from manylens.models.base import (
-    Capabilities,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -39,6 +38,7 @@ from manylens.models.base import (
     Model,
     ModelOptions,
     Request,
+    Wrapped,
     request_key,
     request_kind,
 )
@@ -69,11 +69,11 @@ class Spent:
         return Spent(self.calls + other.calls, tokens, self.seconds + other.seconds)
 
 
-class Metered:
+class Metered(Wrapped):
     """A `Model` around a recorded one that counts what was asked since `begin`, each distinct request once."""
 
     def __init__(self, model: Recorded, database: Path, count_tokens: CountTokens | None) -> None:
-        self._model = model
+        super().__init__(model)
         self._count_tokens = count_tokens
         self._connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False)
         self._seconds: dict[str, float] = {}
@@ -98,21 +98,6 @@ class Metered:
 
     def close(self) -> None:
         self._connection.close()
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._model.capabilities
-
-    def render(self, request: Request) -> str:
-        return self._model.render(request)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._counted(requests, self._model.look)

@@ -1,4 +1,4 @@
-"""foresee: a judge who repeats what was answered, and answers the rest in kind."""
+"""foresee: a judge who answers in kind."""
 
 from __future__ import annotations
 
@@ -30,11 +30,6 @@ def ask(name: str, image: str, *exemplars: str) -> JudgeRequest:
 
 def test_without_answers_it_goes_by_descriptions_however_they_are_written() -> None:
     assert judge({}, ask("Hearts.", "01"), ask("hearts", "00")) == [0.95, 0.05]
-
-
-def test_what_was_answered_is_repeated() -> None:
-    heard = {ask("hearts", "01"): 0.2, ask("hearts", "00"): 0.7}
-    assert judge(heard, ask("hearts", "00"), ask("hearts", "01")) == [0.7, 0.2]
 
 
 def test_the_rest_is_answered_in_kind_and_always_the_same() -> None:

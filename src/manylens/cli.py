@@ -52,7 +52,7 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        said = {name: given.pop(name) for name in _ABOUT_MODELS}
+        said = {name: given.pop(name) for name in defaults}
         command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
 
     add = [
@@ -100,18 +100,6 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(add):
         with_options = option(with_options)
     return with_options
-
-
-_ABOUT_MODELS = (
-    "base_url",
-    "image_px",
-    "concurrency",
-    "timeout_s",
-    "embedding_model",
-    "embedding_url",
-    "device",
-    "adapter",
-)
 
 
 @click.group(

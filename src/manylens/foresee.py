@@ -1,8 +1,8 @@
 """A judge who costs nothing, to foresee what a run will ask before it asks.
 
-In: looks, the model that made them, and the few judgements that were made so far. Out: a `Model` that repeats those and
-answers everything else as they were answered: as one of those whose candidate had the cluster's description, or as one
-of those whose candidate had not. Promise: pure and deterministic.
+In: looks, the model that made them, and the few judgements that were made so far. Out: a `Model` that answers in kind:
+as one of those judgements whose candidate had the cluster's description, or as one of those whose candidate had not.
+Promise: pure and deterministic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from manylens.errors import ModelError
 from manylens.evidence import Looks, normalise_description, seeded_share
 from manylens.models.base import (
-    Capabilities,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -20,7 +19,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
-    Request,
+    Wrapped,
     request_key,
 )
 
@@ -29,30 +28,15 @@ _YES, _NO = 0.95, 0.05
 """What is supposed where fewer than six judgements of a kind are known: a judge who agrees with the descriptions."""
 
 
-class SupposedJudge:
+class SupposedJudge(Wrapped):
     """heard: what the real judge has answered, as probabilities of yes."""
 
-    name = "supposed"
-
     def __init__(self, looks: Looks, model: Model, heard: Mapping[JudgeRequest, float]) -> None:
+        super().__init__(model)
         self._words = dict(zip(looks.image_ids, looks.words, strict=True))
-        self._model = model
-        self._heard = {request_key(model, request): probability for request, probability in heard.items()}
         self._alike: dict[bool, list[float]] = {True: [], False: []}
         for request, probability in heard.items():
             self._alike[self._is_alike(request)].append(probability)
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._model.capabilities
-
-    def render(self, request: Request) -> str:
-        """As the model does: requests that are one to the model count as one."""
-        return self._model.render(request)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         raise NotImplementedError("the looks are at hand")
@@ -64,14 +48,11 @@ class SupposedJudge:
         raise NotImplementedError("names are not foreseen")
 
     def _probability(self, request: JudgeRequest) -> float:
-        key = request_key(self._model, request)
-        if key in self._heard:
-            return self._heard[key]
         alike = self._is_alike(request)
         known = self._alike[alike]
         if len(known) < _FEWEST:
             return _YES if alike else _NO
-        return known[int(seeded_share(0, "supposed", key) * len(known))]
+        return known[int(seeded_share(0, "supposed", request_key(self, request)) * len(known))]
 
     def _is_alike(self, request: JudgeRequest) -> bool:
         words = self._words[request.candidate_id]

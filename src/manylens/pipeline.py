@@ -101,9 +101,10 @@ async def cluster_looks(
     budget = budget or Budget(model, settings)
     asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0), spared)
     await calibrate(asker)
-    foreseen = await foresee(asker)
+    graph, edge = await relate(looks, model, settings, asker)
+    foreseen = await foresee(asker, graph, edge)
     emit(Foreseen(looks.interest.text, foreseen))
-    graph, drafts, unassigned, walked = await sort(looks, model, settings, asker)
+    drafts, unassigned, walked = await sort(looks, graph, edge, settings, asker)
     clustering = await name(looks, graph, drafts, unassigned, walked, model, settings, asker)
     return replace(clustering, foreseen_calls=foreseen)
 
@@ -115,28 +116,25 @@ async def calibrate(asker: _Asker) -> None:
 
 
 async def sort(
-    looks: Looks, model: Model, settings: Settings, asker: _Asker
-) -> tuple[RelationalGraph, list[Draft], list[int], Walked]:
-    """From the looks to the final clusters, the largest first, and the images that are in none."""
-    graph, edge = await relate(looks, model, settings, asker)
+    looks: Looks, graph: RelationalGraph, edge: EdgeScale, settings: Settings, asker: _Asker
+) -> tuple[list[Draft], list[int], Walked]:
+    """From the graph to the final clusters, the largest first, and the images that are in none."""
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
-    return graph, sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
+    return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 
 
-async def foresee(asked: _Asker) -> int:
-    """How many calls are likely beside the looks, once the control questions are answered: the stages are run with a
-    judge who answers as those were answered, and its questions are counted. Nothing is asked of the model."""
+async def foresee(asked: _Asker, graph: RelationalGraph, edge: EdgeScale) -> int:
+    """How many calls are likely beside the looks, once controls and pairs are answered: the stages that follow are run
+    with a judge who answers as those were answered, and its questions are counted. Nothing is asked of the model."""
     looks, model = asked.looks, asked.model
     settings = replace(asked.settings, budget_calls=None, budget_usd=None)
-    supposed = SupposedJudge(looks, model, asked.heard)
-    asker = _Asker(looks, supposed, settings, lambda event: None, Budget(supposed, settings), Allowance())
-    await calibrate(asker)
-    _, drafts, _, _ = await sort(looks, supposed, settings, asker)
+    asker = asked.supposing(SupposedJudge(looks, model, asked.heard), settings)
+    drafts, _, _ = await sort(looks, graph, edge, settings, asker)
     naming = math.ceil(len(drafts) / CLUSTERS_PER_CALL) if model.capabilities.writes_text else 0
     return int(min(asker.judged + naming, asked.calls_allowed()))
 
@@ -329,6 +327,13 @@ class _Asker:
         self._stage: tuple[Stage, int | None] = ("walk", None)
         self._answers: dict[str, Answer] = {}
         self.heard: dict[JudgeRequest, float] = {}
+
+    def supposing(self, judge: SupposedJudge, settings: Settings) -> _Asker:
+        """Another that goes on from here with a judge who costs nothing, and of which nobody hears."""
+        other = _Asker(self.looks, judge, settings, lambda event: None, Budget(judge, settings), Allowance())
+        other.calibration, other.silent, other.judged = self.calibration, self.silent, self.judged
+        other._answers = dict(self._answers)
+        return other
 
     def start(self, stage: Stage, total: int | None) -> None:
         self._stage = (stage, total)

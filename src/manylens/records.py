@@ -120,28 +120,27 @@ class Settings(_Record):
     max_failed: float = 0.05
 
     def __post_init__(self) -> None:
-        _require(0 < self.tau < 1, "tau must lie in (0, 1)", self.tau, "pass --tau 0.6")
-        _require(0 < self.trust_weight <= 1, "trust_weight must lie in (0, 1]", self.trust_weight, "pass 0.8")
-        _require(0 <= self.audit_share <= 1, "audit_share must lie in [0, 1]", self.audit_share, "pass 0.05")
-        _require(0 <= self.second_looks <= 1, "second_looks must lie in [0, 1]", self.second_looks, "pass 0.05")
-        _require(self.edge_questions >= 0, "edge_questions must not be negative", self.edge_questions, "pass 24")
-        _require(self.audits >= 0, "audits must not be negative", self.audits, "pass 50")
-        _require(
-            self.judgements_per_image is None or self.judgements_per_image >= 0,
-            "judgements_per_image must not be negative",
-            self.judgements_per_image,
-            "pass 0.3, or leave it out for no limit",
-        )
-        _require(self.neighbors >= 1, "neighbors must be at least 1", self.neighbors, "pass 32")
-        _require(self.exemplars >= 1, "exemplars must be at least 1", self.exemplars, "pass 5")
-        _require(self.merge_answers >= 1, "merge_answers must be at least 1", self.merge_answers, "pass 5")
-        _require(
-            self.budget_calls is None or self.budget_calls >= 0,
-            "budget_calls must not be negative",
-            self.budget_calls,
-            "leave it out for no limit",
-        )
-        _require(0 <= self.max_failed <= 1, "max_failed must lie in [0, 1]", self.max_failed, "pass 0.05")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, holds, rule in (
+            ("tau", 0 < self.tau < 1, "lie in (0, 1)"),
+            ("trust_weight", 0 < self.trust_weight <= 1, "lie in (0, 1]"),
+            ("audit_share", 0 <= self.audit_share <= 1, "lie in [0, 1]"),
+            ("audits", self.audits >= 0, "not be negative"),
+            ("neighbors", self.neighbors >= 1, "be at least 1"),
+            ("exemplars", self.exemplars >= 1, "be at least 1"),
+            ("merge_answers", self.merge_answers >= 1, "be at least 1"),
+            ("second_looks", 0 <= self.second_looks <= 1, "lie in [0, 1]"),
+            ("edge_questions", self.edge_questions >= 0, "not be negative"),
+            ("max_failed", 0 <= self.max_failed <= 1, "lie in [0, 1]"),
+        ):
+            option = f"--{name.replace('_', '-')} " if name in ("tau", "audit_share", "max_failed") else ""
+            _require(holds, f"{name} must {rule}", getattr(self, name), f"pass {option}{defaults[name]}")
+        for name, cure in (
+            ("judgements_per_image", "pass None for no limit"),
+            ("budget_calls", "leave it out for no limit"),
+        ):
+            limit = getattr(self, name)
+            _require(limit is None or limit >= 0, f"{name} must not be negative", limit, cure)
         for name in ("budget_usd", "price_in", "price_out"):
             amount = getattr(self, name)
             _require(

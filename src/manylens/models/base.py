@@ -162,6 +162,28 @@ class Model(Protocol):
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]: ...
 
 
+class Wrapped:
+    """What everything around a model passes on from it; a wrapper adds `look`, `judge` and `complete`."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def identity(self) -> str:
+        return self._model.identity
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._model.capabilities
+
+    def render(self, request: Request) -> str:
+        return self._model.render(request)
+
+
 def request_key(model: Model, request: Request) -> str:
     """The key of a stored answer: SHA-256 over the rendered request and the model's identity, as hex.
 

@@ -18,7 +18,6 @@ from typing import TypeAlias, TypeVar
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
 from manylens.models.base import (
-    Capabilities,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -27,12 +26,10 @@ from manylens.models.base import (
     LookRequest,
     Model,
     Request,
+    Wrapped,
 )
 
 ATTEMPTS = 9
-REQUESTS_PER_CALL = 3
-"""A call may be several requests (a look, its repair, its embedding), each of which its model ends after `timeout_s`;
-a call that takes longer than all of them is ended here."""
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -56,36 +53,21 @@ _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
 
 
-class Paced:
+class Paced(Wrapped):
     """A `Model` that waits, tries again, and never has more than `capabilities.concurrency` calls under way.
 
-    timeout_s: seconds that one request may take. seed: of the backoff's jitter. attempts: how many calls were sent.
+    timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look,
+    its repair, its embedding), is ended here when it takes longer than all of them. seed: of the backoff's jitter.
     """
 
     def __init__(self, model: Model, *, timeout_s: float, seed: int = 0) -> None:
-        self._model = model
+        super().__init__(model)
         self._timeout_s = timeout_s
         self._random = random.Random(seed)
         self._gate = Gate(model.capabilities.concurrency)
         self._resume_at = 0.0
         self._silence = _Silence(timeout_s)
         self._gone: ModelUnavailable | None = None
-        self.attempts = 0
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._model.capabilities
-
-    def render(self, request: Request) -> str:
-        return self._model.render(request)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look)
@@ -112,7 +94,6 @@ class Paced:
                     return self._gone
                 sent = clock()
                 self._silence.begin(sent)
-                self.attempts += 1
                 reply = await self._send(request, ask)
             if not isinstance(reply, ModelBusy):
                 if not isinstance(reply, ModelUnavailable):
@@ -140,7 +121,7 @@ class Paced:
 
     async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
         try:
-            async with asyncio.timeout(REQUESTS_PER_CALL * self._timeout_s):
+            async with asyncio.timeout(self.capabilities.requests_per_call * self._timeout_s):
                 (reply,) = await ask([request])
                 return reply
         except ModelError as error:

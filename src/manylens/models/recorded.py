@@ -24,7 +24,6 @@ import numpy as np
 
 from manylens.errors import ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
-    Capabilities,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -35,6 +34,7 @@ from manylens.models.base import (
     Reply,
     Request,
     Usage,
+    Wrapped,
     request_key,
     request_kind,
 )
@@ -94,7 +94,7 @@ def _share(name: str, value: float) -> float:
     return round(float(value), DECIMALS)
 
 
-class Recorded:
+class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
@@ -102,27 +102,12 @@ class Recorded:
     """
 
     def __init__(self, model: Model, run: RunFolder) -> None:
-        self._model = model
+        super().__init__(model)
         self._run = run
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
-
-    @property
-    def name(self) -> str:
-        return self._model.name
-
-    @property
-    def identity(self) -> str:
-        return self._model.identity
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._model.capabilities
-
-    def render(self, request: Request) -> str:
-        return self._model.render(request)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look, LookReply)
