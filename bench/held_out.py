@@ -21,7 +21,7 @@ TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.insert(0, str(TRAINING))
 from data import HELD_OUT_PERSONS, is_held_out  # noqa: E402  the split lives beside the training that must respect it
 
-__all__ = ["HELD_OUT_PERSONS", "SETS", "read_rows"]
+__all__ = ["HELD_OUT_PERSONS", "SETS", "is_held_out", "read_rows", "read_vehicles"]
 
 # set -> (zip, ((interest as typed, column of labels.csv), ...))
 SETS = {
@@ -37,11 +37,16 @@ SETS = {
 }  # fmt: skip
 
 
+def read_vehicles() -> list[dict[str, str]]:
+    """CIFAR-10's cars and trucks whose colors were written down and never taught: rows of `file,class,color,part`."""
+    with (TRAINING / "labels" / "cifar10_colors.csv").open(encoding="utf-8") as lines:
+        return [row for row in csv.DictReader(lines) if row["part"] == "heldout"]
+
+
 def read_rows(archive: zipfile.ZipFile, name: str, zip_name: str) -> dict[str, dict[str, str]]:
     """The held-out rows of a set, by file name."""
     if name == "vehicles":
-        with (TRAINING / "labels" / "cifar10_colors.csv").open() as f:
-            return {row["file"]: row for row in csv.DictReader(f) if row["part"] == "heldout"}
+        return {row["file"]: row for row in read_vehicles()}
     rows = csv.DictReader(io.TextIOWrapper(archive.open("labels.csv"), "utf-8"))
     return {row["file"]: row for row in rows if is_held_out(zip_name, row)}
 

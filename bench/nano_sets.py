@@ -11,12 +11,12 @@ import asyncio
 import csv
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.held_out import is_held_out, read_vehicles
 from manylens.evidence import Looks
 from manylens.images import StoredImages, find_images
 from manylens.look import look_at_images
@@ -25,10 +25,6 @@ from manylens.models.base import Model
 from manylens.models.recorded import Recorded
 from manylens.records import Interest
 from manylens.store import RunFolder
-
-TRAINING = Path(__file__).resolve().parents[1] / "training"
-sys.path.insert(0, str(TRAINING))
-from data import is_held_out  # noqa: E402  the split lives beside the training that must respect it
 
 SETS = {
     "cifar10": ("cifar10", 1000, (("object", "class"), ("environment", "environment"))),
@@ -77,13 +73,11 @@ def _part(data: Path, name: str) -> list[tuple[Path, dict[str, str]]]:
                 rows = sorted(csv.DictReader(lines), key=lambda row: _drawn(f"{folder}/{row['file']}"))
             found += [(data / folder / "images" / row["file"], {"kind": row[column]}) for row in rows[: count // 6]]
         return found
-    source = data / of / "labels.csv"
     if name == "vehicles":
-        source = TRAINING / "labels" / "cifar10_vehicle_colors.csv"
-    with source.open(encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    if name != "vehicles":
-        rows.sort(key=lambda row: (not is_held_out(of, row), _drawn(row["file"])))
+        rows = read_vehicles()
+    else:
+        with (data / of / "labels.csv").open(encoding="utf-8") as lines:
+            rows = sorted(csv.DictReader(lines), key=lambda row: (not is_held_out(of, row), _drawn(row["file"])))
     return [(data / of / "images" / row["file"], row) for row in rows[:count]]
 
 
