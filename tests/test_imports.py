@@ -33,11 +33,13 @@ LEVELS = {
     "report": 7,
     "api": 8,
     "doctor": 8,
+    "progress": 8,
     "web": 8,
     "estimator": 9,
-    "cli": 9,
-    "__init__": 10,
-    "__main__": 11,
+    "tables": 9,
+    "cli": 10,
+    "__init__": 11,
+    "__main__": 12,
 }
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -42,7 +42,9 @@ _HOMES = {
     "cluster": "api",
     "plan": "api",
 }
-_MODULES = frozenset({"api", "doctor", "estimator", "evaluate", "models", "report", "sample", "store"})
+_MODULES = frozenset(
+    {"api", "doctor", "estimator", "evaluate", "models", "progress", "report", "sample", "store", "tables"}
+)
 
 
 def __getattr__(name: str) -> Any:

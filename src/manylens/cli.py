@@ -1,4 +1,4 @@
-"""The command line: parse, call, render, exit code.
+"""The command line: parse, call, exit code; `tables` and `progress` show what comes of it.
 
 In: arguments. Out: tables on standard output, progress and messages on standard error.
 Exit codes: 0 done, 1 ended with an error that is explained, 2 wrong usage, 130 interrupted.
@@ -13,28 +13,26 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import manylens
-from manylens.errors import ManylensError, ModelError, StoreError, UsageError
-from manylens.records import Event, Foreseen, ModelOptions, Settings, StageAdvanced, StageFinished, StageStarted
+from manylens.errors import ManylensError, StoreError, UsageError
+from manylens.records import ModelOptions, Settings
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
     import manylens.api
     import manylens.doctor
     import manylens.evaluate
     import manylens.models
+    import manylens.progress
     import manylens.report
     import manylens.sample
     import manylens.store
+    import manylens.tables
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -42,8 +40,6 @@ EXIT_INTERRUPTED = 130
 
 _DEFAULTS = Settings()
 DEMO_INTERESTS = ("suit", "rank", "color")
-PIPED_WIDTH = 140
-"""Columns of a table that goes to a file or another program."""
 
 
 def _model_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -145,12 +141,12 @@ def commands() -> None:
     help="Folder for the sample and the results.",
 )
 def demo(out: Path) -> None:
-    console = _console()
+    console = manylens.tables.open_console()
     with manylens.store.RunFolder.open(out):
         pass  # the run comes first: a folder that holds other files is not taken for one
     sample = out / "sample"
     labels = sample / "labels.csv"
-    with _progress() as show:
+    with manylens.progress.show_progress() as show:
         if not labels.is_file():
             manylens.sample.write_sample(sample, progress=lambda done, total: show.count("drawing cards", done, total))
         result = manylens.api.cluster(sample / "images", DEMO_INTERESTS, out=out, on_event=show.event)
@@ -159,15 +155,15 @@ def demo(out: Path) -> None:
     )
     by_interest = {score.interest: score for score in scores}
     for interest, one in result.items():
-        _print_clustering(console, interest, one)
+        manylens.tables.print_clustering(console, interest, one)
         score = by_interest[interest]
-        _say(
+        manylens.tables.say(
             console,
             f"against the truth: NMI {score.scores.nmi:.3f}, {score.scores.clusters_found} clusters found "
             f"of {score.scores.clusters_true}",
         )
-    _print_end(console, result, _DEFAULTS)
-    _say(console, 'Your own pictures: manylens cluster FOLDER --by "..."')
+    manylens.tables.print_end(console, result, _DEFAULTS)
+    manylens.tables.say(console, 'Your own pictures: manylens cluster FOLDER --by "..."')
 
 
 @commands.command(
@@ -263,12 +259,12 @@ def cluster(
         max_failed=max_failed,
     )
     _check_interests(interests)
-    console = _console()
+    console = manylens.tables.open_console()
     if dry_run:
         planned = manylens.api.plan(folder, interests, model=model, options=options, settings=settings)
-        _print_plan(console, planned, options, settings)
+        manylens.tables.print_plan(console, planned, options, settings)
         return
-    with _progress() as show:
+    with manylens.progress.show_progress() as show:
         result = manylens.api.cluster(
             folder,
             interests,
@@ -280,8 +276,8 @@ def cluster(
             on_event=show.event,
         )
     for interest, one in result.items():
-        _print_clustering(console, interest, one)
-    _print_end(console, result, settings)
+        manylens.tables.print_clustering(console, interest, one)
+    manylens.tables.print_end(console, result, settings)
 
 
 @commands.command(
@@ -317,8 +313,8 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
             raise click.UsageError(f'--column takes INTEREST=COLUMN, got {pair!r}: say --column "suit=card_suit"')
         asked[interest.strip()] = column.strip()
     scores = manylens.evaluate.evaluate_run(out, manylens.evaluate.read_labels(labels), asked)
-    console = _console()
-    _print_scores(console, scores)
+    console = manylens.tables.open_console()
+    manylens.tables.print_scores(console, scores)
 
 
 @commands.command(
@@ -338,13 +334,13 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
 @_model_options
 def doctor(model: str, options: ModelOptions) -> None:
     diagnosis = manylens.doctor.examine(model, options)
-    console = _console()
+    console = manylens.tables.open_console()
     rows = [(finding.what, finding.found, finding.meaning) for finding in diagnosis.findings]
     columns = {"": "left", "here": "left", "what it means": "left"}
-    _print_table(console, f"model {diagnosis.model}", columns, rows)
+    manylens.tables.print_table(console, f"model {diagnosis.model}", columns, rows)
     if diagnosis.problem is not None:
         raise diagnosis.problem
-    _say(console, f"{diagnosis.model} can be used.")
+    manylens.tables.say(console, f"{diagnosis.model} can be used.")
 
 
 @commands.command(
@@ -362,13 +358,13 @@ def verify(out: Path) -> None:
     with manylens.store.RunFolder.open(out, must_exist=True) as run:
         problems = run.verify()
     for problem in problems:
-        _say(_console(), problem)
+        manylens.tables.say(manylens.tables.open_console(), problem)
     if problems:
         raise StoreError(
             f"a run folder is whole, {len(problems):,} things in {out} are damaged",
             "restore it from a copy, or run again with another --out",
         )
-    _say(_console(), "Everything is whole.")
+    manylens.tables.say(manylens.tables.open_console(), "Everything is whole.")
 
 
 @commands.command(
@@ -387,7 +383,7 @@ def verify(out: Path) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def checkpoint(folder: Path) -> None:
     manylens.models.write_checkpoint(folder)
-    _say(_console(), f"{folder}: --model hf:{folder} reads it.")
+    manylens.tables.say(manylens.tables.open_console(), f"{folder}: --model hf:{folder} reads it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -431,242 +427,3 @@ def _check_interests(texts: Sequence[str]) -> None:
         manylens.api.parse_interests(texts)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
-
-
-# --- progress -------------------------------------------------------------------------------------
-
-
-def _foreseen_line(event: Foreseen) -> str:
-    return f"{event.interest}: about {event.calls:,} calls beside its looks"
-
-
-class _Plain:
-    """Progress for logs: one line when a stage ends, and one at each quarter of a long stage."""
-
-    _LONG = 200
-
-    def __init__(self) -> None:
-        self._quarters: dict[tuple[str, str], int] = {}
-
-    def event(self, event: Event) -> None:
-        match event:
-            case StageAdvanced():
-                self._advance(event.stage, event.interest, event.done, event.total)
-            case StageFinished():
-                self._line(event.stage, event.interest, event.detail)
-            case StageStarted():
-                self._quarters[event.stage, event.interest] = 0
-            case Foreseen():
-                click.echo(manylens.report.shown_name(_foreseen_line(event)), err=True)
-
-    def count(self, what: str, done: int, total: int) -> None:
-        self._advance(what, "", done, total)
-
-    def _advance(self, stage: str, interest: str, done: int, total: int | None) -> None:
-        if total is None or total < self._LONG:
-            return
-        quarter = 4 * done // total
-        if self._quarters.get((stage, interest), 0) < quarter < 4:
-            self._quarters[stage, interest] = quarter
-            self._line(stage, interest, f"{done:,} of {total:,}")
-
-    def _line(self, stage: str, interest: str, detail: str) -> None:
-        subject = f"{stage} {interest}".strip()
-        click.echo(manylens.report.shown_name(f"{subject}: {detail}"), err=True)
-
-
-class _Bars:
-    """Progress for people: one bar per stage and interest."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[tuple[str, str], TaskID] = {}
-        self._finished: set[TaskID] = set()
-
-    def event(self, event: Event) -> None:
-        if isinstance(event, Foreseen):
-            return
-        task = self._task(event.stage, event.interest)
-        match event:
-            case StageStarted():
-                self._progress.update(task, total=event.total)
-            case StageAdvanced() if task not in self._finished:
-                if event.total is not None:
-                    self._progress.update(task, total=event.total)
-                self._progress.update(task, completed=event.done)
-            case StageFinished():
-                self._finished.add(task)
-                # A stage may end early (nothing left to ask): its bar is full all the same.
-                done = max(1, int(self._progress.tasks[self._progress.task_ids.index(task)].completed))
-                self._progress.update(task, total=done, completed=done, detail=manylens.report.shown_name(event.detail))
-
-    def count(self, what: str, done: int, total: int) -> None:
-        self._progress.update(self._task(what, ""), completed=done, total=total)
-
-    def _task(self, stage: str, interest: str) -> TaskID:
-        key = (stage, interest)
-        if key not in self._tasks:
-            name = manylens.report.shown_name(interest)
-            subject = f"{stage} {name if len(name) <= 30 else name[:29] + '…'}".strip()
-            self._tasks[key] = self._progress.add_task(subject, total=None, detail="")
-        return self._tasks[key]
-
-
-@contextmanager
-def _progress() -> Iterator[_Plain | _Bars]:
-    if not sys.stderr.isatty():
-        yield _Plain()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True, highlight=False, emoji=False)) as progress:
-        yield _Bars(progress)
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    piped = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(highlight=False, markup=False, emoji=False, width=piped)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(manylens.report.shown_name(text), soft_wrap=True)
-
-
-def _print_table(console: Console, title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
-    """columns: heading -> how it is justified."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = manylens.report.shown_name
-    table = Table(title=Text(shown(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for heading, side in columns.items():
-        table.add_column(
-            heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
-        )
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
-    console.print()
-    console.print(table)
-
-
-def _print_clustering(console: Console, interest: str, one: manylens.api.InterestResult) -> None:
-    rows = [
-        (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", ", ".join(row.exemplars[:3]))
-        for row in one.table
-    ]
-    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right", "for example": "left"}
-    _print_table(console, f"by {interest}", columns, rows)
-    counts = one.counts
-    left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
-    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
-    calls = one.clustering.calls
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements)")
-    _say(console, f"{counts.found:,} files: {'; '.join(parts)}")
-    for note in one.clustering.notes:
-        _say(console, note)
-
-
-def _print_end(console: Console, result: manylens.api.Result, settings: Settings) -> None:
-    """The account of a run. Raises ModelError where more of its calls failed than may."""
-    console.print()
-    if result.unreadable:
-        _say(
-            console,
-            f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
-        )
-    _say(console, _calls_line(result))
-    tokens = result.calls.tokens
-    if tokens.tokens_in or tokens.tokens_out:
-        uncounted = f"; {tokens.uncounted:,} answers came without a count" if tokens.uncounted else ""
-        usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
-        money = f", ${usd:,.4f}" if settings.is_priced else ""
-        _say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
-    if result.calls_kept:
-        _say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
-    _say(console, f"Report: {result.report}")
-    if result.failed_share > settings.max_failed:
-        calls = result.calls
-        raise ModelError(
-            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
-            f"({result.failed_share:.1%}); the results are written without them",
-            "the same command asks only those again; --max-failed allows more",
-        )
-
-
-def _calls_line(result: manylens.api.Result) -> str:
-    calls = result.calls.total
-    if result.is_partial:
-        return f"Partial: the budget is spent after {calls:,} model calls; the same command with a larger one goes on"
-    estimates = []
-    for when, expected in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls)):
-        error = (expected - calls) / calls if calls else 0.0
-        estimates.append(f"{expected:,} {when} ({error:+.1%})")
-    return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
-
-
-def _print_scores(console: Console, scores: Sequence[manylens.evaluate.InterestScores]) -> None:
-    columns = {"interest": "left", "label": "left"}
-    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
-    rows = []
-    for one in scores:
-        s = one.scores
-        shares = [f"{value:.4f}" for value in (s.nmi, s.ri, s.ari, s.acc)]
-        numbers = [f"{value:,}" for value in (s.clusters_found, s.clusters_true, s.images, s.unassigned)]
-        rows.append((one.interest, one.column, *shares, *numbers))
-    _print_table(console, "agreement with the labels", columns, rows)
-    if any(one.scores.unassigned for one in scores):
-        _say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
-    for one in scores:
-        if one.unlabeled:
-            _say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
-        if one.chosen_by == "every column":
-            _say(console, f"{one.interest}: no column has its name, so every one was tried; choose with --column")
-            break
-
-
-def _print_plan(console: Console, plan: manylens.api.Plan, options: ModelOptions, settings: Settings) -> None:
-    unreadable = len(plan.unreadable)
-    low, likely, high = plan.judgements
-    _say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
-    _say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
-    _say(
-        console,
-        f"judgements: about {likely:,} ({low:,} to {high:,}: few where the model knows such images, many where not)",
-    )
-    if plan.naming:
-        _say(console, f"naming:     {plan.naming:,}")
-    _say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")
-    if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
-        _say(console, f"            the budget of {settings.budget_calls:,} calls does not reach all images")
-    if plan.tokens is None:
-        _say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
-    else:
-        into, out = plan.tokens
-        supposed = f"{manylens.api.PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
-        _say(console, f"tokens:     about {into:,} in and {out:,} out ({supposed})")
-    if plan.usd is not None:
-        prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
-        _say(console, f"money:      about ${plan.usd:,.2f} at {prices}")
-    if plan.minutes is not None:
-        few, about, many = plan.minutes
-        pace = f"{manylens.api.NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
-        if plan.tokens is not None:
-            pace = f"{manylens.api.SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        _say(console, f"time:       about {about:.1f} minutes ({few:.1f} to {many:.1f}) at {pace}")
-    else:
-        _say(console, f"time:       not known for {plan.model}")
-    _say(console, "Nothing was asked and nothing was written. Answers that --out already holds are not asked again.")

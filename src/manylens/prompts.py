@@ -152,10 +152,11 @@ def as_data(text: str) -> str:
 def one_line(text: str) -> str:
     """Whitespace folded, control, direction-changing and undecodable characters gone."""
     folded = " ".join(text.split())
-    return "".join(c for c in folded if unicodedata.category(c) not in ("Cc", "Cs", "Co") and c not in _BIDI)
+    return "".join(c for c in folded if unicodedata.category(c) not in ("Cc", "Cs", "Co") and c not in _NOT_TEXT)
 
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+DIRECTION_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_NOT_TEXT = DIRECTION_CONTROLS | {"\ufeff"}
 
 
 def cut(text: str, most_characters: int) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 from manylens.images import Collection
+from manylens.prompts import DIRECTION_CONTROLS
 from manylens.records import Clustering, Image
 
 THUMBNAIL_PX = 96
@@ -29,8 +30,6 @@ MAX_THUMBNAILS = 4000
 
 Thumbnail: TypeAlias = Callable[[str], bytes | None]
 """Image id -> JPEG bytes, or None where there is no picture to show."""
-
-_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def shown_name(text: str) -> str:
@@ -41,7 +40,7 @@ def shown_name(text: str) -> str:
 
 def _shown_character(c: str) -> str:
     # Cf other than the joiners (which emoji and several scripts need) is invisible or changes direction.
-    hidden = unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI_CONTROLS or c == "\ufeff"
+    hidden = unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in DIRECTION_CONTROLS or c == "\ufeff"
     if not hidden:
         return c
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c) or (

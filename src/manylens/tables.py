@@ -1,0 +1,169 @@
+"""What the command line prints of plans, clusterings, scores and runs.
+
+In: what the other modules return. Out: text on standard output. Promise: names of files, and what a model said, are
+shown as text, never as markup or terminal codes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from manylens.api import (
+    NANO_LOOKS_PER_SECOND,
+    PIXELS_PER_TOKEN,
+    SECONDS_PER_SERVER_CALL,
+    InterestResult,
+    Plan,
+    Result,
+)
+from manylens.errors import ModelError
+from manylens.evaluate import InterestScores
+from manylens.records import ModelOptions, Settings
+from manylens.report import shown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or another program."""
+
+
+def open_console() -> Console:
+    from rich.console import Console
+
+    piped = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=piped)
+
+
+def say(console: Console, text: str) -> None:
+    console.print(shown_name(text), soft_wrap=True)
+
+
+def print_table(console: Console, title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+    """columns: heading -> how it is justified."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(shown_name(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for heading, side in columns.items():
+        table.add_column(
+            heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
+        )
+    for row in rows:
+        table.add_row(*(Text(shown_name(cell)) for cell in row))
+    console.print()
+    console.print(table)
+
+
+def print_clustering(console: Console, interest: str, one: InterestResult) -> None:
+    rows = [
+        (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", ", ".join(row.exemplars[:3]))
+        for row in one.table
+    ]
+    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right", "for example": "left"}
+    print_table(console, f"by {interest}", columns, rows)
+    counts = one.counts
+    left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
+    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
+    calls = one.clustering.calls
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements)")
+    say(console, f"{counts.found:,} files: {'; '.join(parts)}")
+    for note in one.clustering.notes:
+        say(console, note)
+
+
+def print_end(console: Console, result: Result, settings: Settings) -> None:
+    """The account of a run. Raises ModelError where more of its calls failed than may."""
+    console.print()
+    if result.unreadable:
+        say(
+            console,
+            f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
+        )
+    say(console, _calls_line(result))
+    tokens = result.calls.tokens
+    if tokens.tokens_in or tokens.tokens_out:
+        uncounted = f"; {tokens.uncounted:,} answers came without a count" if tokens.uncounted else ""
+        usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
+        money = f", ${usd:,.4f}" if settings.is_priced else ""
+        say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
+    if result.calls_kept:
+        say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
+    say(console, f"Report: {result.report}")
+    if result.failed_share > settings.max_failed:
+        calls = result.calls
+        raise ModelError(
+            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
+            f"({result.failed_share:.1%}); the results are written without them",
+            "the same command asks only those again; --max-failed allows more",
+        )
+
+
+def _calls_line(result: Result) -> str:
+    calls = result.calls.total
+    if result.is_partial:
+        return f"Partial: the budget is spent after {calls:,} model calls; the same command with a larger one goes on"
+    estimates = []
+    for when, expected in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls)):
+        error = (expected - calls) / calls if calls else 0.0
+        estimates.append(f"{expected:,} {when} ({error:+.1%})")
+    return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
+
+
+def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
+    columns = {"interest": "left", "label": "left"}
+    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
+    rows = []
+    for one in scores:
+        s = one.scores
+        shares = [f"{value:.4f}" for value in (s.nmi, s.ri, s.ari, s.acc)]
+        numbers = [f"{value:,}" for value in (s.clusters_found, s.clusters_true, s.images, s.unassigned)]
+        rows.append((one.interest, one.column, *shares, *numbers))
+    print_table(console, "agreement with the labels", columns, rows)
+    if any(one.scores.unassigned for one in scores):
+        say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
+    for one in scores:
+        if one.unlabeled:
+            say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
+        if one.chosen_by == "every column":
+            say(console, f"{one.interest}: no column has its name, so every one was tried; choose with --column")
+            break
+
+
+def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings) -> None:
+    unreadable = len(plan.unreadable)
+    low, likely, high = plan.judgements
+    say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
+    say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
+    say(
+        console,
+        f"judgements: about {likely:,} ({low:,} to {high:,}: few where the model knows such images, many where not)",
+    )
+    if plan.naming:
+        say(console, f"naming:     {plan.naming:,}")
+    say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")
+    if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
+        say(console, f"            the budget of {settings.budget_calls:,} calls does not reach all images")
+    if plan.tokens is None:
+        say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
+    else:
+        into, out = plan.tokens
+        supposed = f"{PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
+        say(console, f"tokens:     about {into:,} in and {out:,} out ({supposed})")
+    if plan.usd is not None:
+        prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
+        say(console, f"money:      about ${plan.usd:,.2f} at {prices}")
+    if plan.minutes is not None:
+        few, about, many = plan.minutes
+        pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
+        if plan.tokens is not None:
+            pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
+        say(console, f"time:       about {about:.1f} minutes ({few:.1f} to {many:.1f}) at {pace}")
+    else:
+        say(console, f"time:       not known for {plan.model}")
+    say(console, "Nothing was asked and nothing was written. Answers that --out already holds are not asked again.")
