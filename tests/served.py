@@ -1,0 +1,102 @@
+"""Drawn pictures, requests about them and a model behind a `ChatServer`: what the tests of served models share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_server import ChatServer, draw
+from PIL import Image as PillowImage
+
+from manylens.images import encode_jpeg
+from manylens.models.base import (
+    CompleteRequest,
+    JudgeRequest,
+    LookRequest,
+    ModelOptions,
+)
+from manylens.models.openai_compatible import OpenAICompatible, dialect
+
+pytest.importorskip("openai")
+
+SECRET = "sk-test-51c9secret77"
+LOOK = LookRequest("color", "red square")
+YES = JudgeRequest("color", "red", "Images described as red.", ("red circle", "red triangle"), "red square")
+NO = JudgeRequest("color", "red", "Images described as red.", ("red circle", "red triangle"), "blue square")
+NAMES = CompleteRequest(
+    "color",
+    "name_clusters",
+    json.dumps({"interest": "color", "clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}], "taken": []}),
+)
+SERVERS: dict[str, dict[str, Any]] = {
+    "all it could offer": {},
+    "no logprobs": {"logprobs": "ignores"},
+    "rejects logprobs": {"logprobs": "rejects"},
+    "rejects formats": {"structured": "rejects"},
+    "ignores formats": {"structured": "ignores"},
+    "json mode only": {"structured": "json_object"},
+    "embeds pictures": {"embeddings": "messages"},
+    "embeds nothing": {"embeddings": "none"},
+    "reasoning": {"reasoning": True},
+    "thinks aloud": {"think": True},
+    "one picture": {"most_images": 1},
+    "keeps no list": {"lists_models": False},
+    "plain words": {"structured": "ignores", "writes_json": False},
+    "plain words without logprobs": {"structured": "ignores", "writes_json": False, "logprobs": "ignores"},
+}
+
+
+class Drawn:
+    """An `ImageSource` of drawn pictures, named by what they show: `red square`."""
+
+    def __init__(self, side_px: int = 128) -> None:
+        self.side_px = side_px
+        self.encoded: list[tuple[str, int]] = []
+
+    def thumbnail(self, image_id: str) -> PillowImage.Image:
+        color, shape = image_id.split()[:2]
+        return draw(color, shape, side_px=self.side_px)
+
+    def jpeg(self, image_id: str, longest_side_px: int, quality: int = 90) -> bytes:
+        self.encoded.append((image_id, longest_side_px))
+        picture = self.thumbnail(image_id)
+        picture.thumbnail((longest_side_px, longest_side_px))
+        return encode_jpeg(picture, quality=quality)
+
+
+@pytest.fixture
+def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "MANYLENS_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
+
+
+def at(server: ChatServer, images: Drawn | None = None, recorded: Path | None = None, **how: Any) -> OpenAICompatible:
+    options = ModelOptions(base_url=server.url, **{"timeout_s": 10.0, **how})
+    return OpenAICompatible("fake", "fake", images or Drawn(), options, recorded=recorded)
+
+
+def run(model: OpenAICompatible, *requests: LookRequest | JudgeRequest | CompleteRequest) -> list[Any]:
+    """The replies, asked one by one in one event loop."""
+
+    async def ask() -> list[Any]:
+        replies: list[Any] = []
+        for request in requests:
+            match request:
+                case LookRequest():
+                    replies += await model.look([request])
+                case JudgeRequest():
+                    replies += await model.judge([request])
+                case CompleteRequest():
+                    replies += await model.complete([request])
+        await model.close()
+        return replies
+
+    return asyncio.run(ask())
+
+
+def bodies(server: ChatServer, kind: str) -> list[Any]:
+    return [served.body for served in server.log if served.kind == kind]
