@@ -71,8 +71,8 @@ NANO_LOOKS_PER_SECOND = 12
 """What nano promises on two cores; faster machines do better."""
 
 JUDGEMENTS_PER_IMAGE = (0.15, 0.3, 3.0)
-"""At least, likely, at most, beside the looks. Measured with nano: .17 to .52 on 250 images of eight sets each, .16 on
-2,000 product photographs, 2.8 on 250 of a thousand kinds."""
+"""At least, likely, at most, beside the looks, and never more than `Settings.judgements_allowed`. With nano: .15 to .68 on
+50 to 791 held-out images (docs/nano.md), .11 on 2,000 product photographs; 1 to 2 where every candidate is asked."""
 
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750
