@@ -124,7 +124,8 @@ async def sort(
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
-    drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
+    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge)
+    drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
     return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,8 +41,11 @@ _BEST = Answer(0.95)
 """The most that one answer can say: it is taken to be wrong at least once in 20."""
 
 _BLOCK_SHARE, _FEWEST_IN_BLOCK = 0.01, 8
-_WORTHWHILE, _BLOCKS_WEIGHED = 0.05, 3
+_WORTHWHILE, _BLOCKS_WEIGHED = 0.02, 3
 """Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
+
+_MANY = 0.25
+"""Where more than this share of a round's answers would move an image, few of them are the judge's slips."""
 
 _CLEARLY = 1.0
 _CLEARLY_NOT = -1.0
@@ -177,70 +180,179 @@ def dissolve_leftovers(looks: Looks, drafts: Sequence[Draft], settings: Settings
 
 
 def take_second_looks(
-    looks: Looks, drafts: Sequence[Draft], unassigned: Sequence[int], settings: Settings
+    looks: Looks,
+    drafts: Sequence[Draft],
+    unassigned: Sequence[int],
+    refusals: Refusals,
+    settings: Settings,
+    edge: EdgeScale | None = None,
 ) -> Steps[tuple[list[Draft], list[int]]]:
-    """Judge the least certain share of images against their own cluster and, where that does not say a clear yes,
-    against the nearest others; move an image that another cluster has clearly better evidence for. It goes on, one
-    hundredth of the collection after the other, while it finds images in the wrong place."""
+    """Spend what the allowance leaves where it finds most: put in doubt the least certain images, or seek a place for
+    those that no cluster holds.
+
+    Either goes on in blocks of one hundredth of the collection. The next block is of the kind whose last blocks found
+    more per question, and neither goes on below `_WORTHWHILE`. Nothing is moved on one answer: what would move an image
+    is confirmed against other exemplars of the same cluster. An image moves where another cluster has clearly better
+    evidence, and is unassigned where its own clearly refuses it and no other takes it.
+    """
     if not drafts:
         return list(drafts), list(unassigned)
-    targets = Targets(looks, drafts, range(len(drafts)), settings)
-    home: dict[int, int | None] = dict.fromkeys(unassigned)
-    home.update({image: number for number, draft in enumerate(drafts) for image in draft.members})
-    quota = math.ceil(settings.second_looks * len(looks))
-    order = _least_certain(looks, drafts, targets, home)[:quota]
-    result = [Draft(draft.keys, dict(draft.members)) for draft in drafts]
-    block = max(_FEWEST_IN_BLOCK, math.ceil(_BLOCK_SHARE * len(looks)))
-    found: list[int] = []
-    for start in range(0, len(order), block):
-        looked = order[start : start + block]
-        evidence = yield from _look_again(targets, home, looked)
-        answered = [image for image in looked if evidence[image]]
-        found.append(sum(_is_in_doubt(looks, targets, home[image], image, evidence[image]) for image in answered))
-        for image in answered:
-            _move(looks, targets, result, home, image, evidence[image])
-        if len(found) >= _BLOCKS_WEIGHED and sum(found[-_BLOCKS_WEIGHED:]) < _WORTHWHILE * _BLOCKS_WEIGHED * block:
-            break
-    return [draft for draft in result if draft.members], sorted(i for i, number in home.items() if number is None)
+    second = _SecondLooks(looks, drafts, unassigned, refusals, settings, edge)
+    while (kind := second.most_fruitful()) is not None:
+        yield from second.doubt() if kind == "doubt" else second.seek()
+    return second.place()
 
 
-def _look_again(
-    targets: Targets, home: Mapping[int, int | None], images: Sequence[int]
-) -> Steps[dict[int, dict[int, Answer]]]:
-    """What each image's own cluster and, one after the other until one is sure, its nearest others answer."""
-    evidence: dict[int, dict[int, Answer]] = {image: {} for image in images}
-    choices = {image: _choices(targets, image, home[image]) for image in images}
-    for turn in range(_OFFERS + 1):
-        puts = [
-            (image, choices[image][turn])
-            for image in images
-            if turn < len(choices[image])
-            and not any((answer.probability or 0.0) >= _CONTENT for answer in evidence[image].values())
-        ]
-        if not puts:
-            break
-        answers = yield Ask([Question(targets.profiles[number], image) for image, number in puts])
+class _SecondLooks:
+    """Answers so far, and what is still to be asked: placed images to doubt, others to seek a cluster for."""
+
+    def __init__(
+        self,
+        looks: Looks,
+        drafts: Sequence[Draft],
+        unassigned: Sequence[int],
+        refusals: Refusals,
+        settings: Settings,
+        edge: EdgeScale | None,
+    ) -> None:
+        self.looks, self.drafts, self.settings, self.refusals, self.edge = looks, drafts, settings, refusals, edge
+        self.targets = Targets(looks, drafts, range(len(drafts)), settings)
+        self.home: dict[int, int | None] = dict.fromkeys(unassigned)
+        self.home.update({image: number for number, draft in enumerate(drafts) for image in draft.members})
+        self.evidence: dict[int, dict[int, Answer]] = {}
+        self.block = max(_FEWEST_IN_BLOCK, math.ceil(_BLOCK_SHARE * len(looks)))
+        quota = math.ceil(settings.second_looks * len(looks))
+        order = _least_certain(looks, drafts, self.targets, self.home)
+        self.to_doubt = [image for image in order if self.home[image] is not None][:quota]
+        self.to_seek: list[tuple[float, int]] = []  # (-chance that the next choice is its place, image)
+        self.choices: dict[int, list[tuple[int, float]]] = {}  # (cluster, chance), the next one last
+        self.yields: dict[str, list[tuple[int, int]]] = {"doubt": [], "seek": []}  # (found, asked) of each block
+        self.others: dict[int, Profile | None] = {}
+        self.confirmed: set[int] = set()  # refused by their own cluster twice, or together with many others
+        self.spent = False
+        if quota:
+            for image in order:
+                if self.home[image] is None:
+                    self._enlist(image)
+
+    def most_fruitful(self) -> str | None:
+        if self.spent:
+            return None
+        rates: dict[str, float] = {}
+        for kind, left in (("doubt", self.to_doubt), ("seek", self.to_seek)):
+            recent = self.yields[kind][-_BLOCKS_WEIGHED:]
+            found, asked = sum(f for f, _ in recent), sum(a for _, a in recent)
+            rate = found / asked if asked else 1.0
+            if left and (len(recent) < _BLOCKS_WEIGHED or rate >= _WORTHWHILE):
+                rates[kind] = rate
+        return max(rates, key=lambda kind: rates[kind]) if rates else None
+
+    def doubt(self) -> Steps[None]:
+        """Ask the next least certain images' own clusters."""
+        images, self.to_doubt = self.to_doubt[: self.block], self.to_doubt[self.block :]
+        puts = [(image, number) for image in images if (number := self.home[image]) is not None]
+        asked = yield from self._ask(puts, lambda score: score <= 0)
+        found = 0
+        for image, own in puts:
+            answer = self.evidence.get(image, {}).get(own)
+            if answer is None:
+                continue
+            refused = self._score(image, own) <= 0
+            found += refused
+            if not refused:
+                self.confirmed.discard(image)
+            if refused or (answer.probability or 0.0) < _CONTENT:
+                self._enlist(image)
+        self.yields["doubt"].append((found, asked))
+
+    def seek(self) -> Steps[None]:
+        """Ask the next nearest cluster of the images that have met the fewest."""
+        self.to_seek.sort()
+        entries, self.to_seek = self.to_seek[: self.block], self.to_seek[self.block :]
+        puts = [(image, self.choices[image].pop()[0]) for _, image in entries]
+        asked = yield from self._ask(puts, lambda score: score > 0)
+        found = 0
+        for image, number in puts:
+            accepted = number in self.evidence.get(image, {}) and self._score(image, number) > 0
+            found += accepted
+            if not accepted:
+                self._queue(image)
+        self.yields["seek"].append((found, asked))
+
+    def place(self) -> tuple[list[Draft], list[int]]:
+        result = [Draft(draft.keys, dict(draft.members)) for draft in self.drafts]
+        for image in sorted(self.evidence):
+            _move(self.looks, self.targets, result, self.home, image, self.evidence[image], image in self.confirmed)
+        standing = [draft for draft in result if draft.members]
+        return standing, sorted(image for image, number in self.home.items() if number is None)
+
+    def _enlist(self, image: int) -> None:
+        """Its choices: all clusters but its own and those that refused it, the cluster of its description excepted: that
+        may be stated otherwise by now. Their chances are as similarity has it, the least being `_FAR`; whatever its own
+        cluster's answer says for that one, and being alone of its kind, speak against all others."""
+        barred, words, own = self.refusals.keys.get(image, set()), self.looks.words[image], self.home[image]
+        odds: list[tuple[float, int]] = []
+        for number in self.targets.nearest(image):
+            equal = bool(words) and self.targets.profiles[number].words == words
+            if number != own and (equal or not barred & self.drafts[number].keys):
+                odds.append((math.exp(0.0 if equal else self.targets.close(image, number, self.edge)), number))
+        other = math.exp(max(_FAR, _FAR if own is None else self._score(image, own)))
+        self.choices[image] = []
+        for odd, number in reversed(sorted(odds, key=lambda entry: -entry[0])):
+            other += odd
+            self.choices[image].append((number, odd / other))
+        self._queue(image)
+
+    def _queue(self, image: int) -> None:
+        if self.choices[image] and (chance := self.choices[image][-1][1]) >= _WORTHWHILE:
+            self.to_seek.append((-round(chance, 9), image))
+
+    def _score(self, image: int, number: int) -> float:
+        return belonging(self.looks, self.targets.profiles[number], image, self.evidence[image][number])
+
+    def _ask(self, puts: Sequence[tuple[int, int]], matters: Callable[[float], bool]) -> Steps[int]:
+        """Put (image, cluster) questions, and those whose answer matters once more; returns how many that were."""
+        answers = yield Ask([Question(self.targets.profiles[number], image) for image, number in puts])
+        doubtful: list[tuple[int, int, Profile]] = []
         for (image, number), answer in zip(puts, answers, strict=True):
-            if answer.probability is not None:
-                evidence[image][number] = answer
-    return evidence
+            self.spent = self.spent or answer.spent
+            if answer.probability is None:
+                continue
+            self.evidence.setdefault(image, {})[number] = answer
+            other = self._other_statement(number)
+            if other is not None and matters(self._score(image, number)):
+                doubtful.append((image, number, other))
+        self.confirmed.update(image for image, number, _ in doubtful if number == self.home[image])
+        if len(doubtful) > _MANY * len(puts):
+            doubtful = []
+        if doubtful:
+            answers = yield Ask([Question(profile, image) for image, _, profile in doubtful])
+            for (image, number, _), answer in zip(doubtful, answers, strict=True):
+                self.spent = self.spent or answer.spent
+                self.evidence[image][number] = _both(self.evidence[image][number], answer)
+        return len(puts) + len(doubtful)
+
+    def _other_statement(self, number: int) -> Profile | None:
+        """The same cluster by its next most typical images; None where it has too few."""
+        if number not in self.others:
+            shown = self.settings.exemplars
+            profile = draw_profile(self.looks, self.drafts[number].members, 2 * shown)
+            rest = profile.exemplars[shown:]
+            self.others[number] = dataclasses.replace(profile, exemplars=rest) if len(rest) == shown else None
+        return self.others[number]
 
 
-def _is_in_doubt(looks: Looks, targets: Targets, own: int | None, image: int, evidence: Mapping[int, Answer]) -> bool:
-    """Whether its own cluster refused the image, or another took one that was in none."""
-    if own is not None and own in evidence:
-        return belonging(looks, targets.profiles[own], image, evidence[own]) <= 0
-    return any(belonging(looks, targets.profiles[number], image, answer) > 0 for number, answer in evidence.items())
+def _both(one: Answer, other: Answer) -> Answer:
+    """Two answers to one question, as independent evidence."""
+    if one.probability is None or other.probability is None:
+        return one
+    odds = _log_odds(one.probability) + _log_odds(other.probability)
+    return dataclasses.replace(one, probability=1 / (1 + math.exp(-odds)))
 
 
 def _log_odds(share: float) -> float:
     share = min(max(share, 0.001), 0.999)
     return math.log(share / (1 - share))
-
-
-def _choices(targets: Targets, image: int, own: int | None) -> list[int]:
-    near = targets.nearest(image)
-    return near if own is None else [own, *(number for number in near if number != own)]
 
 
 def _least_certain(
@@ -271,6 +383,7 @@ def _move(
     home: dict[int, int | None],
     image: int,
     evidence: Mapping[int, Answer],
+    confirmed: bool,
 ) -> None:
     scores = {
         number: belonging(looks, targets.profiles[number], image, answer)
@@ -294,7 +407,7 @@ def _move(
             del result[own].members[image]
         result[best].members[image] = standing
         home[image] = best
-    elif own is not None and scores.get(own, 0.0) < _CLEARLY_NOT:
+    elif own is not None and (confirmed or scores.get(own, 0.0) < _CLEARLY_NOT):
         # Refused by its own cluster in spite of its description, and no other took it: unassigned is the truth.
         del result[own].members[image]
         home[image] = None
