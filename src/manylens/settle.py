@@ -44,6 +44,7 @@ _BLOCK_SHARE, _FEWEST_IN_BLOCK = 0.01, 8
 _WORTHWHILE, _BLOCKS_WEIGHED = 0.02, 3
 """Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
 
+_FADING = 0.25
 _MANY = 0.25
 """Where more than this share of a round's answers would move an image, few of them are the judge's slips."""
 
@@ -242,9 +243,13 @@ class _SecondLooks:
         for kind, left in (("doubt", self.to_doubt), ("seek", self.to_seek)):
             recent = self.yields[kind][-_BLOCKS_WEIGHED:]
             found, asked = sum(f for f, _ in recent), sum(a for _, a in recent)
-            rate = found / asked if asked else 1.0
-            if left and (len(recent) < _BLOCKS_WEIGHED or rate >= _WORTHWHILE):
-                rates[kind] = rate
+            if left and (len(recent) < _BLOCKS_WEIGHED or found >= _WORTHWHILE * asked):
+                weights = [_FADING**age for age in range(len(recent))]
+                found, asked = (
+                    math.fsum(w * block[part] for w, block in zip(weights, reversed(recent), strict=True))
+                    for part in (0, 1)
+                )
+                rates[kind] = found / asked if asked else 1.0
         return max(rates, key=lambda kind: rates[kind]) if rates else None
 
     def doubt(self) -> Steps[None]:
