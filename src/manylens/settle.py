@@ -7,6 +7,7 @@ where it was not judged to belong, except, where nobody answers, with the cluste
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ _WORTHWHILE, _BLOCKS_WEIGHED = 0.02, 3
 """Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
 
 _FADING = 0.25
+_PRIOR_FOUND = 3.0
+_MOST_CHOICES = 64
 _MANY = 0.25
 """Where more than this share of a round's answers would move an image, few of them are the judge's slips."""
 
@@ -139,17 +142,46 @@ def offer_leftovers(
         puts = [(image, choices[image][turn]) for image in sorted(home) if turn < len(choices[image])]
         if not puts:
             break
+        if turn == 0 and settings.audit_share < 1:
+            puts, trusted = _precedents(looks, targets, puts, settings)
+        else:
+            trusted = []
         answers = yield Ask([Question(targets.profiles[number], image) for image, number in puts])
+        said = [0, 0]
         for (image, number), answer in zip(puts, answers, strict=True):
             equal = bool(looks.words[image]) and looks.words[image] == targets.profiles[number].words
             told = belonging(looks, targets.profiles[number], image, answer)
             accepted = told + targets.close(image, number, edge) > 0
+            if equal and answer.probability is not None:
+                said[accepted] += 1
             if accepted or (answer.spent and equal):
                 del result[home.pop(image)].members[image]
                 result[number].members[image] = Standing("offer", answer.probability, answer.reason)
             else:
                 refusals.add(image, drafts[number].keys if answer.probability is not None else frozenset())
+        if said[1] >= 9 * said[0] and sum(said) >= 10:
+            for image, number in trusted:
+                del result[home.pop(image)].members[image]
+                result[number].members[image] = Standing("offer")
+        elif trusted:
+            answers = yield Ask([Question(targets.profiles[number], image) for image, number in trusted])
+            for (image, number), answer in zip(trusted, answers, strict=True):
+                told = belonging(looks, targets.profiles[number], image, answer)
+                accepted = told + targets.close(image, number, edge) > 0
+                if accepted or answer.spent:
+                    del result[home.pop(image)].members[image]
+                    result[number].members[image] = Standing("offer", answer.probability, answer.reason)
+                else:
+                    refusals.add(image, drafts[number].keys if answer.probability is not None else frozenset())
     return [draft for draft in result if draft.members]
+
+
+def _precedents(looks, targets, puts, settings):
+    equal = [
+        (image, number) for image, number in puts if looks.words[image] and looks.words[image] == targets.profiles[number].words
+    ]
+    trusted = set(equal[12:])
+    return [put for put in puts if put not in trusted], equal[12:]
 
 
 def dissolve_leftovers(looks: Looks, drafts: Sequence[Draft], settings: Settings) -> tuple[list[Draft], list[int]]:
@@ -225,9 +257,11 @@ class _SecondLooks:
         quota = math.ceil(settings.second_looks * len(looks))
         order = _least_certain(looks, drafts, self.targets, self.home)
         self.to_doubt = [image for image in order if self.home[image] is not None][:quota]
-        self.to_seek: list[tuple[float, int]] = []  # (-chance that the next choice is its place, image)
-        self.choices: dict[int, list[tuple[int, float]]] = {}  # (cluster, chance), the next one last
-        self.yields: dict[str, list[tuple[int, int]]] = {"doubt": [], "seek": []}  # (found, asked) of each block
+        self.to_seek: list[tuple[float, int]] = []  # (-index, image)
+        self.choices: dict[int, list[tuple[int, float]]] = {}  # (cluster, odds), the next one last
+        self.odds: dict[int, float] = {}  # of all that is left beside the next choice
+        self.doubts: list[tuple[int, int]] = []  # (found, asked) of each block
+        self.sought = [0.0, 0.0]  # found, expected
         self.others: dict[int, Profile | None] = {}
         self.confirmed: set[int] = set()  # refused by their own cluster twice, or together with many others
         self.spent = False
@@ -240,17 +274,19 @@ class _SecondLooks:
         if self.spent:
             return None
         rates: dict[str, float] = {}
-        for kind, left in (("doubt", self.to_doubt), ("seek", self.to_seek)):
-            recent = self.yields[kind][-_BLOCKS_WEIGHED:]
-            found, asked = sum(f for f, _ in recent), sum(a for _, a in recent)
-            if left and (len(recent) < _BLOCKS_WEIGHED or found >= _WORTHWHILE * asked):
-                weights = [_FADING**age for age in range(len(recent))]
-                found, asked = (
-                    math.fsum(w * block[part] for w, block in zip(weights, reversed(recent), strict=True))
-                    for part in (0, 1)
-                )
-                rates[kind] = found / asked if asked else 1.0
+        recent = self.doubts[-_BLOCKS_WEIGHED:]
+        found, asked = sum(f for f, _ in recent), sum(a for _, a in recent)
+        if self.to_doubt and (len(recent) < _BLOCKS_WEIGHED or found >= _WORTHWHILE * asked):
+            rates["doubt"] = _fading_rate(recent)
+        if self.to_seek:
+            best = heapq.nsmallest(self.block, self.to_seek)
+            rates["seek"] = -math.fsum(index for index, _ in best) / len(best) * self._luck()
+        rates = {kind: rate for kind, rate in rates.items() if rate >= _WORTHWHILE or kind == "doubt"}
         return max(rates, key=lambda kind: rates[kind]) if rates else None
+
+    def _luck(self) -> float:
+        """How much more, or less, seeking has found than the chances had it."""
+        return (self.sought[0] + _PRIOR_FOUND) / (self.sought[1] + _PRIOR_FOUND)
 
     def doubt(self) -> Steps[None]:
         """Ask the next least certain images' own clusters."""
@@ -268,21 +304,23 @@ class _SecondLooks:
                 self.confirmed.discard(image)
             if refused or (answer.probability or 0.0) < _CONTENT:
                 self._enlist(image)
-        self.yields["doubt"].append((found, asked))
+        self.doubts.append((found, asked))
 
     def seek(self) -> Steps[None]:
         """Ask the next nearest cluster of the images that have met the fewest."""
         self.to_seek.sort()
         entries, self.to_seek = self.to_seek[: self.block], self.to_seek[self.block :]
-        puts = [(image, self.choices[image].pop()[0]) for _, image in entries]
-        asked = yield from self._ask(puts, lambda score: score > 0)
-        found = 0
+        puts: list[tuple[int, int]] = []
+        for _, image in entries:
+            number, odd = self.choices[image].pop()
+            self.sought[1] += odd / (self.odds[image] + odd)
+            puts.append((image, number))
+        yield from self._ask(puts, lambda score: score > 0)
         for image, number in puts:
-            accepted = number in self.evidence.get(image, {}) and self._score(image, number) > 0
-            found += accepted
-            if not accepted:
+            if number in self.evidence.get(image, {}) and self._score(image, number) > 0:
+                self.sought[0] += 1
+            else:
                 self._queue(image)
-        self.yields["seek"].append((found, asked))
 
     def place(self) -> tuple[list[Draft], list[int]]:
         result = [Draft(draft.keys, dict(draft.members)) for draft in self.drafts]
@@ -301,16 +339,25 @@ class _SecondLooks:
             equal = bool(words) and self.targets.profiles[number].words == words
             if number != own and (equal or not barred & self.drafts[number].keys):
                 odds.append((math.exp(0.0 if equal else self.targets.close(image, number, self.edge)), number))
-        other = math.exp(max(_FAR, _FAR if own is None else self._score(image, own)))
-        self.choices[image] = []
-        for odd, number in reversed(sorted(odds, key=lambda entry: -entry[0])):
-            other += odd
-            self.choices[image].append((number, odd / other))
+        odds.sort(key=lambda entry: -entry[0])
+        self.choices[image] = [(number, odd) for odd, number in reversed(odds[:_MOST_CHOICES])]
+        self.odds[image] = math.exp(max(_FAR, _FAR if own is None else self._score(image, own)))
+        self.odds[image] += math.fsum(odd for odd, _ in odds)
         self._queue(image)
 
     def _queue(self, image: int) -> None:
-        if self.choices[image] and (chance := self.choices[image][-1][1]) >= _WORTHWHILE:
-            self.to_seek.append((-round(chance, 9), image))
+        """Gittins' index: the most that going on with this image can find per question."""
+        if not self.choices[image]:
+            return
+        number, odd = self.choices[image][-1]
+        self.odds[image] -= odd
+        total = self.odds[image] + odd
+        index = found = asked = 0.0
+        for _, further in reversed(self.choices[image]):
+            asked += 1 - found
+            found += further / total
+            index = max(index, found / asked)
+        self.to_seek.append((-round(index, 9), image))
 
     def _score(self, image: int, number: int) -> float:
         return belonging(self.looks, self.targets.profiles[number], image, self.evidence[image][number])
@@ -345,6 +392,16 @@ class _SecondLooks:
             rest = profile.exemplars[shown:]
             self.others[number] = dataclasses.replace(profile, exemplars=rest) if len(rest) == shown else None
         return self.others[number]
+
+
+def _fading_rate(blocks: Sequence[tuple[int, int]]) -> float:
+    if not blocks:
+        return 1.0
+    weights = [_FADING**age for age in range(len(blocks))]
+    found, asked = (
+        math.fsum(w * block[part] for w, block in zip(weights, reversed(blocks), strict=True)) for part in (0, 1)
+    )
+    return found / asked if asked else 1.0
 
 
 def _both(one: Answer, other: Answer) -> Answer:
