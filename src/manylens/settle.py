@@ -263,7 +263,7 @@ class _SecondLooks:
         self.doubts: list[tuple[int, int]] = []  # (found, asked) of each block
         self.sought = [0.0, 0.0]  # found, expected
         self.others: dict[int, Profile | None] = {}
-        self.confirmed: set[int] = set()  # refused by their own cluster twice, or together with many others
+        self.confirmed: set[int] = set()  # whose own cluster answered twice
         self.spent = False
         if quota:
             for image in order:
@@ -300,8 +300,6 @@ class _SecondLooks:
                 continue
             refused = self._score(image, own) <= 0
             found += refused
-            if not refused:
-                self.confirmed.discard(image)
             if refused or (answer.probability or 0.0) < _CONTENT:
                 self._enlist(image)
         self.doubts.append((found, asked))
@@ -374,14 +372,15 @@ class _SecondLooks:
             other = self._other_statement(number)
             if other is not None and matters(self._score(image, number)):
                 doubtful.append((image, number, other))
-        self.confirmed.update(image for image, number, _ in doubtful if number == self.home[image])
         if len(doubtful) > _MANY * len(puts):
-            doubtful = []
+            doubtful = [entry for entry in doubtful if self._score(*entry[:2]) > _CLEARLY_NOT]
         if doubtful:
             answers = yield Ask([Question(profile, image) for image, _, profile in doubtful])
             for (image, number, _), answer in zip(doubtful, answers, strict=True):
                 self.spent = self.spent or answer.spent
                 self.evidence[image][number] = _both(self.evidence[image][number], answer)
+                if number == self.home[image] and answer.probability is not None:
+                    self.confirmed.add(image)
         return len(puts) + len(doubtful)
 
     def _other_statement(self, number: int) -> Profile | None:
@@ -469,7 +468,7 @@ def _move(
             del result[own].members[image]
         result[best].members[image] = standing
         home[image] = best
-    elif own is not None and (confirmed or scores.get(own, 0.0) < _CLEARLY_NOT):
+    elif own is not None and scores.get(own, 0.0) < (0.0 if confirmed else _CLEARLY_NOT):
         # Refused by its own cluster in spite of its description, and no other took it: unassigned is the truth.
         del result[own].members[image]
         home[image] = None
