@@ -51,6 +51,7 @@ _PRECEDENTS = 3
 _CONSISTENT = 9
 """So many answers about a description, nine in ten of them alike, decide the rest of it for this cluster."""
 
+_STRANGERS = 12
 _PROBES = 2
 _HOPELESS = 4
 
@@ -67,6 +68,8 @@ class Walked:
     audits_failed: int = 0
     audits_by_cluster: list[tuple[int, int]] = field(default_factory=list)
     """(audits, those that failed) of each cluster that had any."""
+    strangers: list[int] = field(default_factory=lambda: [0, 0])
+    """Answers no, yes about candidates of another description than the cluster's, where several images use it."""
     doubted: set[int] = field(default_factory=set)
     """Images refused by a cluster of their own description: equal words are no ground to trust them any more."""
 
@@ -244,11 +247,12 @@ class _Growth:
         return 1 if yes >= _CONSISTENT * no else -1 if no >= _CONSISTENT * yes else 0
 
     def _is_anothers(self, candidate: int, weight: float) -> bool:
-        return (
-            self.looks.words[candidate] != self.profile.words
-            and self.around.has_closer_kin(candidate, weight)
-            and not self._is_audited(candidate)
-        )
+        words = self.looks.words[candidate]
+        if words == self.profile.words or self._is_audited(candidate):
+            return False
+        no, yes = self.walked.strangers
+        refused = no >= max(_STRANGERS, _CONSISTENT * yes) and words in self.looks.repeated
+        return self.around.has_closer_kin(candidate, weight) or (refused and self._speaks(candidate) == 0)
 
     def _is_audited(self, candidate: int) -> bool:
         share = seeded_share(self.settings.seed, self.looks.image_ids[self.seed], self.looks.image_ids[candidate])
@@ -260,6 +264,7 @@ class _Growth:
         words = self.looks.words[candidate]
         if answered and words in self.looks.repeated and words != self.profile.words:
             self.precedents.setdefault(words, [0, 0])[accepted] += 1
+            self.walked.strangers[accepted] += 1
         if segment is not None and answered:
             self.audits += 1
             if not accepted:
