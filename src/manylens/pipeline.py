@@ -123,6 +123,7 @@ async def sort(
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
+    walked.add_audits(refusals.trusted, refusals.audits)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge)
     drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
@@ -164,10 +165,7 @@ async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: 
     for found in await asker.drive_all(agents, _WALK_SHARE):
         total.drafts += found.drafts
         total.refused.update(found.refused)
-        total.trusted += found.trusted
-        total.audits += found.audits
-        total.audits_failed += found.audits_failed
-        total.audits_by_cluster += found.audits_by_cluster
+        total.add_audits(found.trusted, found.audits_by_cluster)
     asker.finish("walk", f"{len(total.drafts):,} clusters in {len(components):,} components")
     return total
 

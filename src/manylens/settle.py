@@ -28,11 +28,17 @@ from manylens.evidence import (
     belonging,
     centroid,
     draw_profile,
+    seeded_share,
 )
 from manylens.records import Settings
 
 _OFFERS = 3
 """An image that belongs nowhere is refused by at most this many clusters."""
+
+_PRECEDENTS = 12
+_CONSISTENT_SHARE = 0.9
+"""So many answers about images offered to the cluster of their own description, nine in ten of them yes, decide the rest
+of that round."""
 
 _ERROR_SHARE = 0.1
 """Below this share of a sibling of the same description, a cluster is what errors of look and judge leave over."""
@@ -58,10 +64,15 @@ _CONTENT = 0.9
 
 @dataclass(slots=True)
 class Refusals:
-    """Who refused whom: image -> keys of the clusters that did, and how many of them did so at an offer."""
+    """Who refused whom: image -> keys of the clusters that did, and how many of them did so at an offer.
+
+    trusted: offers accepted unasked; audits: (asked, refused) of the samples that spoke for them.
+    """
 
     keys: dict[int, set[int]] = field(default_factory=dict)
     offers: dict[int, int] = field(default_factory=dict)
+    trusted: int = 0
+    audits: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, image: int, keys: frozenset[int]) -> None:
         self.keys.setdefault(image, set()).update(keys)
@@ -74,6 +85,7 @@ class Targets:
     def __init__(self, looks: Looks, drafts: Sequence[Draft], numbers: Sequence[int], settings: Settings) -> None:
         self.looks = looks
         self.numbers = list(numbers)
+        self._rows = {number: row for row, number in enumerate(self.numbers)}
         self.profiles: dict[int, Profile] = {
             number: draw_profile(looks, drafts[number].members, settings.exemplars) for number in self.numbers
         }
@@ -85,7 +97,7 @@ class Targets:
         """What similarity says against an image's belonging to a cluster: log-odds in [`_FAR`, 0]."""
         if edge is None:
             return 0.0
-        row = self.centroids[self.numbers.index(number)]
+        row = self.centroids[self._rows[number]]
         return min(max(edge.log_odds(float(row @ self.looks.embeddings[image].astype(np.float64))), _FAR), 0.0)
 
     def nearest(self, image: int) -> list[int]:
@@ -106,6 +118,9 @@ def offer_leftovers(
 
     Clusters that refused an image before do not meet it again; new refusals are added to `refusals`. A refused image
     stays in its small cluster. The first offers of all images are one round, then the second, ...
+
+    Of the images offered to the cluster of their own description, a seeded sample is asked; where nearly all of it is
+    accepted, so are the others, unasked.
 
     `edge` gives the log-odds that similarity alone speaks for an offer. Offers no yes could make probable are not put:
     in a collection of many small kinds an image resembles no large cluster, and one wrong yes in three would lose it.
@@ -138,50 +153,74 @@ def offer_leftovers(
             for number in willing
             if belonging(looks, targets.profiles[number], image, _BEST) + targets.close(image, number, edge) > 0
         ]
+    offered = _Offered(targets, drafts, result, home, refusals, edge)
     for turn in range(_OFFERS):
         puts = [(image, choices[image][turn]) for image in sorted(home) if turn < len(choices[image])]
         if not puts:
             break
-        if turn == 0 and settings.audit_share < 1:
-            puts, trusted = _precedents(looks, targets, puts, settings)
+        kin = [put for put in puts if offered.is_kin(*put)] if turn == 0 else []
+        unasked = set(_unasked(looks, kin, settings))
+        answers = yield from offered.put([put for put in puts if put not in unasked])
+        said = [answers[image] for image, number in kin if image in answers]
+        if len(said) >= _PRECEDENTS and sum(said) >= max(_CONSISTENT_SHARE, settings.trust_weight) * len(said):
+            offered.trust(sorted(unasked), said)
         else:
-            trusted = []
-        answers = yield Ask([Question(targets.profiles[number], image) for image, number in puts])
-        said = [0, 0]
-        for (image, number), answer in zip(puts, answers, strict=True):
-            equal = bool(looks.words[image]) and looks.words[image] == targets.profiles[number].words
-            told = belonging(looks, targets.profiles[number], image, answer)
-            accepted = told + targets.close(image, number, edge) > 0
-            if equal and answer.probability is not None:
-                said[accepted] += 1
-            if accepted or (answer.spent and equal):
-                del result[home.pop(image)].members[image]
-                result[number].members[image] = Standing("offer", answer.probability, answer.reason)
-            else:
-                refusals.add(image, drafts[number].keys if answer.probability is not None else frozenset())
-        if said[1] >= 9 * said[0] and sum(said) >= 10:
-            for image, number in trusted:
-                del result[home.pop(image)].members[image]
-                result[number].members[image] = Standing("offer")
-        elif trusted:
-            answers = yield Ask([Question(targets.profiles[number], image) for image, number in trusted])
-            for (image, number), answer in zip(trusted, answers, strict=True):
-                told = belonging(looks, targets.profiles[number], image, answer)
-                accepted = told + targets.close(image, number, edge) > 0
-                if accepted or answer.spent:
-                    del result[home.pop(image)].members[image]
-                    result[number].members[image] = Standing("offer", answer.probability, answer.reason)
-                else:
-                    refusals.add(image, drafts[number].keys if answer.probability is not None else frozenset())
+            yield from offered.put(sorted(unasked))
     return [draft for draft in result if draft.members]
 
 
-def _precedents(looks, targets, puts, settings):
-    equal = [
-        (image, number) for image, number in puts if looks.words[image] and looks.words[image] == targets.profiles[number].words
-    ]
-    trusted = set(equal[12:])
-    return [put for put in puts if put not in trusted], equal[12:]
+def _unasked(looks: Looks, kin: Sequence[tuple[int, int]], settings: Settings) -> list[tuple[int, int]]:
+    """Of offers to the cluster of an image's own description, those that the answers about a seeded sample may decide:
+    all but `_PRECEDENTS`, and never more than trust leaves unaudited."""
+    ids = looks.image_ids
+    drawn = sorted(kin, key=lambda put: (seeded_share(settings.seed, "offer", ids[put[0]]), put))
+    return drawn[max(_PRECEDENTS, math.ceil(settings.share_audited(len(looks)) * len(drawn))) :]
+
+
+@dataclass(slots=True)
+class _Offered:
+    """Puts offers and does what the answers say: moves the image from its home, or notes who refused it."""
+
+    targets: Targets
+    drafts: Sequence[Draft]
+    result: list[Draft]
+    home: dict[int, int]
+    refusals: Refusals
+    edge: EdgeScale | None
+
+    def is_kin(self, image: int, number: int) -> bool:
+        words = self.targets.looks.words[image]
+        return bool(words) and words == self.targets.profiles[number].words
+
+    def put(self, puts: Sequence[tuple[int, int]]) -> Steps[dict[int, bool]]:
+        """image -> whether it was accepted, of those that were answered."""
+        if not puts:
+            return {}
+        said: dict[int, bool] = {}
+        answers = yield Ask([Question(self.targets.profiles[number], image) for image, number in puts])
+        for (image, number), answer in zip(puts, answers, strict=True):
+            told = belonging(self.targets.looks, self.targets.profiles[number], image, answer)
+            accepted = told + self.targets.close(image, number, self.edge) > 0
+            if answer.probability is not None:
+                said[image] = accepted
+            if accepted or (answer.spent and self.is_kin(image, number)):
+                self._move(image, number, Standing("offer", answer.probability, answer.reason))
+            else:
+                keys = self.drafts[number].keys if answer.probability is not None else frozenset()
+                self.refusals.add(image, keys)
+        return said
+
+    def trust(self, puts: Sequence[tuple[int, int]], said: Sequence[bool]) -> None:
+        """What was said of a sample stands for the rest, and is its audit."""
+        for image, number in puts:
+            self._move(image, number, Standing("offer"))
+        if puts:
+            self.refusals.trusted += len(puts)
+            self.refusals.audits.append((len(said), len(said) - sum(said)))
+
+    def _move(self, image: int, number: int, standing: Standing) -> None:
+        del self.result[self.home.pop(image)].members[image]
+        self.result[number].members[image] = standing
 
 
 def dissolve_leftovers(looks: Looks, drafts: Sequence[Draft], settings: Settings) -> tuple[list[Draft], list[int]]:

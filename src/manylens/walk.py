@@ -73,6 +73,12 @@ class Walked:
     doubted: set[int] = field(default_factory=set)
     """Images refused by a cluster of their own description: equal words are no ground to trust them any more."""
 
+    def add_audits(self, trusted: int, audits: Sequence[tuple[int, int]]) -> None:
+        self.trusted += trusted
+        self.audits += sum(asked for asked, _ in audits)
+        self.audits_failed += sum(failed for _, failed in audits)
+        self.audits_by_cluster += audits
+
 
 class Surroundings:
     """The graph as the agents read it: a node's neighbours, weighted degree, and what descriptions say of it."""
@@ -186,11 +192,8 @@ class _Growth:
             self._restate()
             if len(self.members) == 1 and len(self.refused) >= _HOPELESS:
                 break  # a seed that resembles nothing around it: its neighbours will seed clusters of their own
-        if self.audits:
-            self.walked.audits_by_cluster.append((self.audits, self.audits_failed))
-        self.walked.audits += self.audits
-        self.walked.audits_failed += self.audits_failed
-        self.walked.trusted += sum(1 for standing in self.members.values() if standing.decided_by == "trust")
+        trusted = sum(1 for standing in self.members.values() if standing.decided_by == "trust")
+        self.walked.add_audits(trusted, [(self.audits, self.audits_failed)] if self.audits else [])
         for image in self.denied:
             self.walked.refused.setdefault(image, set()).add(self.seed)
             if self.looks.words[image] == self.profile.words:
