@@ -109,7 +109,7 @@ class Settings(_Record):
     small_cluster: int = 3
     exemplars: int = 5
     merge_answers: int = 5
-    second_looks: float = 0.3
+    second_looks: float = 0.1
     judgements_per_image: float | None = 0.3
     edge_questions: int = 24
     share_near_duplicates: bool = False

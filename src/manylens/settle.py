@@ -25,6 +25,7 @@ from manylens.evidence import (
     Question,
     Standing,
     Steps,
+    alike,
     belonging,
     centroid,
     draw_profile,
@@ -44,11 +45,14 @@ _ERROR_SHARE = 0.1
 """Below this share of a sibling of the same description, a cluster is what errors of look and judge leave over."""
 
 _FAR = -3.0
+_ONE_NO = 2.5
+"""What an earlier refusal takes off the odds of the cluster that an image's description names."""
+
 _BEST = Answer(0.95)
 """The most that one answer can say: it is taken to be wrong at least once in 20."""
 
 _BLOCK_SHARE, _FEWEST_IN_BLOCK = 0.01, 8
-_WORTHWHILE, _BLOCKS_WEIGHED = 0.02, 3
+_WORTHWHILE, _BLOCKS_WEIGHED = 0.03, 3
 """Second looks go on while this share of the last three hundredths of the collection was in the wrong place."""
 
 _FADING = 0.25
@@ -374,8 +378,10 @@ class _SecondLooks:
         odds: list[tuple[float, int]] = []
         for number in self.targets.nearest(image):
             equal = bool(words) and self.targets.profiles[number].words == words
-            if number != own and (equal or not barred & self.drafts[number].keys):
-                odds.append((math.exp(0.0 if equal else self.targets.close(image, number, self.edge)), number))
+            refused = bool(barred & self.drafts[number].keys)
+            if number != own and (equal or not refused):
+                speaks = alike(self.looks, image) if equal else self.targets.close(image, number, self.edge)
+                odds.append((round(math.exp(speaks - _ONE_NO * refused), 6), number))
         odds.sort(key=lambda entry: -entry[0])
         self.choices[image] = [(number, odd) for odd, number in reversed(odds[:_MOST_CHOICES])]
         self.odds[image] = math.exp(max(_FAR, _FAR if own is None else self._score(image, own)))
@@ -417,8 +423,10 @@ class _SecondLooks:
             answers = yield Ask([Question(profile, image) for image, _, profile in doubtful])
             for (image, number, _), answer in zip(doubtful, answers, strict=True):
                 self.spent = self.spent or answer.spent
+                if answer.probability is None:
+                    continue
                 self.evidence[image][number] = _both(self.evidence[image][number], answer)
-                if number == self.home[image] and answer.probability is not None:
+                if number == self.home[image]:
                     self.confirmed.add(image)
         return len(puts) + len(doubtful)
 
