@@ -44,7 +44,9 @@ from manylens.records import (
     StageFinished,
     StageStarted,
 )
-from manylens.settle import Refusals, dissolve_leftovers, offer_leftovers, take_second_looks
+from manylens.second_look import take_second_looks
+from manylens.settle import dissolve_leftovers, offer_leftovers
+from manylens.targets import Refusals
 from manylens.walk import Surroundings, Walked, walk_component
 
 T = TypeVar("T")
