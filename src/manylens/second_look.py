@@ -64,10 +64,10 @@ def take_second_looks(
     settings: Settings,
     edge: EdgeScale | None = None,
 ) -> Steps[tuple[list[Draft], list[int]]]:
-    """Doubt the least certain images, at most `second_looks` of all, and seek a cluster for those that none holds, a
-    hundredth of the collection at a time and whichever finds more per question, while either finds enough.
+    """Doubt the least certain images, at most `second_looks` of all, and seek a cluster for those that none holds: a
+    hundredth of the collection at a time, whichever finds more per question, as long as that finds enough.
 
-    An answer that would move an image is asked once more, against other exemplars of the same cluster, unless it is clear
+    What would move an image is asked once more, against other exemplars of the same cluster, unless the answer is clear
     and one of many in its round, or the allowance is used up. An image moves where another cluster has clearly better
     evidence; it is unassigned where its own refuses it and no other takes it.
     """
@@ -97,6 +97,7 @@ class _SecondLooks:
         self.home.update({image: number for number, draft in enumerate(drafts) for image in draft.members})
         self.evidence: dict[int, dict[int, Answer]] = {}
         self.block = max(_FEWEST_IN_BLOCK, math.ceil(_BLOCK_SHARE * len(looks)))
+        self.few = self.block // 2  # the fewer searches go on side by side, the fewer the end leaves half-way
         quota = math.ceil(settings.second_looks * len(looks))
         order = _least_certain(looks, drafts, self.targets, self.home)
         self.to_doubt = [image for image in order if self.home[image] is not None][:quota]
@@ -121,7 +122,7 @@ class _SecondLooks:
         if self.to_doubt and (len(recent) < _BLOCKS_WEIGHED or found >= _WORTHWHILE * asked):
             kinds.append((_fading_rate(recent), self.doubt))
         if self.to_seek:
-            best = heapq.nsmallest(self.block, self.to_seek)
+            best = heapq.nsmallest(self.few, self.to_seek)
             rate = -math.fsum(index for index, _ in best) / len(best) * self._luck()
             kinds += [(rate, self.seek)] if rate >= _WORTHWHILE else []
         return max(kinds, key=lambda kind: kind[0])[1] if kinds and not self.spent else None
@@ -149,7 +150,7 @@ class _SecondLooks:
     def seek(self) -> Steps[None]:
         """Ask the next cluster of the images whose search finds most per question."""
         self.to_seek.sort()
-        entries, self.to_seek = self.to_seek[: self.block], self.to_seek[self.block :]
+        entries, self.to_seek = self.to_seek[: self.few], self.to_seek[self.few :]
         puts: list[tuple[int, int]] = []
         for _, image in entries:
             number, odd = self.choices[image].pop()
@@ -170,9 +171,9 @@ class _SecondLooks:
         return standing, sorted(image for image, number in self.home.items() if number is None)
 
     def _enlist(self, image: int) -> None:
-        """Its choices: all clusters but its own and those that refused it, except the one of its description, which may
-        be stated otherwise by now. Their odds: what similarity says, or the description. Against them all stand the odds
-        of its own cluster, as that answered, or of being alone of its kind."""
+        """Its choices: all clusters but its own and those that refused it, except the one of its description, which
+        may be stated otherwise by now. Their odds: what similarity says, or the description. Against them all stand
+        the odds of its own cluster, as that answered, or of being alone of its kind."""
         barred, words, own = self.refusals.keys.get(image, set()), self.looks.words[image], self.home[image]
         odds: list[tuple[float, int]] = []
         for number in self.targets.nearest(image):
