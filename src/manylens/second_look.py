@@ -48,8 +48,8 @@ _PRIOR_FOUND = 3.0
 
 _MOST_CHOICES = 64
 
-_MANY = 0.25
-"""Where more than this share of a round's answers would move an image, few of them are the judge's slips."""
+_MANY, _FEW = 0.25, 2
+"""Where more than this share, and number, of a round's answers would move an image, few are the judge's slips."""
 
 _CLEARLY = 1.0
 _CLEARLY_NOT = -1.0
@@ -217,7 +217,7 @@ class _SecondLooks:
             other = self._other_statement(number)
             if other is not None and matters(self._score(image, number)):
                 doubtful.append((image, number, other))
-        if len(doubtful) > _MANY * len(puts):
+        if len(doubtful) > max(_MANY * len(puts), _FEW):
             doubtful = [entry for entry in doubtful if self._score(*entry[:2]) > _CLEARLY_NOT]
         if doubtful:
             answers = yield Ask([Question(profile, image) for image, _, profile in doubtful])
