@@ -88,19 +88,33 @@ def own_leftovers(count: int) -> tuple[Looks, list[Draft]]:
     return looks, drafts_of(list(range(40)), list(range(40 + count, 50 + count)), *alone)
 
 
-def test_a_sample_of_offers_to_the_own_description_stands_for_the_rest() -> None:
-    looks, drafts = own_leftovers(30)
-    few = Settings(audits=0)
+def test_a_sample_of_offers_to_the_own_description_stands_for_the_rest_but_for_audits() -> None:
+    looks, drafts = own_leftovers(60)
     refusals, asked = Refusals(), list[Question]()
-    offered = drive(offer_leftovers(looks, drafts, refusals, few), lambda q: 0.9, asked)
-    assert parts(offered) == [list(range(70)), list(range(70, 80))]
-    assert len({question.candidate for question in asked}) == len(asked) == 12
-    unasked = [image for image in range(40, 70) if offered[0].members[image] == Standing("offer")]
-    assert len(unasked) == 18
-    assert (refusals.trusted, refusals.audits) == (18, [(12, 0)])
+    settings = Settings(audit_share=0.2, audits=0)
+    offered = drive(offer_leftovers(looks, drafts, refusals, settings), lambda q: 0.9, asked)
+    assert parts(offered) == [list(range(100)), list(range(100, 110))]
+    unasked = [image for image in range(40, 100) if offered[0].members[image] == Standing("offer")]
+    assert sorted({question.candidate for question in asked} | set(unasked)) == list(range(40, 100))
+    audited = len(asked) - 12
+    assert 0 < audited < 24
+    assert (refusals.trusted, refusals.audits) == (60 - len(asked), [(audited, 0)])
     again: list[Question] = []
-    drive(offer_leftovers(looks, drafts, Refusals(), few), lambda q: 0.9, again)
-    assert again == asked, "the sample is the seed's"
+    drive(offer_leftovers(looks, drafts, Refusals(), settings), lambda q: 0.9, again)
+    assert again == asked, "sample and audits are the seed's"
+
+
+def test_an_audited_offer_that_is_refused_is_counted_and_not_placed() -> None:
+    looks, drafts = own_leftovers(60)
+    refusals, asked = Refusals(), list[Question]()
+    offered = drive(
+        offer_leftovers(looks, drafts, refusals, Settings(audit_share=0.2, audits=0)),
+        lambda q: 0.9 if len(asked) == 12 or q.candidate < 40 else 0.02,
+        asked,
+    )
+    ((audited, refused),) = refusals.audits
+    assert audited == refused == sum(question.profile.words == "heart" for question in asked) - 12
+    assert offered[0].size == 100 - refused
 
 
 def test_a_sample_that_is_refused_too_often_stands_for_nothing() -> None:

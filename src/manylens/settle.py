@@ -7,7 +7,6 @@ nearly all of a sample of such offers was accepted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +50,7 @@ def offer_leftovers(
     stays in its small cluster. The first offers of all images are one round, then the second, ...
 
     Of the images offered to the cluster of their own description, a seeded sample is asked; where nearly all of it is
-    accepted, so are the others, unasked.
+    accepted, so are the others, unasked but for audits.
 
     `edge` gives the log-odds that similarity alone speaks for an offer. Offers no yes could make probable are not put:
     in a collection of many small kinds an image resembles no large cluster, and one wrong yes in three would lose it.
@@ -90,22 +89,27 @@ def offer_leftovers(
         if not puts:
             break
         kin = [put for put in puts if offered.is_kin(*put)] if turn == 0 else []
-        unasked = set(_unasked(looks, kin, settings))
-        answers = yield from offered.put([put for put in puts if put not in unasked])
+        rest = set(_drawn(looks, kin, settings)[_PRECEDENTS:])
+        answers = yield from offered.put([put for put in puts if put not in rest])
         said = [answers[image] for image, number in kin if image in answers]
         if len(said) >= _PRECEDENTS and sum(said) >= max(_CONSISTENT_SHARE, settings.trust_weight) * len(said):
-            offered.trust(sorted(unasked), said)
+            # The sample that granted the trust cannot audit it: it was lucky more often than not.
+            audited = {put for put in rest if _is_audited(looks, put[0], settings)}
+            answers = yield from offered.put(sorted(audited))
+            offered.trust(sorted(rest - audited), list(answers.values()))
         else:
-            yield from offered.put(sorted(unasked))
+            yield from offered.put(sorted(rest))
     return [draft for draft in result if draft.members]
 
 
-def _unasked(looks: Looks, kin: Sequence[tuple[int, int]], settings: Settings) -> list[tuple[int, int]]:
-    """Of offers to the cluster of an image's own description, those that the answers about a seeded sample may decide:
-    all but `_PRECEDENTS`, and never more than trust leaves unaudited."""
+def _drawn(looks: Looks, puts: Sequence[tuple[int, int]], settings: Settings) -> list[tuple[int, int]]:
     ids = looks.image_ids
-    drawn = sorted(kin, key=lambda put: (seeded_share(settings.seed, "offer", ids[put[0]]), put))
-    return drawn[max(_PRECEDENTS, math.ceil(settings.share_audited(len(looks)) * len(drawn))) :]
+    return sorted(puts, key=lambda put: (seeded_share(settings.seed, "offer", ids[put[0]]), put))
+
+
+def _is_audited(looks: Looks, image: int, settings: Settings) -> bool:
+    share = seeded_share(settings.seed, "offer's audit", looks.image_ids[image])
+    return share < settings.share_audited(len(looks))
 
 
 @dataclass(slots=True)
@@ -142,12 +146,11 @@ class _Offered:
         return said
 
     def trust(self, puts: Sequence[tuple[int, int]], said: Sequence[bool]) -> None:
-        """What was said of a sample stands for the rest, and is its audit."""
+        """Take up unasked; `said` are the audits."""
         for image, number in puts:
             self._move(image, number, Standing("offer"))
-        if puts:
-            self.refusals.trusted += len(puts)
-            self.refusals.audits.append((len(said), len(said) - sum(said)))
+        self.refusals.trusted += len(puts)
+        self.refusals.audits += [(len(said), len(said) - sum(said))] if said else []
 
     def _move(self, image: int, number: int, standing: Standing) -> None:
         del self.result[self.home.pop(image)].members[image]

@@ -22,7 +22,7 @@ FAR = -3.0
 class Refusals:
     """Who refused whom: image -> keys of the clusters that did, and how many of them did so at an offer.
 
-    trusted: offers accepted unasked; audits: (asked, refused) of the samples that spoke for them.
+    trusted: offers accepted unasked; audits: (asked, refused) of those that would have been, round by round.
     """
 
     keys: dict[int, set[int]] = field(default_factory=dict)
