@@ -87,6 +87,19 @@ def test_what_would_move_an_image_is_asked_once_more_against_other_exemplars() -
     assert not set(first.exemplars) & set(second.exemplars)
 
 
+def test_a_judge_who_sees_no_exemplars_is_not_asked_the_same_twice() -> None:
+    looks = looks_of(["hearts"] * 20 + ["spades"] * 20, confidences=[0.3] + [0.9] * 39)
+    drafts = drafts_of(list(range(20)), list(range(20, 40)))
+    asked: list[Question] = []
+    drive(
+        take_second_looks(looks, drafts, [], Refusals(), SETTINGS, None, sees_exemplars=False),
+        lambda q: 0.02 if q.candidate == 0 else 0.97,
+        asked,
+    )
+    about = [(question.candidate, question.profile.words) for question in asked]
+    assert len(set(about)) == len(about) and (0, "heart") in about
+
+
 def test_one_wrong_yes_places_no_image() -> None:
     looks, drafts = kinds(["hearts", "spades", "clubs"], 20, "joker")
     honest = by_label(looks, looks.words)

@@ -127,7 +127,8 @@ async def sort(
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     walked.add_audits(refusals.trusted, refusals.audits)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
-    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge)
+    sees_exemplars = asker.model.capabilities.sees_exemplars
+    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge, sees_exemplars)
     drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
     return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 

@@ -63,17 +63,19 @@ def take_second_looks(
     refusals: Refusals,
     settings: Settings,
     edge: EdgeScale | None = None,
+    sees_exemplars: bool = True,
 ) -> Steps[tuple[list[Draft], list[int]]]:
     """Doubt the least certain images, at most `second_looks` of all, and seek a cluster for those that none holds: a
     hundredth of the collection at a time, whichever finds more per question, as long as that finds enough.
 
     What would move an image is asked once more, against other exemplars of the same cluster, unless the answer is clear
-    and one of many in its round, or the allowance is used up. An image moves where another cluster has clearly better
-    evidence; it is unassigned where its own refuses it and no other takes it.
+    and one of many in its round, or the allowance is used up. Not of a judge who sees no exemplars: the question would
+    be the same. An image moves where another cluster has clearly better evidence; it is unassigned where its own refuses
+    it and no other takes it.
     """
     if not drafts:
         return list(drafts), list(unassigned)
-    second = _SecondLooks(looks, drafts, unassigned, refusals, settings, edge)
+    second = _SecondLooks(looks, drafts, unassigned, refusals, settings, edge, sees_exemplars)
     while (ask := second.most_fruitful()) is not None:
         yield from ask()
     return second.place()
@@ -90,8 +92,10 @@ class _SecondLooks:
         refusals: Refusals,
         settings: Settings,
         edge: EdgeScale | None,
+        sees_exemplars: bool,
     ) -> None:
         self.looks, self.drafts, self.settings, self.refusals, self.edge = looks, drafts, settings, refusals, edge
+        self.sees_exemplars = sees_exemplars
         self.targets = Targets(looks, drafts, range(len(drafts)), settings)
         self.home: dict[int, int | None] = dict.fromkeys(unassigned)
         self.home.update({image: number for number, draft in enumerate(drafts) for image in draft.members})
@@ -231,7 +235,9 @@ class _SecondLooks:
         return len(puts) + len(doubtful)
 
     def _other_statement(self, number: int) -> Profile | None:
-        """The same cluster by its next most typical images; None where it has too few."""
+        """The same cluster by its next most typical images; None where it has too few, or they are not seen."""
+        if not self.sees_exemplars:
+            return None
         if number not in self.others:
             shown = self.settings.exemplars
             profile = draw_profile(self.looks, self.drafts[number].members, 2 * shown)
