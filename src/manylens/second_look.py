@@ -70,8 +70,8 @@ def take_second_looks(
 
     What would move an image is asked once more, against other exemplars of the same cluster, unless the answer is clear
     and one of many in its round, or the allowance is used up. Not of a judge who sees no exemplars: the question would
-    be the same. An image moves where another cluster has clearly better evidence; it is unassigned where its own refuses
-    it and no other takes it.
+    be the same. An image moves where another cluster has clearly better evidence; it is unassigned where its own
+    refuses it and no other takes it.
     """
     if not drafts:
         return list(drafts), list(unassigned)
