@@ -34,6 +34,7 @@ from manylens.export import (
     write_results,
     write_unreadable,
 )
+from manylens.foresee import expected_judgements
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images
 from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
 from manylens.models.base import Model, ModelOptions
@@ -46,6 +47,7 @@ from manylens.records import (
     Cluster,
     Clustering,
     Event,
+    Foreseen,
     Interest,
     Settings,
     StageAdvanced,
@@ -69,10 +71,6 @@ MODELS_NAME = "models.json"
 
 NANO_LOOKS_PER_SECOND = 12
 """What nano promises on two cores; faster machines do better."""
-
-JUDGEMENTS_PER_IMAGE = (0.15, 0.3, 3.0)
-"""At least, likely, at most, beside the looks, and never more than `Settings.judgements_allowed`. With nano: .15 to .68 on
-50 to 791 held-out images (docs/nano.md), .11 on 2,000 product photographs; 1 to 2 where every candidate is asked."""
 
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750
@@ -278,10 +276,8 @@ def _plan(
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     left = most - looks
-    allowed = settings.judgements_allowed(len(collection.images))
-    if allowed is not None:
-        left = min(left, allowed * len(interests))
-    low, likely, high = (int(min(round(share * looks), left)) for share in JUDGEMENTS_PER_IMAGE)
+    each = expected_judgements(len(collection.images), settings)
+    low, likely, high = (int(min(count * len(interests), left)) for count in each)
     naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
@@ -361,6 +357,9 @@ async def _cluster(
             if isinstance(model, str):
                 meet_model(model, options, out / MODELS_NAME)
             collection = _read(folder, run, emit)
+            spec = model if isinstance(model, str) else model.name
+            planned = _plan(collection, interests, spec, options, settings)
+            emit(Foreseen("", planned.calls))
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -411,7 +410,6 @@ async def _cluster(
             )
         run.record_results(written)
     kept = 0 if fresh else recorded.reused.total()  # a fresh run reuses its own answers only
-    planned = _plan(collection, interests, model if isinstance(model, str) else model.name, options, settings)
     return Result(
         out,
         collection,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 def _foreseen_line(event: Foreseen) -> str:
+    if not event.interest:
+        return f"about {event.calls:,} calls are expected in all; after its looks the run says better"
     return f"{event.interest}: about {event.calls:,} calls beside its looks"
 
 

@@ -327,7 +327,10 @@ class StageFinished(_Record):
 @dataclass(frozen=True, slots=True)
 class Foreseen(_Record):
     """Once the looks and the control questions of an interest are answered: how many calls it is likely to take beside
-    its looks. The stages are run with a judge who answers as those questions were answered, and are counted."""
+    its looks. The stages are run with a judge who answers as those questions were answered, and are counted.
+
+    Once before that, with no interest: all calls of the run, looks included, as they are expected from the number of
+    images alone, before anything is sent."""
 
     interest: str
     calls: int
