@@ -207,7 +207,7 @@ def test_a_run_completes_through_a_fault(
     ("fault", "cure"),
     [
         ("quota", "no credit left (429): add credit"),
-        ("wrong-name", "knows no model 'fake': manylens doctor lists its models; pass one with --model"),
+        ("wrong-name", "knows no model 'fake': pass --model with a name that this server has"),
         ("expired-key", "refuses the key (401): put a valid one into MANYLENS_API_KEY"),
     ],
 )

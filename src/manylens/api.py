@@ -53,6 +53,7 @@ from manylens.records import (
     StageAdvanced,
     StageFinished,
     StageStarted,
+    Stopping,
     Unreadable,
 )
 from manylens.report import encode_thumbnail, render_report
@@ -371,7 +372,9 @@ async def _cluster(
             chosen = model
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen, run
+            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen,
+            run,
+            lambda calls: emit(Stopping(calls)),
         )
         ids = [image.id for image in collection.images]
         shared = (

@@ -336,4 +336,11 @@ class Foreseen(_Record):
     calls: int
 
 
-Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen
+@dataclass(frozen=True, slots=True)
+class Stopping(_Record):
+    """The run was interrupted, and ends when so many calls that are under way are answered, or half a minute later."""
+
+    calls: int
+
+
+Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen | Stopping

@@ -3,7 +3,9 @@
 In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
 before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
 resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
-next run; a model that is gone (`ModelUnavailable`) ends the run at once, and a kill loses at most the calls under way.
+next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run that is cancelled (Ctrl-C) waits for the
+calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
+as a kill does.
 
 A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
 of them side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
@@ -44,7 +46,7 @@ DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
 
 LAST_ANSWERS_S = 30.0
-"""How long calls under way may take to end when the model turns out to be unusable."""
+"""How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
@@ -98,12 +100,14 @@ class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. Use from one event loop at a time.
+    failed: requests by kind whose call failed. on_stopping: told how many calls a cancelled run waits for. Use from one
+    event loop at a time.
     """
 
-    def __init__(self, model: Model, run: RunFolder) -> None:
+    def __init__(self, model: Model, run: RunFolder, on_stopping: Callable[[int], None] | None = None) -> None:
         super().__init__(model)
         self._run = run
+        self._on_stopping = on_stopping
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
@@ -234,8 +238,10 @@ class Recorded(Wrapped):
                     raise broken[0]
                 begin()
                 keep(take())
-        except ModelUnavailable:
+        except (ModelUnavailable, asyncio.CancelledError) as reason:
             if running:  # what is under way may be answered, and paid for, all the same
+                if self._on_stopping is not None and isinstance(reason, asyncio.CancelledError):
+                    self._on_stopping(len(running))
                 await asyncio.wait(running, timeout=LAST_ANSWERS_S)
             raise
         finally:
