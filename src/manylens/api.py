@@ -164,6 +164,7 @@ class Result(Mapping[str, InterestResult]):
             look=sum(calls.look for calls in every),
             judge=sum(calls.judge for calls in every),
             complete=sum(calls.complete for calls in every),
+            judgements=sum(calls.judgements for calls in every),
             failed=sum(calls.failed for calls in every),
             tokens=sum((calls.tokens for calls in every), NO_TOKENS),
         )
@@ -417,7 +418,7 @@ async def _cluster(
         out,
         collection,
         results,
-        calls_asked=recorded.asked.total(),
+        calls_asked=round(recorded.calls),
         calls_kept=kept,
         planned_calls=planned.calls,
     )

@@ -116,6 +116,9 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
         ),
         Finding("embeddings", *embeddings),
     ]
+    if dialect.candidates:
+        told = f"{dialect.candidates} candidates of a cluster" if dialect.candidates > 1 else "no, it mixes them up"
+        findings.append(Finding("judging together", told, "fewer calls; how sure it is, it then states itself"))
     if dialect.thinks:
         findings.append(Finding("thinks first", "yes", "slow and dear: turn thinking off at the server if you can"))
     return findings

@@ -21,6 +21,7 @@ from manylens.models.base import (
     LookRequest,
     Model,
     Wrapped,
+    put_together,
     request_key,
 )
 from manylens.records import Settings
@@ -74,7 +75,11 @@ class SupposedJudge(Wrapped):
         raise NotImplementedError("the looks are at hand")
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        return [JudgeReply(self._probability(request)) for request in requests]
+        replies = [JudgeReply(0.0)] * len(requests)
+        for together in put_together(requests, self.capabilities.candidates_per_call):
+            for number in together:
+                replies[number] = JudgeReply(self._probability(requests[number]), calls=1 / len(together))
+        return list(replies)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         raise NotImplementedError("names are not foreseen")

@@ -72,7 +72,9 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
     naming = f", {calls.complete:,} for names" if calls.complete else ""
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements{naming})")
+    shared = f" in {calls.judge:,} calls" if calls.judge != calls.judgements else ""
+    judged = f"{calls.judgements:,} judgements{shared}"
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{naming})")
     say(console, f"{counts.found:,} files: {'; '.join(parts)}")
     for note in one.clustering.notes:
         say(console, note)
