@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manylens.evidence import Looks
-from manylens.foresee import SupposedJudge, expected_judgements
+from manylens.foresee import SupposedJudge, expected_judgements, judgements_per_call
 from manylens.models.base import JudgeReply, JudgeRequest
 from manylens.models.scripted import ScriptedModel
 from manylens.records import Interest, Settings
@@ -82,3 +82,8 @@ def test_who_asks_every_candidate_is_told_of_more_and_never_of_more_than_is_allo
     assert expected_judgements(1_000, Settings(judgements_per_image=None))[1] == 180
     assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (48, 100, 100)
     assert expected_judgements(0, Settings()) == (0, 0, 0)
+
+
+def test_who_may_ask_about_several_at_once_takes_fewer_calls_but_not_as_few_as_could_be() -> None:
+    assert judgements_per_call(1) == 1
+    assert [judgements_per_call(k) for k in (2, 4, 8)] == [1.5, 2.0, 2.4]

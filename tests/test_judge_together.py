@@ -15,7 +15,7 @@ from served import Drawn, at, bodies, no_keys_and_no_patience  # noqa: F401  the
 
 from manylens import cli
 from manylens.errors import ImageUnreadable, ModelBusy, ModelError
-from manylens.models.base import JudgeReply, JudgeRequest, LookRequest, put_together, request_key
+from manylens.models.base import JudgeReply, JudgeRequest, LookRequest, Request, put_together, request_key
 from manylens.models.budget import Budget
 from manylens.models.openai_compatible import OpenAICompatible
 from manylens.models.paced import Paced
@@ -58,7 +58,7 @@ def judge(model: OpenAICompatible, requests: Sequence[JudgeRequest]) -> list[Jud
 
 def test_only_judgements_of_one_cluster_go_together_in_order_and_at_most_so_many() -> None:
     red, blue = about("red", *CANDIDATES), about("blue", *CANDIDATES[:2])
-    requests = [red[0], blue[0], red[1], LookRequest("color", "x"), red[2], blue[1], red[3], red[4]]
+    requests: list[Request] = [red[0], blue[0], red[1], LookRequest("color", "x"), red[2], blue[1], red[3], red[4]]
     assert put_together(requests, 3) == [[0, 2, 4], [1, 5], [3], [6, 7]]
     assert put_together(requests, 1) == [[number] for number in range(8)]
     assert put_together([], 3) == []
@@ -70,11 +70,10 @@ def said(*belongs: object, first: int = 1) -> str:
 
 
 def test_answers_are_read_in_order_and_what_is_odd_is_left_out() -> None:
-    assert parse_judgements(said("yes", "perhaps", "no"), 3) == [
-        Judged(0.9, "so"),
-        None,
-        Judged(pytest.approx(0.1), "so"),
-    ]
+    yes, odd, no = parse_judgements(said("yes", "perhaps", "no"), 3)
+    assert (yes, odd) == (Judged(0.9, "so"), None)
+    assert no is not None
+    assert no.probability == pytest.approx(0.1)
     lacking = json.dumps(
         {"answers": [{"picture": 1, "belongs": "yes"}, {"picture": 2, "belongs": "no", "confidence": 1}]}
     )
@@ -102,8 +101,7 @@ def test_five_candidates_take_two_requests_and_each_answer_is_the_one_it_gets_al
         assert [reply.probability > 0.5 for reply in shared] == [reply.probability > 0.5 for reply in alone]
         assert [reply.probability > 0.5 for reply in shared] == [True, False, True, False, True]
         assert [reply.calls for reply in shared] == [0.25] * 4 + [1.0]
-        four, one = bodies(server, "judge")[-2:]
-        assert is_together("judge", four) != is_together("judge", one)
+        four = together(server)[-1]
         assert server.count("judge") - before == 2 + 2, "two of them to find out whether it tells four apart"
         used = [reply.usage for reply in shared[:4] if reply.usage is not None]
         assert sum(usage.tokens_in for usage in used) == 100 * (2 + 4) + len(text_of(four)) // 4

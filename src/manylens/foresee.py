@@ -44,6 +44,11 @@ EVERY_CANDIDATE = (1.35, 3.0)
 """Judgements per image, likely and at most, where every candidate is asked: 1.08 to 1.52 on photographs, up to 2.2
 simulated (docs/simulation.md)."""
 
+_COMPANY = 2
+"""Where K candidates of a cluster may share a call, 3 K / (K + 2) do on average: rounds are small while a cluster is
+young, and controls and merges ask about another cluster each time. Counted with a scripted server: 1.6, 2.2 and 2.3 to
+2.8 for K of 2, 4 and 8 (docs/models.md)."""
+
 _FEWEST = 6
 _YES, _NO = 0.95, 0.05
 """What is supposed where fewer than six judgements of a kind are known: a judge who agrees with the descriptions."""
@@ -59,6 +64,11 @@ def expected_judgements(images: int, settings: Settings) -> tuple[int, int, int]
         most = round(most_per_image * images)
     fewest = round(min(FEWEST_PER_IMAGE * images, FEWEST_JUDGEMENTS))
     return min(fewest, most), min(likely, most), most
+
+
+def judgements_per_call(candidates_per_call: int) -> float:
+    """How many judgements share a call, on average, where so many may."""
+    return (1 + _COMPANY) * candidates_per_call / (candidates_per_call + _COMPANY)
 
 
 class SupposedJudge(Wrapped):

@@ -145,7 +145,8 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
     if high:
         spread = f"{low:,} to {high:,}: few where the model knows such images, many where not"
-        say(console, f"judgements: about {likely:,} ({spread})")
+        shared = f" in {plan.judge_calls:,} calls" if plan.judge_calls != likely else ""
+        say(console, f"judgements: about {likely:,}{shared} ({spread})")
     else:
         say(console, "judgements: none, the budget ends before them")
     if plan.naming:
