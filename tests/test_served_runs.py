@@ -246,18 +246,21 @@ def test_a_run_stops_with_the_cure_and_goes_on_from_there(
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 
 
+@pytest.mark.parametrize("together", ["1", "4"])
 def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
+    together: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two real signals, in processes of their own: one among the looks, one among the judgements."""
     monkeypatch.setenv("MANYLENS_API_KEY", SECRET)
     with ChatServer(key=SECRET, delay_s=0.1) as server:
         how = ["cluster", str(pictures), "--by", "color", "--model", "fake", "--base-url", server.url, "--out", "run"]
+        how += ["--judge-together", together]
         for kind, after in (("look", 4), ("judge", 2)):
+            until = server.count(kind) + after
             with subprocess.Popen(
                 [sys.executable, "-m", "manylens", *how], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             ) as run:
-                while server.count(kind) < after and run.poll() is None:
+                while server.count(kind) < until and run.poll() is None:
                     time.sleep(0.01)
                 run.send_signal(signal.SIGINT)
                 said, _ = run.communicate(timeout=60)
@@ -265,7 +268,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
             assert "the same command continues from there" in said
             assert "Traceback" not in said
             assert SECRET not in said
-        assert cluster(pictures, server) == 0
+        assert cluster(pictures, server, "--judge-together", together) == 0
         assert server.repeated() == {}
         assert {image: name.split()[0] for image, name in placed().items()} == truth()
     for file in Path("run").rglob("*"):
