@@ -111,6 +111,24 @@ def test_the_doctor_shows_what_a_server_can_do(capsys: pytest.CaptureFixture[str
     for words in (server.url, "by a schema", "which says less", "--embedding-model", "one at a time", "thinks first"):
         assert words in shown
     assert "one look" in shown
+    assert "judging together" not in shown
+    assert "fake can be used." in shown
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({}, "judging together up to 4 candidates fewer calls"),
+        ({"together": "mixes up"}, "judging together no it takes"),
+    ],
+)
+def test_the_doctor_tries_several_candidates_where_that_is_asked_for(
+    how: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer(**how) as server:
+        assert cli.run(["doctor", "--model", "fake", "--base-url", server.url, "--judge-together", "4"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert told in shown
     assert "fake can be used." in shown
 
 

@@ -117,8 +117,10 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
         Finding("embeddings", *embeddings),
     ]
     if dialect.candidates:
-        told = f"{dialect.candidates} candidates of a cluster" if dialect.candidates > 1 else "no, it mixes them up"
-        findings.append(Finding("judging together", told, "fewer calls; how sure it is, it then states itself"))
+        told = ("no", "it takes too few pictures in a request, or mixes them up: each candidate is asked about alone")
+        if dialect.candidates > 1:
+            told = (f"up to {dialect.candidates} candidates", "fewer calls; it states how sure it is, which says less")
+        findings.append(Finding("judging together", *told))
     if dialect.thinks:
         findings.append(Finding("thinks first", "yes", "slow and dear: turn thinking off at the server if you can"))
     return findings
