@@ -1,8 +1,8 @@
 """nano through the whole pipeline, default settings, on images it was never trained on: the table of docs/nano.md.
 
 `python -m bench.held_out --data DIR [--sets cards faces ...]`; DIR holds the labelled zips that training reads. K is not
-given. `foreseen`: how far off a run's own estimate of its calls was, once its looks were in. `vehicles` are CIFAR-10
-photographs of a kind whose color was never taught, labelled in training/labels/.
+given. `expected`, `foreseen`: how far off a run's own estimates of its calls were, before it began and once its looks
+were in. `vehicles` are CIFAR-10 photographs of a kind whose color was never taught, labelled in training/labels/.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     args = parser.parse_args()
-    print("| set | n | interest | NMI | ACC | K found / true | unassigned | calls per image | foreseen |\n" + "|---" * 9 + "|")
+    columns = "set | n | interest | NMI | ACC | K found / true | unassigned | calls per image | expected | foreseen"
+    print(f"| {columns} |\n" + "|---" * (columns.count("|") + 1) + "|")
     for name in args.sets:
         zip_name, interests = SETS[name]
         with zipfile.ZipFile(args.data / f"{zip_name}.zip") as archive, tempfile.TemporaryDirectory() as scratch:
@@ -73,9 +74,10 @@ def main() -> None:
                 scores = evaluate_labels([rows[f][column] for f in files], [labels[f] for f in files])
                 clustering = result[words].clustering
                 calls = clustering.calls.total
+                likely = manylens.plan(images, by=words).calls / calls - 1
                 foreseen = (clustering.calls.look + clustering.foreseen_calls) / calls - 1
                 print(f"| {name} | {len(files)} | {words} | {scores.nmi:.3f} | {scores.acc:.3f} | {scores.clusters_found} / "
-                      f"{scores.clusters_true} | {scores.unassigned} | {calls / len(files):.2f} | {foreseen:+.1%} |", flush=True)  # fmt: skip
+                      f"{scores.clusters_true} | {scores.unassigned} | {calls / len(files):.2f} | {likely:+.1%} | {foreseen:+.1%} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

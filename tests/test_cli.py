@@ -276,11 +276,11 @@ def test_a_spent_budget_is_said_and_a_larger_one_goes_on(
 
 
 def test_a_dry_run_for_a_server_states_tokens_and_money(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """36 looks of 450 + 350 tokens and 40 back; 11 judgements of 450 + 4 * 88 and 20; naming 1000 and 500."""
+    """36 looks of 450 + 350 tokens and 40 back; 23 judgements of 450 + 4 * 88 and 20; naming 1000 and 500."""
     arguments = ["--model", "fake", "--base-url", "http://localhost:9/v1", "--price-in", "0.5", "--price-out", "2"]
     assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", *arguments]) == 0
     shown = capsys.readouterr().out
-    tokens_in, tokens_out = 36 * 800 + 11 * (450 + 4 * 88) + 1000, 36 * 40 + 11 * 20 + 500
+    tokens_in, tokens_out = 36 * 800 + 23 * (450 + 4 * 88) + 1000, 36 * 40 + 23 * 20 + 500
     assert f"about {tokens_in:,} in and {tokens_out:,} out" in shown
     assert f"about ${(tokens_in * 0.5 + tokens_out * 2) / 1e6:,.2f} at" in shown
     assert "2 s a call, 8 at once" in shown

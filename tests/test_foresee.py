@@ -1,16 +1,17 @@
-"""foresee: a judge who answers in kind."""
+"""foresee: how many judgements are likely, and a judge who answers in kind."""
 
 from __future__ import annotations
 
 import asyncio
 
 import numpy as np
+import pytest
 
 from manylens.evidence import Looks
-from manylens.foresee import SupposedJudge
+from manylens.foresee import SupposedJudge, expected_judgements, judgements_per_call
 from manylens.models.base import JudgeReply, JudgeRequest
 from manylens.models.scripted import ScriptedModel
-from manylens.records import Interest
+from manylens.records import Interest, Settings
 
 IDS = tuple(f"{number:02d}" for number in range(40))
 WORDS = tuple("heart" if number % 2 else "spade" for number in range(40))
@@ -43,3 +44,46 @@ def test_the_rest_is_answered_in_kind_and_always_the_same() -> None:
     assert 0.4 < answers.count(0.9) / len(answers) < 0.6
     assert answers == judge(heard, *alike)
     assert set(judge(heard, *unlike)) == {0.02}
+
+
+COUNTED = {
+    50: (1.60, 1.68),
+    93: (1.49, 1.61),
+    259: (1.19, 1.19),
+    260: (1.41, 1.51),
+    261: (1.38, 1.39),
+    312: (1.32, 1.43),
+    755: (1.15, 1.32),
+    791: (1.16, 1.21),
+    1995: (1.10, 1.11),
+}
+"""Images -> the fewest and the most calls per image of any wording, looks included, with nano (docs/models.md)."""
+
+
+@pytest.mark.parametrize("images", COUNTED)
+def test_what_was_counted_on_photographs_is_expected_to_within_15_percent(images: int) -> None:
+    low, likely, high = expected_judgements(images, Settings())
+    for calls_per_image in COUNTED[images]:
+        assert abs((images + likely) / (images * calls_per_image) - 1) < 0.15
+        assert images + low <= images * (calls_per_image + 0.005)  # counts are known to two decimals
+        assert images * (calls_per_image - 0.005) <= images + high
+
+
+@pytest.mark.parametrize("images", [725, 1_000, 3_000, 20_000, 1_000_000])
+def test_in_a_large_collection_no_run_can_take_15_percent_more_or_less(images: int) -> None:
+    low, likely, high = expected_judgements(images, Settings())
+    assert high == Settings().judgements_allowed(images)
+    assert (images + high) / (images + likely) < 1 / 0.85
+    assert (images + likely) / (images + low) < 1.15
+
+
+def test_who_asks_every_candidate_is_told_of_more_and_never_of_more_than_is_allowed() -> None:
+    assert expected_judgements(1_000, Settings(audit_share=1.0))[1:] == (1_350, 3_000)
+    assert expected_judgements(1_000, Settings(judgements_per_image=None))[1] == 180
+    assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (48, 100, 100)
+    assert expected_judgements(0, Settings()) == (0, 0, 0)
+
+
+def test_who_may_ask_about_several_at_once_takes_fewer_calls_but_not_as_few_as_could_be() -> None:
+    assert judgements_per_call(1) == 1
+    assert [judgements_per_call(k) for k in (2, 4, 8)] == [1.5, 2.0, 2.4]

@@ -242,13 +242,37 @@ def test_a_server_is_asked_side_by_side_and_each_answer_is_stored_as_it_comes(tm
     assert far.most_inside == 4
 
 
-def test_a_cancelled_run_keeps_what_has_arrived_and_leaves_no_task(tmp_path: Path) -> None:
+def test_a_cancelled_run_waits_for_the_calls_under_way_and_begins_none(tmp_path: Path) -> None:
+    far = Far()
+    told: list[int] = []
+
+    async def work(run: RunFolder) -> None:
+        task = asyncio.create_task(Recorded(far, run, told.append).look(looks(*"abcdefgh")))
+        await far.release("b")
+        task.cancel()
+        await far.release("e", "a")
+        assert not task.done()
+        await far.release("c", "d")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == 1
+
+    with RunFolder.open(tmp_path) as run:
+        asyncio.run(work(run))
+        assert told == [4]
+        assert stored(run, *"abcdefgh") == set("abcde")
+    assert len(far.seen) == 5
+
+
+def test_a_run_cancelled_twice_keeps_what_has_arrived_and_leaves_no_task(tmp_path: Path) -> None:
     far = Far()
 
     async def work(run: RunFolder) -> None:
         task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdef")))
         await far.release("b")
         far.held["d"].set()  # arrives in the very turn of the loop in which the run is cancelled
+        task.cancel()
+        await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

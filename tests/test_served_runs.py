@@ -6,6 +6,10 @@ import csv
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -107,6 +111,24 @@ def test_the_doctor_shows_what_a_server_can_do(capsys: pytest.CaptureFixture[str
     for words in (server.url, "by a schema", "which says less", "--embedding-model", "one at a time", "thinks first"):
         assert words in shown
     assert "one look" in shown
+    assert "judging together" not in shown
+    assert "fake can be used." in shown
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({}, "judging together up to 4 candidates fewer calls"),
+        ({"together": "mixes up"}, "judging together no it takes"),
+    ],
+)
+def test_the_doctor_tries_several_candidates_where_that_is_asked_for(
+    how: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer(**how) as server:
+        assert cli.run(["doctor", "--model", "fake", "--base-url", server.url, "--judge-together", "4"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert told in shown
     assert "fake can be used." in shown
 
 
@@ -207,7 +229,7 @@ def test_a_run_completes_through_a_fault(
     ("fault", "cure"),
     [
         ("quota", "no credit left (429): add credit"),
-        ("wrong-name", "knows no model 'fake': manylens doctor lists its models; pass one with --model"),
+        ("wrong-name", "knows no model 'fake': pass --model with a name that this server has"),
         ("expired-key", "refuses the key (401): put a valid one into MANYLENS_API_KEY"),
     ],
 )
@@ -238,6 +260,35 @@ def test_a_run_stops_with_the_cure_and_goes_on_from_there(
         assert cluster(pictures, server) == 0
         assert {image: name.split()[0] for image, name in placed().items()} == truth()
         assert server.repeated() == {}
+    for file in Path("run").rglob("*"):
+        assert not file.is_file() or SECRET.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("together", ["1", "4"])
+def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
+    together: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two real signals, in processes of their own: one among the looks, one among the judgements."""
+    monkeypatch.setenv("MANYLENS_API_KEY", SECRET)
+    with ChatServer(key=SECRET, delay_s=0.1) as server:
+        how = ["cluster", str(pictures), "--by", "color", "--model", "fake", "--base-url", server.url, "--out", "run"]
+        how += ["--judge-together", together]
+        for kind, after in (("look", 4), ("judge", 2)):
+            until = server.count(kind) + after
+            with subprocess.Popen(
+                [sys.executable, "-m", "manylens", *how], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as run:
+                while server.count(kind) < until and run.poll() is None:
+                    time.sleep(0.01)
+                run.send_signal(signal.SIGINT)
+                said, _ = run.communicate(timeout=60)
+            assert run.returncode == 130
+            assert "the same command continues from there" in said
+            assert "Traceback" not in said
+            assert SECRET not in said
+        assert cluster(pictures, server, "--judge-together", together) == 0
+        assert server.repeated() == {}
+        assert {image: name.split()[0] for image, name in placed().items()} == truth()
     for file in Path("run").rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 

@@ -34,6 +34,7 @@ from manylens.export import (
     write_results,
     write_unreadable,
 )
+from manylens.foresee import expected_judgements, judgements_per_call
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images
 from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
 from manylens.models.base import Model, ModelOptions
@@ -46,11 +47,13 @@ from manylens.records import (
     Cluster,
     Clustering,
     Event,
+    Foreseen,
     Interest,
     Settings,
     StageAdvanced,
     StageFinished,
     StageStarted,
+    Stopping,
     Unreadable,
 )
 from manylens.report import encode_thumbnail, render_report
@@ -70,17 +73,13 @@ MODELS_NAME = "models.json"
 NANO_LOOKS_PER_SECOND = 12
 """What nano promises on two cores; faster machines do better."""
 
-JUDGEMENTS_PER_IMAGE = (0.15, 0.3, 3.0)
-"""At least, likely, at most, beside the looks, and never more than `Settings.judgements_allowed`. With nano: .15 to .68 on
-50 to 791 held-out images (docs/nano.md), .11 on 2,000 product photographs; 1 to 2 where every candidate is asked."""
-
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750
 LOOK_TOKENS = (450, 40)
 JUDGEMENT_TOKENS = (450, 20)
-JUDGEMENT_IMAGES = 4
+JUDGEMENT_EXEMPLARS = 3
 """What `plan` supposes of a model behind a server, of which it may ask nothing: seconds a call, the pixels of an image
-that make one token, tokens of text (in, out), and pictures of 256 px that a judgement shows."""
+that make one token, tokens of text (in, out), and pictures of 256 px that a judgement shows beside its candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +164,7 @@ class Result(Mapping[str, InterestResult]):
             look=sum(calls.look for calls in every),
             judge=sum(calls.judge for calls in every),
             complete=sum(calls.complete for calls in every),
+            judgements=sum(calls.judgements for calls in every),
             failed=sum(calls.failed for calls in every),
             tokens=sum((calls.tokens for calls in every), NO_TOKENS),
         )
@@ -196,7 +196,8 @@ class Plan:
     """What a run would take; nothing was asked to find out.
 
     images: distinct ones, each looked at once per interest. looks, judgements (at least, likely, at most), naming: over
-    all interests, within the budget in calls. tokens: (in, out) of the likely calls, None for a model in this process;
+    all interests, within the budget in calls. judge_calls: the calls that the likely ones take; fewer than those where
+    several may share one. tokens: (in, out) of the likely calls, None for a model in this process;
     usd: their cost, None without prices. minutes: (low, likely, high), on two cores where the model runs here.
     """
 
@@ -207,6 +208,7 @@ class Plan:
     model: str
     looks: int
     judgements: tuple[int, int, int]
+    judge_calls: int
     naming: int
     tokens: tuple[int, int] | None
     usd: float | None
@@ -214,8 +216,8 @@ class Plan:
 
     @property
     def calls(self) -> int:
-        """Looks, likely judgements and naming."""
-        return self.looks + self.judgements[1] + self.naming
+        """Looks, calls for the likely judgements, and naming."""
+        return self.looks + self.judge_calls + self.naming
 
 
 def cluster(
@@ -268,24 +270,31 @@ def plan(
     """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
     interests = parse_interests(by)
     check_model_name(model, options)
-    return _plan(find_images(folder), interests, model, options or ModelOptions(), settings or Settings())
+    options = options or ModelOptions()
+    together = 1 if is_local(model, options) else options.judge_together
+    return _plan(find_images(folder), interests, model, options, settings or Settings(), together)
 
 
 def _plan(
-    collection: Collection, interests: Sequence[Interest], model: str, options: ModelOptions, settings: Settings
+    collection: Collection,
+    interests: Sequence[Interest],
+    model: str,
+    options: ModelOptions,
+    settings: Settings,
+    together: int,
 ) -> Plan:
     here = is_local(model, options)
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     left = most - looks
-    allowed = settings.judgements_allowed(len(collection.images))
-    if allowed is not None:
-        left = min(left, allowed * len(interests))
-    low, likely, high = (int(min(round(share * looks), left)) for share in JUDGEMENTS_PER_IMAGE)
+    each = expected_judgements(len(collection.images), settings)
+    company = judgements_per_call(together)
+    judgements = [int(min(count * len(interests), left * company)) for count in each]
+    low, likely, high = (int(min(math.ceil(count / company), left)) for count in judgements)
     naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
-    tokens = None if here else _plan_tokens(looks, likely, naming, options.image_px)
+    tokens = None if here else _plan_tokens(looks, judgements[1], likely, naming, options.image_px)
     return Plan(
         files_found=collection.files_found,
         unreadable=collection.unreadable,
@@ -293,7 +302,8 @@ def _plan(
         interests=tuple(interest.text for interest in interests),
         model=model,
         looks=looks,
-        judgements=(low, likely, high),
+        judgements=(judgements[0], judgements[1], judgements[2]),
+        judge_calls=likely,
         naming=naming,
         tokens=tokens,
         usd=settings.cost_usd(*tokens) if tokens is not None and settings.is_priced else None,
@@ -303,9 +313,10 @@ def _plan(
     )
 
 
-def _plan_tokens(looks: int, judgements: int, naming: int, image_px: int) -> tuple[int, int]:
+def _plan_tokens(looks: int, judgements: int, judge_calls: int, naming: int, image_px: int) -> tuple[int, int]:
     picture, small = (math.ceil(side_px**2 / PIXELS_PER_TOKEN) for side_px in (image_px, min(image_px, THUMBNAIL_PX)))
-    into = looks * (LOOK_TOKENS[0] + picture) + judgements * (JUDGEMENT_TOKENS[0] + JUDGEMENT_IMAGES * small)
+    into = looks * (LOOK_TOKENS[0] + picture) + judgements * small
+    into += judge_calls * (JUDGEMENT_TOKENS[0] + JUDGEMENT_EXEMPLARS * small)
     out = looks * LOOK_TOKENS[1] + judgements * JUDGEMENT_TOKENS[1]
     return into + naming * 1000, out + naming * 500
 
@@ -370,9 +381,14 @@ async def _cluster(
             chosen = load_model(model, source, run.features, options, recorded=out / MODELS_NAME)
         else:
             chosen = model
+        together = chosen.capabilities.candidates_per_call
+        planned = _plan(collection, interests, chosen.name, options, settings, together)
+        emit(Foreseen("", planned.calls))
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen, run
+            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen,
+            run,
+            lambda calls: emit(Stopping(calls)),
         )
         ids = [image.id for image in collection.images]
         shared = (
@@ -411,12 +427,11 @@ async def _cluster(
             )
         run.record_results(written)
     kept = 0 if fresh else recorded.reused.total()  # a fresh run reuses its own answers only
-    planned = _plan(collection, interests, model if isinstance(model, str) else model.name, options, settings)
     return Result(
         out,
         collection,
         results,
-        calls_asked=recorded.asked.total(),
+        calls_asked=round(recorded.calls),
         calls_kept=kept,
         planned_calls=planned.calls,
     )

@@ -87,6 +87,13 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
         click.option(
+            "--judge-together",
+            type=click.IntRange(1, 16),
+            metavar="N",
+            help="Candidates of a cluster that a server is asked about in one request, where its model tells so many "
+            f"pictures apart. [default: {defaults['judge_together']}]",
+        ),
+        click.option(
             "--device",
             metavar="NAME",
             help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",

@@ -148,6 +148,7 @@ def summary_values(
         "calls_per_image": round(calls.total / images, 4) if images else 0.0,
         "look_calls": calls.look,
         "judge_calls": calls.judge,
+        "judgements": calls.judgements,
         "complete_calls": calls.complete,
         "failed_calls": calls.failed,
         "foreseen_calls": calls.look + clustering.foreseen_calls,

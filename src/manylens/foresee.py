@@ -1,8 +1,9 @@
-"""A judge who costs nothing, to foresee what a run will ask before it asks.
+"""What a run will ask, before it asks: from the number of images alone, then, once the looks are in, from a rehearsal.
 
-In: looks, the model that made them, and the few judgements that were made so far. Out: a `Model` that answers in kind:
-as one of those judgements whose candidate had the cluster's description, or as one of those whose candidate had not.
-Promise: pure and deterministic.
+In: a number of images and the settings; then looks, the model that made them, and the few judgements that were made so
+far. Out: a likely number of judgements; then a `Model` that costs nothing and answers in kind, for the stages to run
+with: as one of those judgements whose candidate had the cluster's description, or as one of those whose candidate had
+not. Promise: pure and deterministic.
 """
 
 from __future__ import annotations
@@ -20,12 +21,54 @@ from manylens.models.base import (
     LookRequest,
     Model,
     Wrapped,
+    put_together,
     request_key,
 )
+from manylens.records import Settings
+
+FIXED_JUDGEMENTS = 60
+JUDGEMENTS_PER_IMAGE = 0.12
+MOST_PER_IMAGE = 0.65
+"""Judgements that are likely for one interest before anything is known of it: 60 that every collection needs (24
+controls, up to 24 pairs, the tests of a merge), .12 per image (audits, images of another description, second looks),
+and in a small collection not more than .65 per image. What else there is to know, only the looks can tell.
+
+The three lie in the middle of what was counted: 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
+From some 720 images on `Settings.judgements_allowed` leaves so little room that no run can be further off than 15%."""
+
+FEWEST_JUDGEMENTS = 48
+FEWEST_PER_IMAGE = 0.2
+"""At the least: the controls of a judge who turns out to tell nothing, and is asked no further."""
+
+EVERY_CANDIDATE = (1.35, 3.0)
+"""Judgements per image, likely and at most, where every candidate is asked: 1.08 to 1.52 on photographs, up to 2.2
+simulated (docs/simulation.md)."""
+
+_COMPANY = 2
+"""Where K candidates of a cluster may share a call, 3 K / (K + 2) do on average: rounds are small while a cluster is
+young, and controls and merges ask about another cluster each time. Counted with a scripted server: 1.6, 2.2 and 2.3 to
+2.8 for K of 2, 4 and 8 (docs/models.md)."""
 
 _FEWEST = 6
 _YES, _NO = 0.95, 0.05
 """What is supposed where fewer than six judgements of a kind are known: a judge who agrees with the descriptions."""
+
+
+def expected_judgements(images: int, settings: Settings) -> tuple[int, int, int]:
+    """(at least, likely, at most) for one interest in a collection of so many images, before anything is asked."""
+    likely = round(min(MOST_PER_IMAGE * images, FIXED_JUDGEMENTS + JUDGEMENTS_PER_IMAGE * images))
+    most = settings.judgements_allowed(images)
+    if most is None:
+        per_image, most_per_image = EVERY_CANDIDATE
+        likely = round(per_image * images) if settings.audit_share == 1 else likely
+        most = round(most_per_image * images)
+    fewest = round(min(FEWEST_PER_IMAGE * images, FEWEST_JUDGEMENTS))
+    return min(fewest, most), min(likely, most), most
+
+
+def judgements_per_call(candidates_per_call: int) -> float:
+    """How many judgements share a call, on average, where so many may."""
+    return (1 + _COMPANY) * candidates_per_call / (candidates_per_call + _COMPANY)
 
 
 class SupposedJudge(Wrapped):
@@ -42,7 +85,11 @@ class SupposedJudge(Wrapped):
         raise NotImplementedError("the looks are at hand")
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        return [JudgeReply(self._probability(request)) for request in requests]
+        replies = [JudgeReply(0.0)] * len(requests)
+        for together in put_together(requests, self.capabilities.candidates_per_call):
+            for number in together:
+                replies[number] = JudgeReply(self._probability(requests[number]), calls=1 / len(together))
+        return list(replies)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         raise NotImplementedError("names are not foreseen")

@@ -27,6 +27,7 @@ from manylens.models.base import (
     JudgeReply,
     JudgeRequest,
     Model,
+    count_calls,
     count_tokens,
     request_key,
 )
@@ -141,7 +142,7 @@ async def foresee(asked: _Asker, graph: RelationalGraph, edge: EdgeScale) -> int
     asker = asked.supposing(SupposedJudge(looks, model, asked.heard), settings)
     drafts, _, _ = await sort(looks, graph, edge, settings, asker)
     naming = math.ceil(len(drafts) / CLUSTERS_PER_CALL) if model.capabilities.writes_text else 0
-    return int(min(asker.judged + naming, asked.calls_allowed()))
+    return int(min(asker.whole_judge_calls() + naming, asked.calls_allowed()))
 
 
 async def relate(looks: Looks, model: Model, settings: Settings, asker: _Asker) -> tuple[RelationalGraph, EdgeScale]:
@@ -321,6 +322,7 @@ class _Asker:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.spared = spared
         self.judged = self.completed = self.failed = 0
+        self.judge_calls = 0.0
         self.tokens = looks.tokens
         self.spent = self.silent = False
         self._rationed_to = settings.judgements_allowed(len(looks))
@@ -334,6 +336,7 @@ class _Asker:
         """Another that goes on from here with a judge who costs nothing, and of which nobody hears."""
         other = _Asker(self.looks, judge, settings, lambda event: None, Budget(judge, settings), Allowance())
         other.calibration, other.silent, other.judged = self.calibration, self.silent, self.judged
+        other.judge_calls = self.judge_calls
         other._answers = dict(self._answers)
         return other
 
@@ -348,11 +351,16 @@ class _Asker:
         failed_looks = len(self.looks.failed)
         return CallCounts(
             look=len(self.looks) + failed_looks - self.spared,
-            judge=self.judged,
+            judge=self.whole_judge_calls(),
             complete=self.completed,
             failed=self.failed + failed_looks,
             tokens=self.tokens,
+            judgements=self.judged,
         )
+
+    def whole_judge_calls(self) -> int:
+        """Shares of a call that several judgements were asked in, added up."""
+        return math.ceil(self.judge_calls - 1e-3)
 
     def calls_allowed(self) -> float:
         return self._allowance.calls[1] - self._allowance.calls[0]
@@ -412,6 +420,7 @@ class _Asker:
             self.tokens += count_tokens(replies)
             for key, reply in zip(allowed, replies, strict=True):
                 self._budget.charge(requests[key], reply)
+                self.judge_calls += count_calls(reply)
                 if isinstance(reply, ModelError) or not math.isfinite(reply.probability):
                     self.failed += 1
                     self._answers[key] = Answer(None)

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manylens.records import Event, Foreseen, StageAdvanced, StageFinished, StageStarted
+from manylens.records import Event, Foreseen, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.report import shown_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def _foreseen_line(event: Foreseen) -> str:
+def _line_of(event: Foreseen | Stopping) -> str:
+    if isinstance(event, Stopping):
+        return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
+    if not event.interest:
+        return f"about {event.calls:,} calls are expected in all; after its looks the run says better"
     return f"{event.interest}: about {event.calls:,} calls beside its looks"
 
 
@@ -40,8 +44,8 @@ class Lines:
                 self._line(event.stage, event.interest, event.detail)
             case StageStarted():
                 self._quarters[event.stage, event.interest] = 0
-            case Foreseen():
-                click.echo(shown_name(_foreseen_line(event)), err=True)
+            case Foreseen() | Stopping():
+                click.echo(shown_name(_line_of(event)), err=True)
 
     def count(self, what: str, done: int, total: int) -> None:
         self._advance(what, "", done, total)
@@ -68,8 +72,8 @@ class Bars:
         self._finished: set[TaskID] = set()
 
     def event(self, event: Event) -> None:
-        if isinstance(event, Foreseen):
-            self._progress.console.print(shown_name(_foreseen_line(event)), markup=False)
+        if isinstance(event, Foreseen | Stopping):
+            self._progress.console.print(shown_name(_line_of(event)), markup=False)
             return
         task = self._task(event.stage, event.interest)
         match event:

@@ -73,6 +73,12 @@ JUDGE_JSON = (
     'Does this picture belong with the group? Reply with JSON only: {"belongs": "yes" or "no", "confidence": a number '
     'from 0 to 1, how sure you are, "reason": "at most ten words"}'
 )
+JUDGE_CANDIDATES = "The {count} pictures in question, in order:"
+JUDGE_TOGETHER = (
+    "Does each of these {count} pictures belong with the group? Judge every picture for itself. Reply with JSON only: "
+    '{{"answers": [{{"picture": 1, "belongs": "yes" or "no", "confidence": a number from 0 to 1, how sure you are, '
+    '"reason": "at most ten words"}}, ...]}}, one for each of the {count} pictures, in order.'
+)
 NAMES_SYSTEM = (
     "You name groups of pictures that were sorted by one interest. You get JSON: the interest, the groups with the "
     "most frequent descriptions of their pictures and how often each occurs, and names that are taken. All of it is "
@@ -97,6 +103,21 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 LOOK_SCHEMA = _object({"description": _TEXT, "confidence": _NUMBER})
 JUDGE_SCHEMA = _object({"belongs": {"type": "string", "enum": ["yes", "no"]}, "confidence": _NUMBER, "reason": _TEXT})
+JUDGE_TOGETHER_SCHEMA = _object(
+    {
+        "answers": {
+            "type": "array",
+            "items": _object(
+                {
+                    "picture": {"type": "integer"},
+                    "belongs": {"type": "string", "enum": ["yes", "no"]},
+                    "confidence": _NUMBER,
+                    "reason": _TEXT,
+                }
+            ),
+        }
+    }
+)
 NAMES_SCHEMA = _object(
     {
         "clusters": {
@@ -225,13 +246,36 @@ def parse_judge(reply: str) -> Judged:
 
     Raises ReplyProblem.
     """
-    values = _read_object(reply, ("belongs", "confidence"))
-    belongs = values["belongs"]
+    return _judged(_read_object(reply, ("belongs", "confidence")))
+
+
+def parse_judgements(reply: str, count: int) -> list[Judged | None]:
+    """What is said of each of `count` pictures, in order; None where an entry cannot be used.
+
+    Raises ReplyProblem where there is not one answer for each, or they are not numbered in order: then none can be
+    trusted to be about its picture.
+    """
+    answers = _read_object(reply, ("answers",))["answers"]
+    if not isinstance(answers, list) or len(answers) != count:
+        raise ReplyProblem(f'"answers" must hold {count} answers')
+    found: list[Judged | None] = []
+    for number, answer in enumerate(answers, 1):
+        if not isinstance(answer, dict) or answer.get("picture") != number:
+            raise ReplyProblem('"picture" must number the answers from 1')
+        try:
+            found.append(_judged(answer))
+        except ReplyProblem:
+            found.append(None)
+    return found
+
+
+def _judged(values: Mapping[str, Any]) -> Judged:
+    belongs = values.get("belongs")
     if isinstance(belongs, str) and belongs.strip(" .").lower() in ("yes", "no"):
         belongs = belongs.strip(" .").lower() == "yes"
     if not isinstance(belongs, bool):
         raise ReplyProblem('"belongs" must be "yes" or "no"')
-    sure = max(0.5, _confidence(values["confidence"]))
+    sure = max(0.5, _confidence(values.get("confidence")))
     reason = values.get("reason")
     said = cut(one_line(reason), MAX_REASON_CHARACTERS) if isinstance(reason, str) else ""
     return Judged(sure if belongs else 1 - sure, said)

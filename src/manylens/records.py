@@ -184,7 +184,8 @@ class ModelOptions(_Record):
     base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
     pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
     once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
-    is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the best there
+    is not `base_url`; None leaves it to what the server offers. judge_together: candidates of one cluster that one
+    request may hold, where the model takes so many pictures. device: `cpu`, `cuda`, ... or None for the best there
     is. adapter: a LoRA adapter's folder.
     """
 
@@ -194,6 +195,7 @@ class ModelOptions(_Record):
     concurrency: int = 8
     embedding_model: str | None = None
     embedding_url: str | None = None
+    judge_together: int = 1
     device: str | None = None
     adapter: str | None = None
 
@@ -259,13 +261,15 @@ NO_TOKENS = Tokens()
 @dataclass(frozen=True, slots=True)
 class CallCounts(_Record):
     """Model calls by kind that this clustering rests on, whether asked now or taken from the store, and how many
-    of them finally failed."""
+    of them finally failed. judgements: answers that the calls of `judge` were made for; more than those where several
+    candidates shared one."""
 
     look: int = 0
     judge: int = 0
     complete: int = 0
     failed: int = 0
     tokens: Tokens = NO_TOKENS
+    judgements: int = 0
 
     @property
     def total(self) -> int:
@@ -327,10 +331,20 @@ class StageFinished(_Record):
 @dataclass(frozen=True, slots=True)
 class Foreseen(_Record):
     """Once the looks and the control questions of an interest are answered: how many calls it is likely to take beside
-    its looks. The stages are run with a judge who answers as those questions were answered, and are counted."""
+    its looks. The stages are run with a judge who answers as those questions were answered, and are counted.
+
+    Once before that, with no interest: all calls of the run, looks included, as they are expected from the number of
+    images alone, before anything is sent."""
 
     interest: str
     calls: int
 
 
-Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen
+@dataclass(frozen=True, slots=True)
+class Stopping(_Record):
+    """The run was interrupted, and ends when so many calls that are under way are answered, or half a minute later."""
+
+    calls: int
+
+
+Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen | Stopping

@@ -71,7 +71,10 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.judge:,} judgements)")
+    naming = f", {calls.complete:,} for names" if calls.complete else ""
+    shared = f" in {calls.judge:,} calls" if calls.judge != calls.judgements else ""
+    judged = f"{calls.judgements:,} judgements{shared}"
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{naming})")
     say(console, f"{counts.found:,} files: {'; '.join(parts)}")
     for note in one.clustering.notes:
         say(console, note)
@@ -140,10 +143,12 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     low, likely, high = plan.judgements
     say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
     say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
-    say(
-        console,
-        f"judgements: about {likely:,} ({low:,} to {high:,}: few where the model knows such images, many where not)",
-    )
+    if high:
+        spread = f"{low:,} to {high:,}: few where the model knows such images, many where not"
+        shared = f" in {plan.judge_calls:,} calls" if plan.judge_calls != likely else ""
+        say(console, f"judgements: about {likely:,}{shared} ({spread})")
+    else:
+        say(console, "judgements: none, the budget ends before them")
     if plan.naming:
         say(console, f"naming:     {plan.naming:,}")
     say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")

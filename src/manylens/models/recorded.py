@@ -3,11 +3,14 @@
 In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
 before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
 resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
-next run; a model that is gone (`ModelUnavailable`) ends the run at once, and a kill loses at most the calls under way.
+next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run that is cancelled (Ctrl-C) waits for the
+calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
+as a kill does.
 
-A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
-of them side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
-asked.
+A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, or as many
+judgements of one cluster as it takes together, `concurrency` calls side by side. Such judgements are stored one by one,
+each under the key that it has alone, and in one transaction. Retries and pacing (`paced`) go between `Recorded` and the
+server: they see only what must be asked.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from manylens.models.base import (
     Request,
     Usage,
     Wrapped,
+    count_calls,
+    put_together,
     request_key,
     request_kind,
 )
@@ -44,7 +49,7 @@ DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
 
 LAST_ANSWERS_S = 30.0
-"""How long calls under way may take to end when the model turns out to be unusable."""
+"""How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
@@ -70,6 +75,8 @@ def to_stored(reply: Reply) -> StoredReply:
             return StoredReply("look", fields, vector, tokens)
         case JudgeReply():
             fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
+            if reply.calls != 1:
+                fields["calls"] = round(reply.calls, DECIMALS)
             return StoredReply("judge", fields, tokens=tokens)
         case CompleteReply():
             return StoredReply("complete", {"text": reply.text}, tokens=tokens)
@@ -83,7 +90,8 @@ def from_stored(stored: StoredReply) -> Reply:
             assert stored.embedding is not None  # the store has checked it
             return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
         case "judge":
-            return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
+            fields = stored.fields
+            return JudgeReply(fields["probability"], fields["reason"], usage, fields.get("calls", 1.0))
         case _:
             return CompleteReply(stored.fields["text"], usage)
 
@@ -98,14 +106,18 @@ class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. Use from one event loop at a time.
+    calls: what those asked took, judgements that shared one counted so.
+    failed: requests by kind whose call failed. on_stopping: told how many calls a cancelled run waits for. Use from one
+    event loop at a time.
     """
 
-    def __init__(self, model: Model, run: RunFolder) -> None:
+    def __init__(self, model: Model, run: RunFolder, on_stopping: Callable[[int], None] | None = None) -> None:
         super().__init__(model)
         self._run = run
+        self._on_stopping = on_stopping
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
+        self.calls = 0.0
         self.reused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
@@ -136,7 +148,9 @@ class Recorded(Wrapped):
             mine = [key for key in pending if key not in elsewhere and key not in stored]
             if mine:
                 sent += len(mine)
-                outcomes.update(await self._ask(mine, wanted, ask))
+                answered = await self._ask(mine, wanted, ask)
+                self.calls += sum(map(count_calls, answered.values()))
+                outcomes.update(answered)
             for key, future in elsewhere.items():
                 outcome = await asyncio.shield(future)
                 if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
@@ -197,16 +211,20 @@ class Recorded(Wrapped):
     ) -> None:
         """At most `concurrency` calls at once, the next one begun when one ends. What has arrived while the loop was
         busy is stored in one transaction; whatever ends this early, what has arrived until then is stored, too."""
-        waiting = iter(keys)
+        together = put_together(list(wanted.values()), self._model.capabilities.candidates_per_call)
+        every, mine = list(wanted), set(keys)
+        calls = ([every[number] for number in call if every[number] in mine] for call in together)
+        waiting = iter([call for call in calls if call])
         running: set[asyncio.Task[None]] = set()
         arrived: list[_Arrived] = []
         broken: list[BaseException] = []
         news = asyncio.Event()
 
-        async def call(key: str) -> None:
+        async def call(together: Sequence[str]) -> None:
             began = time.monotonic()
-            (reply,) = await self._call(ask, [wanted[key]])
-            arrived.append((key, reply, time.monotonic() - began))
+            replies = await self._call(ask, [wanted[key] for key in together])
+            seconds = (time.monotonic() - began) / len(together)
+            arrived.extend((key, reply, seconds) for key, reply in zip(together, replies, strict=True))
 
         def end(task: asyncio.Task[None]) -> None:
             running.discard(task)
@@ -215,8 +233,8 @@ class Recorded(Wrapped):
             news.set()
 
         def begin() -> None:
-            while len(running) < self._model.capabilities.concurrency and (key := next(waiting, None)) is not None:
-                task = asyncio.create_task(call(key))
+            while len(running) < self._model.capabilities.concurrency and (keys := next(waiting, None)) is not None:
+                task = asyncio.create_task(call(keys))
                 running.add(task)
                 task.add_done_callback(end)
 
@@ -234,8 +252,10 @@ class Recorded(Wrapped):
                     raise broken[0]
                 begin()
                 keep(take())
-        except ModelUnavailable:
+        except (ModelUnavailable, asyncio.CancelledError) as reason:
             if running:  # what is under way may be answered, and paid for, all the same
+                if self._on_stopping is not None and isinstance(reason, asyncio.CancelledError):
+                    self._on_stopping(len(running))
                 await asyncio.wait(running, timeout=LAST_ANSWERS_S)
             raise
         finally:

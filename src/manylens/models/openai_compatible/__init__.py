@@ -7,6 +7,8 @@ attempt.
 
 One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
 and, where the server embeds, an embeddings request. One judgement puts what all candidates of a cluster share first.
+Where it is asked for and the model tells them apart, several candidates of a cluster share a request; whatever of its
+reply cannot be used is asked again alone.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from manylens import prompts
-from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.errors import ImageUnreadable, ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.images import THUMBNAIL_PX, ImageSource
 from manylens.models.base import (
     Capabilities,
@@ -38,6 +41,7 @@ from manylens.models.base import (
     ModelOptions,
     Request,
     Usage,
+    put_together,
 )
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
@@ -52,7 +56,9 @@ from manylens.models.openai_compatible.dialect import (
     look_messages,
     picture_part,
     probe,
+    probe_together,
     text_part,
+    together_body,
 )
 from manylens.models.openai_compatible.door import OPENAI_URL, Door, Json, clean_url
 from manylens.store import write_atomically
@@ -135,7 +141,8 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
-            requests_per_call=REQUESTS_PER_CALL,
+            candidates_per_call=self._together,
+            requests_per_call=REQUESTS_PER_CALL + (self._together > 1),
             reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"])),
             text_tokens=self.dialect.tokens(ANSWER_TOKENS["names"]),
         )
@@ -160,7 +167,17 @@ class OpenAICompatible:
         return await _each(requests, self._look)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        return await _each(requests, self._judge)
+        if len(requests) == 1:
+            return await _each(requests, self._judge)
+        replies: list[JudgeReply | ModelError] = [ModelError("not asked", "")] * len(requests)
+
+        async def one(call: Sequence[int]) -> None:
+            answered = await self._judge_together([requests[number] for number in call])
+            for number, reply in zip(call, answered, strict=True):
+                replies[number] = reply
+
+        await asyncio.gather(*map(one, put_together(requests, self._together)))
+        return replies
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await _each(requests, self._complete)
@@ -211,6 +228,19 @@ class OpenAICompatible:
             return self.dialect.chat(self._door.model, messages, tokens, logprobs=True)
         return self.dialect.chat(self._door.model, messages, tokens, schema=("judge", prompts.JUDGE_SCHEMA))
 
+    def _together_body(self, requests: Sequence[JudgeRequest], shown: Shown) -> Json:
+        first = requests[0]
+        exemplars = first.exemplar_ids[:EXEMPLARS_SHOWN]
+        side_px = min(EXEMPLAR_PX, self._options.image_px)
+        opening = prompts.judge_opening(first.interest, first.cluster_name, first.cluster_definition, len(exemplars))
+        return together_body(
+            self._door.model,
+            self.dialect,
+            opening,
+            [shown(image_id, side_px) for image_id in exemplars],
+            [shown(request.candidate_id, side_px) for request in requests],
+        )
+
     def _complete_body(self, request: CompleteRequest) -> Json:
         messages = [
             {"role": "system", "content": prompts.NAMES_SYSTEM},
@@ -255,6 +285,40 @@ class OpenAICompatible:
             judged = await talk.read(body, prompts.parse_judge, prompts.JUDGE_SHAPE)
         talk.end()
         return JudgeReply(judged.probability, judged.reason, talk.usage)
+
+    @property
+    def _together(self) -> int:
+        """Candidates of one cluster that a request may hold: no more than is asked for, and than was tried."""
+        return max(1, min(self._options.judge_together, self.dialect.candidates))
+
+    async def _judge_together(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        """Several candidates of one cluster in one request; each that it gives no usable answer for, alone."""
+        if len(requests) == 1:
+            return await _each(requests, self._judge)
+        talk = _Talk(self)
+        found: list[prompts.Judged | None] = [None] * len(requests)
+        try:
+            body = await self._with_pictures(lambda shown: self._together_body(requests, shown))
+            found = prompts.parse_judgements(answer_text(await talk.ask(body)), len(requests))
+        except (ModelBusy, ModelUnavailable) as error:
+            return [error.with_traceback(None)] * len(requests)
+        except (ModelError, prompts.ReplyProblem):
+            pass  # one picture that is refused or cannot be read must not cost the others theirs
+        talk.end()
+        answered = [number for number, judged in enumerate(found) if judged is not None]
+        shares = dict(zip(answered, talk.shares(len(answered)), strict=True))
+        alone = [number for number in range(len(requests)) if number not in shares]
+        replies: dict[int, JudgeReply | ModelError] = dict(
+            zip(alone, await _each([requests[number] for number in alone], self._judge), strict=True)
+        )
+        for number, reply in replies.items():
+            if not answered and isinstance(reply, JudgeReply):  # the request that told nothing was a call, too
+                replies[number] = replace(reply, calls=1 + 1 / len(alone))
+        for number, judged in enumerate(found):
+            if judged is not None:
+                share = 1 / len(answered)
+                replies[number] = JudgeReply(judged.probability, judged.reason, shares[number], share)
+        return [replies[number] for number in range(len(requests))]
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
         if request.task != "name_clusters":
@@ -342,9 +406,11 @@ def meet(model: str, options: ModelOptions, recorded: Path | None = None) -> Dia
     door, embedding_door = _doors(model, options)
     known = _read_recorded(recorded)
     identity = _identity(door, embedding_door)
-    if identity in known:
-        return known[identity]
-    dialect = probe(door, embedding_door)
+    dialect = known.get(identity) or probe(door, embedding_door)
+    if options.judge_together > 1 and not dialect.candidates:
+        dialect = probe_together(door, dialect, options.judge_together)
+    if known.get(identity) == dialect:
+        return dialect
     if recorded is not None:
         known[identity] = dialect
         content = {key: known[key].to_dict() for key in sorted(known)}
@@ -401,6 +467,14 @@ class _Talk:
     @property
     def usage(self) -> Usage | None:
         return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+
+    def shares(self, parts: int) -> list[Usage | None]:
+        """The usage in so many parts that add up to it."""
+        tokens = (self.tokens_in, self._tokens_out)
+        if self.usage is None:
+            return [None] * parts
+        split = [[of // parts + (number < of % parts) for of in tokens] for number in range(parts)]
+        return [Usage(into, out) for into, out in split]
 
     def charge(self, tokens_in: int) -> None:
         """Count tokens of a part that another answer has paid for."""

@@ -41,6 +41,7 @@ _ABOUT_LENGTH = re.compile(
 )
 _ABOUT_MONEY = re.compile(r"insufficient_quota|billing|credit|payment|current quota", re.IGNORECASE)
 _ABOUT_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+_IS_IT_ONE = "is that the address of an OpenAI-compatible server? It usually ends in /v1"
 _REFUSED = "it is left out; look at it, or use another model"
 _SAID_CHARACTERS = 160
 
@@ -140,8 +141,8 @@ class Door:
 
     def _not_json(self) -> ModelBusy:
         return ModelBusy(
-            f"{self.host} must answer in JSON and did not",
-            f"is {self.url} the address of an OpenAI-compatible server? It usually ends in /v1",
+            f"{self.url} must answer in JSON and did not",
+            _IS_IT_ONE,
         )
 
     def _explain(self, error: Exception) -> ModelError:
@@ -188,14 +189,14 @@ class Door:
             )
         if status == 404 and (_code(body) == "model_not_found" or _ABOUT_MODEL.search(said)):
             return ModelUnavailable(
-                f"{self.host} knows no model {self.model!r}", "manylens doctor lists its models; pass one with --model"
+                f"{self.host} knows no model {self.model!r}", "pass --model with a name that this server has"
             )
-        if status in (404, 405):
-            return PageMissing(f"{self.url} lacks what was asked for ({status})", "the address usually ends in /v1")
+        if status in (404, 405, 501):
+            return PageMissing(f"{self.url} lacks what was asked for ({status})", _IS_IT_ONE)
         if status == 429:
             hint = "it is asked too fast; lower --concurrency"
             return ModelBusy(f"{where}{told}", hint, retry_after_s=retry_after(headers))
-        if status in (408, 409, 425) or (status >= 500 and status not in (501, 505)):
+        if status in (408, 409, 425) or (status >= 500 and status != 505):
             return ModelBusy(f"{where}{told}", "see the server's log", retry_after_s=retry_after(headers))
         return ModelError(f"{where}{told}", "see the server's log")
 
