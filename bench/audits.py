@@ -1,15 +1,17 @@
 """Does the bound that the audits support hold? Simulated runs in which every trusted acceptance is asked after all.
 
-`python -m bench.audits [--runs 200] [--images N ...] [--noise NAME ...]`. Per run: the walks, the bound on the share of
-trusted acceptances that asking would refuse (Clopper-Pearson, one-sided, 95%), and that share itself: each image that
-stands by trust at the end of the walks is put to the judge against the cluster as it was stated in that round. The
-bound assumes that the audited acceptances are a random share of the trusted ones; a seeded hash makes them so.
+`python -m bench.audits [--runs 200] [--images N ...] [--noise NAME ...]`. Per run: the walks and the offers, the bound
+on the share of trusted acceptances that asking would refuse (Clopper-Pearson, one-sided, 95%), and that share itself:
+each image that stands by trust at the end of the walks, or was taken up unasked from the leftovers, is put to the judge
+against the cluster as it was stated in that round. The bound assumes that the audited acceptances are a random share of
+the trusted ones; a seeded hash makes them so.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from unittest import mock
 
 from bench.simulate import INTEREST, NOISES, draw_labels
@@ -17,9 +19,12 @@ from manylens import walk as walking
 from manylens.calibrate import calibrate_judge
 from manylens.evidence import Question, belonging
 from manylens.look import look_at_images
+from manylens.models.budget import Allowance, Budget
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.pipeline import _Asker, bound_trust_error, relate, walk
 from manylens.records import Settings
+from manylens.settle import offer_leftovers
+from manylens.targets import Refusals, Targets
 
 
 def ignore(event: object) -> None:
@@ -43,9 +48,18 @@ def run_once(images: int, classes: int, seed: int, noise: Noise) -> tuple[float,
 
     async def drive() -> tuple[float, float, int]:
         looks = (await look_at_images(list(labels), [INTEREST], model, ignore))[INTEREST]
-        asker = _Asker(looks, model, settings, ignore)
+        asker = _Asker(looks, model, settings, ignore, Budget(model, settings), Allowance())
         asker.calibration = await asker.drive(calibrate_judge(looks, settings), 1.0)
-        graph, _ = await relate(looks, model, settings, asker)
+        graph, edge = await relate(looks, model, settings, asker)
+
+        async def refusals_of(questions: list[Question], close: Sequence[float] = ()) -> int:
+            answers = await asker._ask(questions, 1.0)
+            far = close or [0.0] * len(questions)
+            return sum(
+                belonging(looks, question.profile, question.candidate, answer) + against <= 0
+                for question, answer, against in zip(questions, answers, far, strict=True)
+            )
+
         with mock.patch.object(walking._Growth, "_next_candidates", remember):
             walked = await walk(looks, graph, settings, asker)
         standing = [
@@ -54,13 +68,26 @@ def run_once(images: int, classes: int, seed: int, noise: Noise) -> tuple[float,
             for image, how in draft.members.items()
             if how.decided_by == "trust"
         ]
-        answers = await asker._ask(standing, 1.0)
-        refused = sum(
-            belonging(looks, question.profile, question.candidate, answer) <= 0
-            for question, answer in zip(standing, answers, strict=True)
+        refused = await refusals_of(standing)
+        refusals = Refusals(walked.refused)
+        large = [number for number, draft in enumerate(walked.drafts) if draft.size > settings.small_cluster]
+        targets = Targets(looks, walked.drafts, large, settings)
+        by_keys = {walked.drafts[number].keys: number for number in large}
+        offered = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), 1.0)
+        walked.add_audits(refusals.trusted, refusals.audits)
+        taken = [
+            (image, by_keys[draft.keys])
+            for draft in offered
+            for image, how in draft.members.items()
+            if how.decided_by == "offer" and how.probability is None
+        ]
+        refused += await refusals_of(
+            [Question(targets.profiles[number], image) for image, number in taken],
+            [targets.close(image, number, edge) for image, number in taken],
         )
+        standing_in_all = len(standing) + len(taken)
         bound = bound_trust_error(walked)
-        return (1.0 if bound is None else bound), refused / max(len(standing), 1), len(standing)
+        return (1.0 if bound is None else bound), refused / max(standing_in_all, 1), standing_in_all
 
     return asyncio.run(drive())
 

@@ -2,14 +2,15 @@
 
 `python bench/simulate.py [--images 260 2000] [--seeds 3] [--settings NAME ...]` prints a Markdown table: NMI, K found,
 judgements per image, unassigned images and seconds beside the model, as mean (and range) over seeds. `ceiling` is the
-NMI of the descriptions themselves: what perception allows where no judgement corrects it. NMI counts each unassigned image
-as a cluster of its own.
+NMI of the descriptions themselves: what perception allows where no judgement corrects it. NMI counts each unassigned
+image as a cluster of its own. `--oracle` prints instead what an oracle makes of the default allowance.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Sequence
@@ -94,6 +95,34 @@ def simulate(
     }
 
 
+def oracle(images: int, classes: int, seed: int, noise: Noise, skew: float = 0.0) -> dict[str, float]:
+    """The best that the allowance of the default can buy: a judge who never errs, no controls, audits or merges, and
+    each question put where it finds most. It knows at which confidence looks are wrong (not which ones): what is
+    surely wrong is sought a place first, one cluster after the other; then images are doubted by rising confidence."""
+    labels = draw_labels(images, classes, seed, skew)
+    model = ScriptedModel({INTEREST.text: labels}, noise=noise, seed=seed)
+    looks = asyncio.run(look_at_images(list(labels), [INTEREST], model, lambda event: None))[INTEREST]
+    true = [labels[image_id] for image_id in looks.image_ids]
+    said: list[str] = list(looks.words)
+    surest_right = min(float(c) for c, seen, is_so in zip(looks.confidences, said, true, strict=True) if seen == is_so)
+    left = Settings().judgements_allowed(images) or 0
+    chance = random.Random(seed)
+    for place in sorted(range(images), key=lambda place: float(looks.confidences[place])):
+        left -= float(looks.confidences[place]) >= surest_right  # else there is nothing to ask its own cluster
+        if left < 0:
+            break
+        if said[place] != true[place]:
+            # Its own is one of the others, in any order; the last of them need not be asked.
+            questions = min(chance.randint(1, classes - 1), classes - 2)
+            said[place] = true[place] if questions <= left else f"alone {place}"
+            left -= min(questions, left)
+    return {
+        "ceiling": float(normalized_mutual_info_score(true, list(looks.words))),
+        "NMI": float(normalized_mutual_info_score(true, said)),
+        "still wrong": sum(seen != is_so for seen, is_so in zip(said, true, strict=True)) / images,
+    }
+
+
 def row(name: Sequence[object], runs: Sequence[dict[str, float]]) -> str:
     cells = [str(part) for part in name]
     for key in runs[0]:
@@ -117,7 +146,14 @@ def main() -> None:
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=["DESIGN"])
     parser.add_argument("--skew", type=float, default=0.0)
     parser.add_argument("--blind", action="store_true", help="the judge goes by the cluster's name alone")
+    parser.add_argument("--oracle", action="store_true", help="what an oracle makes of the allowance")
     options = parser.parse_args()
+    if options.oracle:
+        print("| images | classes | noise | ceiling | NMI | still wrong |\n|---|---|---|---|---|---|")
+        for images, classes, noise in itertools.product(options.images, options.classes, options.noise):
+            bounds = [oracle(images, classes, s, NOISES[noise], options.skew) for s in range(options.seeds)]
+            print(row([images, classes, noise], bounds), flush=True)
+        return
     print("| images | classes | noise | settings | ceiling | NMI | K | judged/image | unassigned | seconds |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for images in options.images:

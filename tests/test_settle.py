@@ -1,9 +1,11 @@
 import numpy as np
-from by_hand import by_label, drive, looks_of
+import pytest
+from by_hand import drive, looks_of
 
-from manylens.evidence import Draft, EdgeScale, Question, Standing
+from manylens.evidence import Draft, EdgeScale, Looks, Question, Standing
 from manylens.records import Settings
-from manylens.settle import Refusals, dissolve_leftovers, offer_leftovers, take_second_looks
+from manylens.settle import dissolve_leftovers, offer_leftovers
+from manylens.targets import Refusals
 
 SETTINGS = Settings()
 
@@ -66,43 +68,6 @@ def test_members_that_were_judged_to_belong_agree_whatever_their_words() -> None
     assert (parts(standing), unassigned) == ([[0, 1]], [])
 
 
-def test_a_second_look_moves_the_image_whose_description_is_another_clusters() -> None:
-    looks = looks_of(["hearts"] * 10 + ["spades"] * 9 + ["spades"])
-    labels = ["hearts"] * 10 + ["spades"] * 10
-    drafts = drafts_of([*range(10), 19], list(range(10, 19)))
-    asked: list[Question] = []
-    one = Settings(second_looks=0.05)
-    after, unassigned = drive(take_second_looks(looks, drafts, [], one), by_label(looks, labels), asked)
-    assert (parts(after), unassigned) == ([list(range(10)), list(range(10, 20))], [])
-    assert {question.candidate for question in asked} == {19}, "one image is the quota"
-    assert after[1].members[19].decided_by == "second look"
-
-
-def test_second_looks_begin_with_the_least_confident_and_stop_at_their_share() -> None:
-    looks = looks_of(["hearts"] * 20 + ["spades"] * 20, confidences=[0.5 + 0.01 * k for k in range(40)])
-    drafts = drafts_of(list(range(20)), list(range(20, 40)))
-    asked: list[Question] = []
-    drive(take_second_looks(looks, drafts, [], Settings(second_looks=0.1)), lambda q: 0.97, asked)
-    assert [question.candidate for question in asked] == [0, 1, 2, 3]
-
-
-def test_an_image_that_all_refuse_is_unassigned_and_an_unassigned_one_finds_its_place() -> None:
-    looks = looks_of(["hearts"] * 6 + ["spades"] * 6, confidences=[1.0] * 5 + [0.2] + [1.0] * 6)
-    labels = ["hearts"] * 5 + ["clubs"] + ["spades"] * 6
-    drafts = drafts_of(list(range(6)), list(range(6, 11)))
-    judge = by_label(looks, labels)
-    after, unassigned = drive(take_second_looks(looks, drafts, [11], Settings(second_looks=0.2)), judge)
-    assert unassigned == [5]
-    assert parts(after) == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10, 11]]
-
-
-def test_without_answers_nothing_moves() -> None:
-    looks = looks_of(["hearts"] * 6 + ["spades"] * 6)
-    drafts = drafts_of([0, 1, 2, 3, 4, 5, 6], [7, 8, 9, 10])
-    after, unassigned = drive(take_second_looks(looks, drafts, [11], Settings(second_looks=1.0)), lambda q: None)
-    assert (parts(after), unassigned) == (parts(drafts), [11])
-
-
 def test_an_image_that_no_yes_could_bring_in_is_not_offered() -> None:
     """Its description is its own, and it resembles no large cluster; near one, it is asked."""
     looks = looks_of(["rose"] * 8 + ["bassoon"], np.vstack([np.tile([1.0, 0.0], (8, 1)), [[0.0, 1.0]]]))
@@ -116,10 +81,59 @@ def test_an_image_that_no_yes_could_bring_in_is_not_offered() -> None:
     ]
 
 
-def test_second_looks_stop_where_they_find_nothing_wrong() -> None:
-    looks = looks_of(["hearts"] * 500 + ["spades"] * 500)
-    drafts = drafts_of(list(range(500)), list(range(500, 1000)))
+def own_leftovers(count: int) -> tuple[Looks, list[Draft]]:
+    """A cluster of 40 hearts, and `count` hearts that the walks left alone."""
+    looks = looks_of(["hearts"] * (40 + count) + ["spades"] * 10)
+    alone = [[image] for image in range(40, 40 + count)]
+    return looks, drafts_of(list(range(40)), list(range(40 + count, 50 + count)), *alone)
+
+
+def test_a_sample_of_offers_to_the_own_description_stands_for_the_rest_but_for_audits() -> None:
+    looks, drafts = own_leftovers(60)
+    refusals, asked = Refusals(), list[Question]()
+    settings = Settings(audit_share=0.2, audits=0)
+    offered = drive(offer_leftovers(looks, drafts, refusals, settings), lambda q: 0.9, asked)
+    assert parts(offered) == [list(range(100)), list(range(100, 110))]
+    unasked = [image for image in range(40, 100) if offered[0].members[image] == Standing("offer")]
+    assert sorted({question.candidate for question in asked} | set(unasked)) == list(range(40, 100))
+    audited = len(asked) - 12
+    assert 0 < audited < 24
+    assert (refusals.trusted, refusals.audits) == (60 - len(asked), [(audited, 0)])
+    again: list[Question] = []
+    drive(offer_leftovers(looks, drafts, Refusals(), settings), lambda q: 0.9, again)
+    assert again == asked, "sample and audits are the seed's"
+
+
+def test_an_audited_offer_that_is_refused_is_counted_and_not_placed() -> None:
+    looks, drafts = own_leftovers(60)
+    refusals, asked = Refusals(), list[Question]()
+    offered = drive(
+        offer_leftovers(looks, drafts, refusals, Settings(audit_share=0.2, audits=0)),
+        lambda q: 0.9 if len(asked) == 12 or q.candidate < 40 else 0.02,
+        asked,
+    )
+    ((audited, refused),) = refusals.audits
+    assert audited == refused == sum(question.profile.words == "heart" for question in asked) - 12
+    assert offered[0].size == 100 - refused
+
+
+def test_a_sample_that_is_refused_too_often_stands_for_nothing() -> None:
+    looks, drafts = own_leftovers(30)
+    refusals, asked = Refusals(), list[Question]()
+    offered = drive(
+        offer_leftovers(looks, drafts, refusals, Settings(audits=0)),
+        lambda q: 0.02 if q.candidate % 3 == 0 else 0.95,
+        asked,
+    )
+    assert {question.candidate for question in asked} == set(range(40, 70))
+    assert sorted(offered[0].members) == [*range(40), *(image for image in range(40, 70) if image % 3)]
+    assert (refusals.trusted, refusals.audits) == (0, [])
+
+
+@pytest.mark.parametrize("settings", [Settings(audit_share=1.0), Settings(trust_weight=1.0, audits=0)])
+def test_where_nothing_is_to_be_trusted_every_offer_is_put(settings: Settings) -> None:
+    looks, drafts = own_leftovers(30)
     asked: list[Question] = []
-    labels = ["hearts"] * 500 + ["spades"] * 500
-    drive(take_second_looks(looks, drafts, [], SETTINGS), by_label(looks, labels), asked)
-    assert len(asked) == 30, "three blocks of a hundredth each, of a quota of a hundred"
+    judge = lambda q: 0.02 if q.candidate == 40 else 0.95  # noqa: E731
+    drive(offer_leftovers(looks, drafts, Refusals(), settings), judge, asked)
+    assert {question.candidate for question in asked} == set(range(40, 70))

@@ -45,7 +45,9 @@ from manylens.records import (
     StageFinished,
     StageStarted,
 )
-from manylens.settle import Refusals, dissolve_leftovers, offer_leftovers, take_second_looks
+from manylens.second_look import take_second_looks
+from manylens.settle import dissolve_leftovers, offer_leftovers
+from manylens.targets import Refusals
 from manylens.walk import Surroundings, Walked, walk_component
 
 T = TypeVar("T")
@@ -124,8 +126,11 @@ async def sort(
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
+    walked.add_audits(refusals.trusted, refusals.audits)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
-    drafts, unassigned = await asker.drive(take_second_looks(looks, drafts, unassigned, settings), _SECOND_SHARE)
+    sees_exemplars = asker.model.capabilities.sees_exemplars
+    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge, sees_exemplars)
+    drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
     return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 
 
@@ -164,10 +169,7 @@ async def walk(looks: Looks, graph: RelationalGraph, settings: Settings, asker: 
     for found in await asker.drive_all(agents, _WALK_SHARE):
         total.drafts += found.drafts
         total.refused.update(found.refused)
-        total.trusted += found.trusted
-        total.audits += found.audits
-        total.audits_failed += found.audits_failed
-        total.audits_by_cluster += found.audits_by_cluster
+        total.add_audits(found.trusted, found.audits_by_cluster)
     asker.finish("walk", f"{len(total.drafts):,} clusters in {len(components):,} components")
     return total
 

@@ -88,7 +88,7 @@ class Settings(_Record):
     exemplars: medoids kept per cluster, shown to the judge and in the report.
     merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.
     second_looks: at most this share of images, the least certain ones, is judged again at the end, as long as that
-        still finds errors.
+        still finds errors; images in no cluster are offered to further ones. 0 does neither.
     judgements_per_image: what may be asked beside the looks; in small collections up to one per image, or as many as
         1,000 images would get. None is no limit.
     edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for

@@ -51,6 +51,7 @@ _PRECEDENTS = 3
 _CONSISTENT = 9
 """So many answers about a description, nine in ten of them alike, decide the rest of it for this cluster."""
 
+_STRANGERS = 12
 _PROBES = 2
 _HOPELESS = 4
 
@@ -67,8 +68,16 @@ class Walked:
     audits_failed: int = 0
     audits_by_cluster: list[tuple[int, int]] = field(default_factory=list)
     """(audits, those that failed) of each cluster that had any."""
+    strangers: list[int] = field(default_factory=lambda: [0, 0])
+    """Answers no, yes about candidates of another description than the cluster's, where several images use it."""
     doubted: set[int] = field(default_factory=set)
     """Images refused by a cluster of their own description: equal words are no ground to trust them any more."""
+
+    def add_audits(self, trusted: int, audits: Sequence[tuple[int, int]]) -> None:
+        self.trusted += trusted
+        self.audits += sum(asked for asked, _ in audits)
+        self.audits_failed += sum(failed for _, failed in audits)
+        self.audits_by_cluster += audits
 
 
 class Surroundings:
@@ -183,11 +192,8 @@ class _Growth:
             self._restate()
             if len(self.members) == 1 and len(self.refused) >= _HOPELESS:
                 break  # a seed that resembles nothing around it: its neighbours will seed clusters of their own
-        if self.audits:
-            self.walked.audits_by_cluster.append((self.audits, self.audits_failed))
-        self.walked.audits += self.audits
-        self.walked.audits_failed += self.audits_failed
-        self.walked.trusted += sum(1 for standing in self.members.values() if standing.decided_by == "trust")
+        trusted = sum(1 for standing in self.members.values() if standing.decided_by == "trust")
+        self.walked.add_audits(trusted, [(self.audits, self.audits_failed)] if self.audits else [])
         for image in self.denied:
             self.walked.refused.setdefault(image, set()).add(self.seed)
             if self.looks.words[image] == self.profile.words:
@@ -244,11 +250,12 @@ class _Growth:
         return 1 if yes >= _CONSISTENT * no else -1 if no >= _CONSISTENT * yes else 0
 
     def _is_anothers(self, candidate: int, weight: float) -> bool:
-        return (
-            self.looks.words[candidate] != self.profile.words
-            and self.around.has_closer_kin(candidate, weight)
-            and not self._is_audited(candidate)
-        )
+        words = self.looks.words[candidate]
+        if words == self.profile.words or self._is_audited(candidate):
+            return False
+        no, yes = self.walked.strangers
+        refused = no >= max(_STRANGERS, _CONSISTENT * yes) and words in self.looks.repeated
+        return self.around.has_closer_kin(candidate, weight) or (refused and self._speaks(candidate) == 0)
 
     def _is_audited(self, candidate: int) -> bool:
         share = seeded_share(self.settings.seed, self.looks.image_ids[self.seed], self.looks.image_ids[candidate])
@@ -260,6 +267,7 @@ class _Growth:
         words = self.looks.words[candidate]
         if answered and words in self.looks.repeated and words != self.profile.words:
             self.precedents.setdefault(words, [0, 0])[accepted] += 1
+            self.walked.strangers[accepted] += 1
         if segment is not None and answered:
             self.audits += 1
             if not accepted:
