@@ -117,6 +117,27 @@ class Loaded:
         unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
 
+    # Learning
+
+    def inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
+        """The model's inputs for these messages, padded on the left, on the device."""
+        return self._inputs(messages)
+
+    def answer_ids(self, answer: str, messages: Sequence[Part]) -> list[int]:
+        """The tokens of an answer to a message, and the one that ends it: what the model is to write."""
+        if self._is_nano:
+            ids: list[int] = self._words.encode(f" {answer}", add_special_tokens=False).ids
+        else:
+            # A word that follows a colon has its space; one that begins a line, or follows a token, has none.
+            space = " " if self._chat_text(messages)[-1:] in (":", "") else ""
+            ids = self._tokenizer.encode(f"{space}{answer}", add_special_tokens=False)
+        return [*ids, self._ends[0]]
+
+    @property
+    def head(self) -> FloatArray | None:
+        """nano's head for H(u), (d, width), or None where H(u) is the hidden state itself."""
+        return self._head
+
     # Messages
 
     def _inputs(self, messages: Sequence[Sequence[Part]]) -> Any:

@@ -1,0 +1,312 @@
+"""What a teacher says of a sample of a collection, and the lessons a student learns from it (pseudo supervision).
+
+In: image ids, an interest, a teacher (any `Model`), a number of calls. Out: `Lessons`, and the batches that training
+draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn depends on
+the seed and the step alone, so that training can go on from any step.
+
+Of N calls, 80% describe images, drawn at random, through the interest; 10% judge pairs ("does v belong with u?"), in
+turn of equal and of different descriptions; 10% judge membership, in turn an image in the group of its own description
+and in another one. Where images are fewer than that, the calls left over judge. 15% of the described images, and every
+judgement that touches one of them, are held out: they never train, and training stops by them.
+
+A judgement outranks what descriptions imply. An image that its teacher refuses in the group of its own description
+contradicts itself: its description teaches nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from manylens.errors import ModelError, UsageError
+from manylens.evidence import define_cluster, normalise_description, seeded_share
+from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, Model
+from manylens.records import Event, StageAdvanced, StageFinished, StageStarted
+
+DESCRIBE_SHARE, PAIR_SHARE = 0.8, 0.1
+"""Of the calls; the rest judges membership."""
+
+HELD_OUT_SHARE = 0.15
+FEWEST_CALLS = 20
+"""Per interest: with fewer, three descriptions or less are held out, which tell nothing."""
+
+EXEMPLARS = 3
+JUDGEMENTS_PER_IMAGE = 2
+"""At most so many pairs, and so many memberships, per described image."""
+
+_ASKED_AT_ONCE = 64
+_SPREAD_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One row to learn: a look with the description to give, or a judgement with the probability of yes.
+
+    view: which view of the picture, 0 is the whole of it.
+    """
+
+    request: LookRequest | JudgeRequest
+    description: str = ""
+    probability: float = 0.0
+    view: int = 0
+
+    @property
+    def image_id(self) -> str:
+        return self.request.image_id if isinstance(self.request, LookRequest) else self.request.candidate_id
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one interest. pairs: (row, row, whether both show the same, in [0, 1]) among those that describe."""
+
+    lessons: tuple[Lesson, ...]
+    pairs: tuple[tuple[int, int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """All that the teacher said of one interest.
+
+    described: image id -> description, in the order asked. pairs: (u, v) -> probability that they belong together.
+    members: judgements of membership, (request, probability of yes). held_out: image ids. calls, failed: requests put,
+    and those of them that got no answer.
+    """
+
+    interest: str
+    described: dict[str, str]
+    pairs: dict[tuple[str, str], float]
+    members: tuple[tuple[JudgeRequest, float], ...]
+    held_out: frozenset[str]
+    calls: int = 0
+    failed: int = 0
+    words: dict[str, str] = field(init=False)
+    """Image id -> its description, normalised."""
+    spoken: dict[str, str] = field(init=False)
+    """Normalised description -> how it was written most often, which is how the student learns to write it."""
+
+    def __post_init__(self) -> None:
+        words = {image_id: normalise_description(text) for image_id, text in self.described.items()}
+        forms: dict[str, Counter[str]] = {}
+        for image_id, text in self.described.items():
+            forms.setdefault(words[image_id], Counter())[text] += 1
+        spoken = {said: min(of, key=lambda text: (-of[text], text)) for said, of in forms.items()}
+        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "spoken", spoken)
+
+    @property
+    def contradicted(self) -> frozenset[str]:
+        """Images whose own description the teacher took back when it judged."""
+        return frozenset(
+            request.candidate_id
+            for request, probability in self.members
+            if probability < 0.5 and normalise_description(request.cluster_name) == self.words[request.candidate_id]
+        )
+
+    def to_learn(self) -> list[str]:
+        """Ids of images whose descriptions train, in the order asked."""
+        taken_back = self.contradicted
+        return [i for i in self.described if i not in self.held_out and i not in taken_back]
+
+    def groups(self, image_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Normalised description -> the images among these that have it."""
+        found: dict[str, list[str]] = {}
+        for image_id in image_ids:
+            found.setdefault(self.words[image_id], []).append(image_id)
+        return found
+
+
+Emit: TypeAlias = Callable[[Event], None]
+
+
+async def take_lessons(
+    image_ids: Sequence[str], interest: str, teacher: Model, calls: int, seed: int, emit: Emit
+) -> Lessons:
+    """Put at most `calls` requests to the teacher. Raises UsageError for too few calls or images, and ModelError where
+    the teacher described too few of them."""
+    if calls < FEWEST_CALLS:
+        raise UsageError(
+            f"a teacher is asked at least {FEWEST_CALLS} times for each interest, got {calls}",
+            f"pass --teacher-calls {FEWEST_CALLS} or more, times the number of interests",
+        )
+    emit(StageStarted("teach", interest, calls))
+    order = sorted(set(image_ids), key=lambda image_id: (seeded_share(seed, "lesson", image_id), image_id))
+    sample = order[: round(calls * DESCRIBE_SHARE)]
+    described: dict[str, str] = {}
+    done = 0
+    for start in range(0, len(sample), _ASKED_AT_ONCE):
+        looks = [LookRequest(interest, image_id) for image_id in sample[start : start + _ASKED_AT_ONCE]]
+        for look, reply in zip(looks, await teacher.look(looks), strict=True):
+            if isinstance(reply, LookReply) and normalise_description(reply.description):
+                described[look.image_id] = " ".join(reply.description.split())
+        done += len(looks)
+        emit(StageAdvanced("teach", interest, done, calls))
+    ids = list(described)
+    held_out = frozenset(ids[: round(len(ids) * HELD_OUT_SHARE)])
+    if len(held_out) < 2 or len(set(map(normalise_description, described.values()))) < 2:
+        raise ModelError(
+            f"a teacher gives at least 14 descriptions, of two kinds or more, for {interest!r}: {len(ids)} came, of "
+            f"{len(set(described.values()))}",
+            "name an interest by which the images differ, or use another teacher",
+        )
+    pairs = list(_draw_pairs(interest, described, seed))
+    members = list(_draw_members(interest, described, seed))
+    for_members = min(len(members), max(round((calls - done) / 2), calls - done - len(pairs)))
+    pairs = pairs[: calls - done - for_members]
+    judgements = [request for _, request in pairs] + members[:for_members]
+    answers: list[float | None] = []
+    for start in range(0, len(judgements), _ASKED_AT_ONCE):
+        replies = await teacher.judge(judgements[start : start + _ASKED_AT_ONCE])
+        answers += [reply.probability if isinstance(reply, JudgeReply) else None for reply in replies]
+        emit(StageAdvanced("teach", interest, done + len(answers), calls))
+    found = list(zip(judgements, answers, strict=True))
+    lessons = Lessons(
+        interest,
+        described,
+        {pair: p for (pair, _), (_, p) in zip(pairs, found[: len(pairs)], strict=True) if p is not None},
+        tuple((request, p) for request, p in found[len(pairs) :] if p is not None),
+        held_out,
+        calls=len(sample) + len(judgements),
+        failed=len(sample) - len(described) + answers.count(None),
+    )
+    detail = f"{len(described):,} descriptions, {len(lessons.pairs):,} pairs, {len(lessons.members):,} memberships"
+    emit(StageFinished("teach", interest, detail + (f", {lessons.failed:,} failed" if lessons.failed else "")))
+    return lessons
+
+
+def _draw_pairs(interest: str, described: dict[str, str], seed: int) -> Iterator[tuple[tuple[str, str], JudgeRequest]]:
+    """Pairs of described images, in turn of equal and of different descriptions, each pair once."""
+    ids = list(described)
+    words = {image_id: normalise_description(text) for image_id, text in described.items()}
+    drawn: set[frozenset[str]] = set()
+    random = np.random.default_rng([seed, 1])
+    for turn in range(JUDGEMENTS_PER_IMAGE * len(ids)):
+        first = ids[turn % len(ids)]
+        # Rounds differ, so that every image is asked about in an equal pair and in a different one.
+        equal = (turn + turn // len(ids)) % 2 == 0
+        others = [i for i in ids if i != first and (words[i] == words[first]) == equal]
+        for _ in range(_SPREAD_TRIES if others else 0):
+            second = others[int(random.integers(len(others)))]
+            if frozenset((first, second)) not in drawn:
+                drawn.add(frozenset((first, second)))
+                yield (first, second), group_request(interest, described[first], (first,), second)
+                break
+
+
+def _draw_members(interest: str, described: dict[str, str], seed: int) -> Iterator[JudgeRequest]:
+    """Described images, in turn in the group of their own description and in another one."""
+    lessons = Lessons(interest, described, {}, (), frozenset())
+    groups = lessons.groups(list(described))
+    names = sorted(groups)
+    drawn: set[tuple[str, str]] = set()
+    random = np.random.default_rng([seed, 2])
+    ids = list(described)
+    for turn in range(JUDGEMENTS_PER_IMAGE * len(ids)):
+        candidate = ids[turn % len(ids)]
+        words = lessons.words[candidate]
+        if (turn + turn // len(ids)) % 2:
+            others = [name for name in names if name != words]
+            words = others[int(random.integers(len(others)))]
+        if (words, candidate) not in drawn:
+            drawn.add((words, candidate))
+            yield _member_request(lessons, groups[words], candidate)
+
+
+def _member_request(lessons: Lessons, group: Sequence[str], candidate: str) -> JudgeRequest:
+    exemplars = tuple(image_id for image_id in group if image_id != candidate)[:EXEMPLARS]
+    name = lessons.spoken[lessons.words[(exemplars or (candidate,))[0]]]
+    return group_request(lessons.interest, name, exemplars, candidate)
+
+
+def group_request(interest: str, name: str, exemplars: tuple[str, ...], candidate: str) -> JudgeRequest:
+    """The question of the walk, about a group that is known by one description."""
+    return JudgeRequest(interest, name, define_cluster(name, interest), exemplars, candidate)
+
+
+# What training draws
+
+
+def draw_batch(lessons: Sequence[Lessons], step: int, rows: int, views: int, seed: int) -> Batch:
+    """The batch of one step: interests take turns. Half of the rows describe images, each once before any comes again;
+    a quarter are judged pairs, to be described as well; a quarter judge membership."""
+    one = lessons[step % len(lessons)]
+    turn = step // len(lessons)
+    random = np.random.default_rng([seed, 3, step])
+    ids = one.to_learn()
+    many = rows // 2
+    drawn = [_endless(ids, at, seed) for at in range(turn * many, turn * many + many)]
+    judged = [pair for pair in one.pairs if not one.held_out & set(pair) and set(pair) <= set(ids)]
+    if judged:
+        drawn += [i for k in random.permutation(len(judged))[: rows // 8] for i in judged[k]]
+    looks = [_look(one, image_id, int(random.integers(views))) for image_id in dict.fromkeys(drawn)]
+    asked = [(request, p) for request, p in one.members if request.candidate_id not in one.held_out]
+    judgements = [
+        _judge(*_implied(one, ids, random), int(random.integers(views)))
+        if k % 2 or not asked
+        else _judge(*asked[int(random.integers(len(asked)))], int(random.integers(views)))
+        for k in range(rows // 4)
+    ]
+    return Batch((*looks, *judgements), _pairs(one, looks))
+
+
+def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[Batch]:
+    """All that is held out, in batches of at most `rows` images: descriptions, their pairs, what the teacher judged of
+    them, and what its descriptions imply."""
+    batches: list[Batch] = []
+    for one in lessons:
+        random = np.random.default_rng([seed, 4])
+        taken_back = one.contradicted
+        ids = [image_id for image_id in one.described if image_id in one.held_out and image_id not in taken_back]
+        for start in range(0, len(ids), rows):
+            looks = [_look(one, image_id, 0) for image_id in ids[start : start + rows]]
+            batches.append(Batch(tuple(looks), _pairs(one, looks)))
+        judged = [_judge(request, p, 0) for request, p in one.members if request.candidate_id in one.held_out]
+        judged += [_judge(*_implied(one, [image_id], random, one.to_learn()), 0) for image_id in ids for _ in range(2)]
+        batches += [Batch(tuple(judged[start : start + rows]), ()) for start in range(0, len(judged), rows)]
+    return batches
+
+
+def _endless(ids: Sequence[str], at: int, seed: int) -> str:
+    """The image at a place of an endless row of shuffles of all of them."""
+    epoch, place = divmod(at, len(ids))
+    return ids[int(np.random.default_rng([seed, 5, epoch]).permutation(len(ids))[place])]
+
+
+def _look(lessons: Lessons, image_id: str, view: int) -> Lesson:
+    return Lesson(
+        LookRequest(lessons.interest, image_id), description=lessons.spoken[lessons.words[image_id]], view=view
+    )
+
+
+def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:
+    return Lesson(request, probability=probability, view=view)
+
+
+def _implied(
+    lessons: Lessons, candidates: Sequence[str], random: np.random.Generator, known: Sequence[str] | None = None
+) -> tuple[JudgeRequest, float]:
+    """A membership that descriptions imply: one of `candidates` in the group of its own words or, as often, in another
+    one. Exemplars come from `known`, by default the candidates themselves."""
+    groups = lessons.groups(known or candidates)
+    candidate = candidates[int(random.integers(len(candidates)))]
+    words = lessons.words[candidate]
+    others = [name for name in sorted(groups) if name != words]
+    if others and (random.random() < 0.5 or words not in groups):
+        other = others[int(random.integers(len(others)))]
+        return _member_request(lessons, groups[other], candidate), 0.0
+    return _member_request(lessons, groups.get(words, [candidate]), candidate), 1.0
+
+
+def _pairs(lessons: Lessons, looks: Sequence[Lesson]) -> tuple[tuple[int, int, float], ...]:
+    """Every pair of these rows: as the teacher judged it, or whether the descriptions are equal."""
+    ids = [look.image_id for look in looks]
+    found: list[tuple[int, int, float]] = []
+    for row, first in enumerate(ids):
+        for other, second in enumerate(ids[:row]):
+            judged = lessons.pairs.get((first, second), lessons.pairs.get((second, first)))
+            same = float(lessons.words[first] == lessons.words[second]) if judged is None else judged
+            found.append((row, other, same))
+    return tuple(found)
