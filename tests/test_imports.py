@@ -30,6 +30,7 @@ LEVELS = {
     "name": 5,
     "evaluate": 5,
     "pipeline": 6,
+    "spread": 6,
     "student": 6,
     "tune": 7,
     "export": 7,

@@ -4,20 +4,22 @@ In: image ids, an interest, a teacher (any `Model`), a number of calls. Out: `Le
 draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn depends on
 the seed and the step alone, so that training can go on from any step.
 
-Of N calls, 80% describe images, drawn at random, through the interest; 10% judge pairs ("does v belong with u?"), in
-turn of equal and of different descriptions; 10% judge membership, in turn an image in the group of its own description
-and in another one. Where images are fewer than that, the calls left over judge. 15% of the described images, and every
-judgement that touches one of them, are held out: they never train, and training stops by them.
+Of N calls, 90% describe images, drawn at random, through the interest; 5% judge pairs ("does v belong with u?"), in
+turn of equal and of different descriptions; 5% judge membership, in turn an image in the group of its own description
+and in another one. Where images are fewer than that, the calls left over judge. Descriptions get most because they
+imply pairs and memberships at no cost: any two images, and any image with any group, are a lesson. 15% of the described
+images are held out: no answer about one of them ever trains, and training stops by these answers.
 
 A judgement outranks what descriptions imply. An image that its teacher refuses in the group of its own description
-contradicts itself: its description teaches nothing.
+contradicts itself: its description teaches nothing. What images without a description probably show may be added
+(`Lessons.with_spread`): descriptions with their probabilities, which train as far as they are probable.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -27,8 +29,8 @@ from manylens.evidence import define_cluster, normalise_description, seeded_shar
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, Model
 from manylens.records import Event, StageAdvanced, StageFinished, StageStarted
 
-DESCRIBE_SHARE, PAIR_SHARE = 0.8, 0.1
-"""Of the calls; the rest judges membership."""
+DESCRIBE_SHARE = 0.9
+"""Of the calls; the rest judges pairs and memberships."""
 
 HELD_OUT_SHARE = 0.15
 FEWEST_CALLS = 20
@@ -42,15 +44,20 @@ _ASKED_AT_ONCE = 64
 _SPREAD_TRIES = 20
 
 
+Belief: TypeAlias = tuple[tuple[str, float], ...]
+"""Normalised descriptions with their probabilities, which sum to one; the most probable first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One row to learn: a look with the description to give, or a judgement with the probability of yes.
+    """One row to learn: a look with the descriptions to give, or a judgement with the probability of yes.
 
-    view: which view of the picture, 0 is the whole of it.
+    descriptions: as they are to be written, with their probabilities, the most probable first. view: which view of the
+    picture, 0 is the whole of it.
     """
 
     request: LookRequest | JudgeRequest
-    description: str = ""
+    descriptions: Belief = ()
     probability: float = 0.0
     view: int = 0
 
@@ -73,7 +80,8 @@ class Lessons:
 
     described: image id -> description, in the order asked. pairs: (u, v) -> probability that they belong together.
     members: judgements of membership, (request, probability of yes). held_out: image ids. calls, failed: requests put,
-    and those of them that got no answer.
+    and those of them that got no answer. spread: image id -> what it probably shows, of images that teach no
+    description of their own, those held out among them.
     """
 
     interest: str
@@ -83,10 +91,13 @@ class Lessons:
     held_out: frozenset[str]
     calls: int = 0
     failed: int = 0
+    spread: dict[str, Belief] = field(default_factory=dict)
     words: dict[str, str] = field(init=False)
     """Image id -> its description, normalised."""
     spoken: dict[str, str] = field(init=False)
     """Normalised description -> how it was written most often, which is how the student learns to write it."""
+    beliefs: dict[str, Belief] = field(init=False)
+    """Image id -> what training takes it to show: the teacher's description, as certain, or what was spread to it."""
 
     def __post_init__(self) -> None:
         words = {image_id: normalise_description(text) for image_id, text in self.described.items()}
@@ -96,6 +107,12 @@ class Lessons:
         spoken = {said: min(of, key=lambda text: (-of[text], text)) for said, of in forms.items()}
         object.__setattr__(self, "words", words)
         object.__setattr__(self, "spoken", spoken)
+        own: dict[str, Belief] = {image_id: ((words[image_id], 1.0),) for image_id in self.taught()}
+        object.__setattr__(self, "beliefs", own | self.spread)
+
+    def with_spread(self, spread: Mapping[str, Belief]) -> Lessons:
+        """These lessons, and what other images probably show."""
+        return replace(self, spread=dict(spread))
 
     @property
     def contradicted(self) -> frozenset[str]:
@@ -106,17 +123,21 @@ class Lessons:
             if probability < 0.5 and normalise_description(request.cluster_name) == self.words[request.candidate_id]
         )
 
-    def to_learn(self) -> list[str]:
-        """Ids of images whose descriptions train, in the order asked."""
+    def taught(self) -> list[str]:
+        """Ids of images whose own descriptions train, in the order asked."""
         taken_back = self.contradicted
         return [i for i in self.described if i not in self.held_out and i not in taken_back]
 
     def groups(self, image_ids: Sequence[str]) -> dict[str, list[str]]:
-        """Normalised description -> the images among these that have it."""
-        found: dict[str, list[str]] = {}
-        for image_id in image_ids:
-            found.setdefault(self.words[image_id], []).append(image_id)
-        return found
+        """Normalised description -> the images among these that the teacher described so."""
+        return _groups({image_id: self.words[image_id] for image_id in image_ids})
+
+
+def _groups(words: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for image_id, said in words.items():
+        found.setdefault(said, []).append(image_id)
+    return found
 
 
 Emit: TypeAlias = Callable[[Event], None]
@@ -212,13 +233,12 @@ def _draw_members(interest: str, described: dict[str, str], seed: int) -> Iterat
             words = others[int(random.integers(len(others)))]
         if (words, candidate) not in drawn:
             drawn.add((words, candidate))
-            yield _member_request(lessons, groups[words], candidate)
+            yield _member_request(lessons, words, groups[words], candidate)
 
 
-def _member_request(lessons: Lessons, group: Sequence[str], candidate: str) -> JudgeRequest:
+def _member_request(lessons: Lessons, words: str, group: Sequence[str], candidate: str) -> JudgeRequest:
     exemplars = tuple(image_id for image_id in group if image_id != candidate)[:EXEMPLARS]
-    name = lessons.spoken[lessons.words[(exemplars or (candidate,))[0]]]
-    return group_request(lessons.interest, name, exemplars, candidate)
+    return group_request(lessons.interest, lessons.spoken[words], exemplars, candidate)
 
 
 def group_request(interest: str, name: str, exemplars: tuple[str, ...], candidate: str) -> JudgeRequest:
@@ -230,26 +250,29 @@ def group_request(interest: str, name: str, exemplars: tuple[str, ...], candidat
 
 
 def draw_batch(lessons: Sequence[Lessons], step: int, rows: int, views: int, seed: int) -> Batch:
-    """The batch of one step: interests take turns. Half of the rows describe images, each once before any comes again;
-    a quarter are judged pairs, to be described as well; a quarter judge membership."""
+    """The batch of one step: interests take turns. Five eighths of the rows describe images, each once before any comes
+    again; an eighth are judged pairs, to be described as well; a quarter judge membership."""
     one = lessons[step % len(lessons)]
     turn = step // len(lessons)
     random = np.random.default_rng([seed, 3, step])
-    ids = one.to_learn()
-    many = rows // 2
+    ids = list(one.beliefs)
+    many = rows - rows // 4 - rows // 8
     drawn = [_endless(ids, at, seed) for at in range(turn * many, turn * many + many)]
-    judged = [pair for pair in one.pairs if not one.held_out & set(pair) and set(pair) <= set(ids)]
-    if judged:
-        drawn += [i for k in random.permutation(len(judged))[: rows // 8] for i in judged[k]]
-    looks = [_look(one, image_id, int(random.integers(views))) for image_id in dict.fromkeys(drawn)]
+    judged = {pair: p for pair, p in one.pairs.items() if not one.held_out & set(pair)}
+    together = [pair for pair in judged if set(pair) <= set(ids)]
+    drawn += [i for k in random.permutation(len(together))[: rows // 16] for i in together[k]]
+    looks = [
+        _look(one, image_id, one.beliefs[image_id], int(random.integers(views))) for image_id in dict.fromkeys(drawn)
+    ]
     asked = [(request, p) for request, p in one.members if request.candidate_id not in one.held_out]
+    likely = {image_id: belief[0][0] for image_id, belief in one.beliefs.items()}
     judgements = [
-        _judge(*_implied(one, ids, random), int(random.integers(views)))
-        if k % 2 or not asked
+        _judge(*_implied_of_any(one, likely, random), int(random.integers(views)))
+        if k % 4 or not asked
         else _judge(*asked[int(random.integers(len(asked)))], int(random.integers(views)))
         for k in range(rows // 4)
     ]
-    return Batch((*looks, *judgements), _pairs(one, looks))
+    return Batch((*looks, *judgements), _pairs([(i.image_id, one.beliefs[i.image_id]) for i in looks], judged))
 
 
 def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[Batch]:
@@ -259,12 +282,20 @@ def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[B
     for one in lessons:
         random = np.random.default_rng([seed, 4])
         taken_back = one.contradicted
-        ids = [image_id for image_id in one.described if image_id in one.held_out and image_id not in taken_back]
+        said: dict[str, Belief] = {
+            image_id: ((one.words[image_id], 1.0),)
+            for image_id in one.described
+            if image_id in one.held_out and image_id not in taken_back
+        }
+        ids = list(said)
         for start in range(0, len(ids), rows):
-            looks = [_look(one, image_id, 0) for image_id in ids[start : start + rows]]
-            batches.append(Batch(tuple(looks), _pairs(one, looks)))
+            looks = [_look(one, image_id, said[image_id], 0) for image_id in ids[start : start + rows]]
+            batches.append(Batch(tuple(looks), _pairs([(i.image_id, said[i.image_id]) for i in looks], one.pairs)))
         judged = [_judge(request, p, 0) for request, p in one.members if request.candidate_id in one.held_out]
-        judged += [_judge(*_implied(one, [image_id], random, one.to_learn()), 0) for image_id in ids for _ in range(2)]
+        known = {image_id: one.words[image_id] for image_id in one.taught()}
+        judged += [
+            _judge(*_implied(one, image_id, said[image_id], known, random), 0) for image_id in ids for _ in range(2)
+        ]
         batches += [Batch(tuple(judged[start : start + rows]), ()) for start in range(0, len(judged), rows)]
     return batches
 
@@ -275,10 +306,9 @@ def _endless(ids: Sequence[str], at: int, seed: int) -> str:
     return ids[int(np.random.default_rng([seed, 5, epoch]).permutation(len(ids))[place])]
 
 
-def _look(lessons: Lessons, image_id: str, view: int) -> Lesson:
-    return Lesson(
-        LookRequest(lessons.interest, image_id), description=lessons.spoken[lessons.words[image_id]], view=view
-    )
+def _look(lessons: Lessons, image_id: str, belief: Belief, view: int) -> Lesson:
+    descriptions = tuple((lessons.spoken[words], p) for words, p in belief)
+    return Lesson(LookRequest(lessons.interest, image_id), descriptions, view=view)
 
 
 def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:
@@ -286,27 +316,35 @@ def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:
 
 
 def _implied(
-    lessons: Lessons, candidates: Sequence[str], random: np.random.Generator, known: Sequence[str] | None = None
+    lessons: Lessons, candidate: str, belief: Belief, known: Mapping[str, str], random: np.random.Generator
 ) -> tuple[JudgeRequest, float]:
-    """A membership that descriptions imply: one of `candidates` in the group of its own words or, as often, in another
-    one. Exemplars come from `known`, by default the candidates themselves."""
-    groups = lessons.groups(known or candidates)
-    candidate = candidates[int(random.integers(len(candidates)))]
-    words = lessons.words[candidate]
+    """A membership that descriptions imply: an image in the group of what it most probably shows or, as often, in
+    another one, with the probability of that. known: image id -> words, of the images that may be exemplars."""
+    groups = _groups(known)
+    words, probability = belief[0]
     others = [name for name in sorted(groups) if name != words]
     if others and (random.random() < 0.5 or words not in groups):
-        other = others[int(random.integers(len(others)))]
-        return _member_request(lessons, groups[other], candidate), 0.0
-    return _member_request(lessons, groups.get(words, [candidate]), candidate), 1.0
+        words = others[int(random.integers(len(others)))]
+        probability = dict(belief).get(words, 0.0)
+    return _member_request(lessons, words, groups.get(words, ()), candidate), probability
 
 
-def _pairs(lessons: Lessons, looks: Sequence[Lesson]) -> tuple[tuple[int, int, float], ...]:
-    """Every pair of these rows: as the teacher judged it, or whether the descriptions are equal."""
-    ids = [look.image_id for look in looks]
+def _implied_of_any(
+    lessons: Lessons, likely: Mapping[str, str], random: np.random.Generator
+) -> tuple[JudgeRequest, float]:
+    ids = list(likely)
+    candidate = ids[int(random.integers(len(ids)))]
+    return _implied(lessons, candidate, lessons.beliefs[candidate], likely, random)
+
+
+def _pairs(
+    beliefs: Sequence[tuple[str, Belief]], judged: Mapping[tuple[str, str], float]
+) -> tuple[tuple[int, int, float], ...]:
+    """Every pair of these rows: as the teacher judged it, or the probability that their descriptions are equal."""
     found: list[tuple[int, int, float]] = []
-    for row, first in enumerate(ids):
-        for other, second in enumerate(ids[:row]):
-            judged = lessons.pairs.get((first, second), lessons.pairs.get((second, first)))
-            same = float(lessons.words[first] == lessons.words[second]) if judged is None else judged
-            found.append((row, other, same))
+    for row, (first, one) in enumerate(beliefs):
+        for place, (second, other) in enumerate(beliefs[:row]):
+            of = dict(other)
+            implied = sum(p * of.get(words, 0.0) for words, p in one)
+            found.append((row, place, judged.get((first, second), judged.get((second, first), implied))))
     return tuple(found)

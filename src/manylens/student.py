@@ -14,7 +14,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,23 +31,20 @@ from manylens.models.base import LookRequest, ModelOptions
 from manylens.models.huggingface import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.checkpoint import find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Part, is_out_of_memory
-from manylens.models.huggingface.nano_checkpoint import DIALECT_FILE, HEAD_FILE
+from manylens.models.huggingface.nano_checkpoint import DIALECT_FILE, HEAD_FILE, FloatArray
 from manylens.store import write_atomically
 
 PAIR_WEIGHT = 1.0
-LABEL_SMOOTHING = 0.02
-VIEWS = 3
-"""Of each picture: the whole, and crops of it. Turning or re-coloring would change what some interests ask for."""
+VIEWS = 2
+"""Of each picture: the whole, and a crop of it. Turning or re-coloring would change what some interests ask for."""
 
 SMALLEST_CROP = 0.85
+SEEN_AT_ONCE = 32
 RANK, ALPHA = 16, 32
-PROJECTOR_RANK = 64
+PROJECTOR_RANK = 256
 """The projector is small, and what it lets through decides what can be learned."""
 
 LORA_RATE, HEAD_RATE, EDGE_RATE = 1e-3, 3e-3, 5e-3
-DROPOUT = 0.1
-FEATURE_DROPOUT = 0.2
-"""Share of nano's visual channels that a step does without, as a whole: few pictures are soon learned by heart."""
 AVERAGING = 0.97
 """Weights are averaged over some 1 / (1 - AVERAGING) steps: single ones follow the teacher's errors in their batch."""
 WEIGHT_DECAY, LONGEST_GRADIENT = 0.01, 1.0
@@ -114,7 +111,6 @@ class Student:
             target_modules=f"(.*\\.)?({'|'.join([language, *projector])})",
             rank_pattern=dict.fromkeys(projector, PROJECTOR_RANK),
             alpha_pattern=dict.fromkeys(projector, 2 * PROJECTOR_RANK),
-            lora_dropout=DROPOUT,
             task_type="CAUSAL_LM",
         )
         self._adapted: Any = peft.get_peft_model(self._net, config)
@@ -129,8 +125,7 @@ class Student:
         )
         self._edge: list[Any] = [torch.nn.Parameter(torch.tensor(float(number), device=device)) for number in edge]
         self._lora = {name: p for name, p in self._adapted.named_parameters() if p.requires_grad}
-        self._dropouts = [m for name, m in self._adapted.named_modules() if name.endswith("lora_dropout.default")]
-        self._seed, self._steps, self._is_learning = seed, 0, False
+        self._steps = 0
         self.optimizer: Any = torch.optim.AdamW(
             [
                 {"params": list(self._lora.values()), "peak": LORA_RATE},
@@ -205,10 +200,7 @@ class Student:
         """One step. rate: the share, in (0, 1], of the peak learning rates."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        self._torch.manual_seed(1_000_003 * self._seed + self._steps)  # of dropout: the same after an interruption
-        self._drop(True)
         loss, losses = self._losses(batch)
-        self._drop(False)
         loss.backward()
         learning = list(self._tensors().values())
         self._torch.nn.utils.clip_grad_norm_(learning, LONGEST_GRADIENT)
@@ -220,12 +212,6 @@ class Student:
             for name, tensor in self._tensors().items():
                 self._average[name].lerp_(tensor, share)
         return losses
-
-    def _drop(self, learning: bool) -> None:
-        """Dropouts of what is learned; the checkpoint's own stay off."""
-        self._is_learning = learning
-        for module in self._dropouts:
-            module.train(learning)
 
     def examine(self, batches: Iterable[Batch]) -> Losses:
         """The losses of the averaged weights on batches that it does not learn from."""
@@ -270,16 +256,12 @@ class Student:
     def _read(self, lessons: Sequence[Lesson]) -> tuple[Any, Any, Any]:
         """For b rows: the mean cross-entropy of the description's tokens (b,), the log-odds of yes (b,), H (b, d)."""
         torch = self._torch
-        messages = [self._message(lesson) for lesson in lessons]
-        answers = [
-            self._loaded.answer_ids(lesson.description or "yes", message)
+        inputs, messages = self._nano_inputs(lessons) if self.is_nano else self._inputs(lessons)
+        choices = [
+            [(self._loaded.answer_ids(text, message), p) for text, p in lesson.descriptions or (("yes", 1.0),)]
             for lesson, message in zip(lessons, messages, strict=True)
         ]
-        inputs = dict(self._loaded.inputs(messages))
-        if self.is_nano:
-            self._see(lessons, inputs["pixel_values"])
-            features = torch.stack([self._features[_view_key(lesson)] for lesson in lessons]).float()
-            inputs["pixel_values"] = torch.nn.functional.dropout2d(features, FEATURE_DROPOUT, self._is_learning)
+        answers = [choice[0][0] for choice in choices]
         longest = max(map(len, answers))
         end = answers[0][-1]
         ids = torch.tensor([row + [end] * (longest - len(row)) for row in answers], device=self.checkpoint.device)
@@ -297,10 +279,11 @@ class Student:
             logits = self._net(**inputs, logits_to_keep=longest + 1, use_cache=False).logits.float()
         finally:
             hook.remove()
-        per_token = torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), ids, reduction="none", label_smoothing=LABEL_SMOOTHING
-        )
-        words = (per_token * mask).sum(1) / mask.sum(1)
+        rows, places, tokens, shares = zip(*targets_by_token(choices), strict=True)
+        likely = logits[:, :-1].log_softmax(-1)[list(rows), list(places), list(tokens)]
+        share = torch.tensor(shares, device=likely.device)
+        words = torch.zeros(len(lessons), device=likely.device)
+        words = words.index_add(0, torch.tensor(rows, device=likely.device), -likely * share) / mask.sum(1)
         yes, no = (torch.logsumexp(logits[:, 0, tokens], -1) for tokens in self._model.yes_no)
         prompt = shape[1]
         if self.is_nano:
@@ -317,14 +300,58 @@ class Student:
         parts[place] = _crop(last, *_view_key(lesson))
         return parts
 
-    def _see(self, lessons: Sequence[Lesson], pixels: Any) -> None:
-        """The vision tower learns nothing, so each view is put through it once."""
-        unseen = {_view_key(lesson): row for row, lesson in enumerate(lessons)}
-        unseen = {key: row for key, row in unseen.items() if key not in self._features}
+    def _inputs(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], list[list[Part]]]:
+        messages = [self._message(lesson) for lesson in lessons]
+        return dict(self._loaded.inputs(messages)), messages
+
+    def _nano_inputs(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], list[list[Part]]]:
+        """The vision tower learns nothing, so each view is opened, and put through it, once."""
+        unseen = list(
+            {_view_key(lesson): lesson for lesson in lessons if _view_key(lesson) not in self._features}.values()
+        )
         if unseen:
+            pixels = self._inputs(unseen)[0]["pixel_values"]
             with self._torch.no_grad():
-                seen = self._tower(pixels[list(unseen.values())], return_dict=True).last_hidden_state
-            self._features.update(zip(unseen, seen.half(), strict=True))
+                seen = self._tower(pixels, return_dict=True).last_hidden_state
+            self._features.update(zip(map(_view_key, unseen), seen.half(), strict=True))
+        messages = [self._model.message(lesson.request, lambda image_id, side_px: image_id) for lesson in lessons]
+        inputs = self._loaded.nano_words([str(message[0]) for message in messages])
+        inputs["pixel_values"] = self._torch.stack([self._features[_view_key(lesson)] for lesson in lessons]).float()
+        return inputs, messages
+
+    def features(self, image_ids: Sequence[str], interest: str) -> FloatArray:
+        """(n, d) float32: what the checkpoint, before it learns, sees in whole pictures; averaged over each picture, at
+        several depths, because what an interest asks for may be gone at the last. Learning keeps the first of it for
+        nano: its vision tower, which stays as it is."""
+        found: list[FloatArray] = []
+        for start in range(0, len(image_ids), SEEN_AT_ONCE):
+            lessons = [Lesson(LookRequest(interest, i)) for i in image_ids[start : start + SEEN_AT_ONCE]]
+            inputs = self._loaded.inputs([self._message(lesson) for lesson in lessons])
+            with self._torch.no_grad():
+                found.append(self._depths(inputs).float().cpu().numpy())
+        return np.concatenate(found)
+
+    def _depths(self, inputs: Any) -> Any:
+        torch = self._torch
+        if self.is_nano:
+            seen: list[Any] = []
+            blocks = self._tower.timm_model.blocks
+            hooks = [
+                block.register_forward_hook(lambda module, arguments, output: seen.append(output.mean((2, 3))))
+                for block in blocks[len(blocks) // 3 :]
+            ]
+            try:
+                last = self._tower(inputs["pixel_values"], return_dict=True).last_hidden_state
+            finally:
+                for hook in hooks:
+                    hook.remove()
+            return torch.cat([*seen, last.mean((2, 3))], 1)
+        states = self._net(**inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False).hidden_states
+        token = getattr(self._net.config, "image_token_id", None)
+        there = inputs["attention_mask"].bool() if token is None else inputs["input_ids"] == token
+        share = there / there.sum(1, keepdim=True).clamp(min=1)
+        chosen = (states[0], states[len(states) // 2], states[-1])
+        return torch.cat([torch.einsum("btd,bt->bd", of.float(), share) for of in chosen], 1)
 
     # What comes out
 
@@ -350,6 +377,20 @@ class Student:
         write_atomically(aside / DIALECT_FILE, json.dumps(dialect, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
+
+
+def targets_by_token(choices: Sequence[Sequence[tuple[list[int], float]]]) -> Iterator[tuple[int, int, int, float]]:
+    """(row, place, token, share): what is to stand at each place of the most probable answer of each row. Where answers
+    part, each way gets the share of what is probable so far."""
+    for row, choice in enumerate(choices):
+        answer = choice[0][0]
+        for place in range(len(answer)):
+            shares: dict[int, float] = {}
+            for ids, p in choice:
+                if ids[:place] == answer[:place]:
+                    shares[ids[place]] = shares.get(ids[place], 0.0) + p
+            whole = sum(shares.values())
+            yield from ((row, place, token, p / whole) for token, p in shares.items())
 
 
 def _targets(torch: Any, net: Any) -> tuple[str, list[str]]:

@@ -33,13 +33,14 @@ from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX
 from manylens.models.huggingface.nano_merge import merge_into_nano
 from manylens.records import Interest, StageAdvanced, StageFinished, StageStarted
+from manylens.spread import spread_answers
 from manylens.store import write_atomically
 from manylens.student import VIEWS, Losses, Student
 
 STUDENT_NAME, ADAPTER_NAME, NANO_NAME = "student", "adapter", "nano"
 ACCOUNT_NAME, PROGRESS_NAME = "tuning.json", "progress.pt"
 WARM_UP_STEPS = 10
-VERSION = 1
+VERSION = 2
 """Of the recipe: part of what tells one tuning from another."""
 
 
@@ -105,9 +106,10 @@ async def tune_student(
     fingerprint = _fingerprint(lessons, learner.identity, settings)
     account = _read_account(account_file, fingerprint)
     if account is None:
+        wider = [_spread(learner, one, image_ids, settings.seed, emit) for one in lessons]
         account = {
             "fingerprint": fingerprint,
-            **_train(learner, lessons, out / PROGRESS_NAME, fingerprint, settings, emit),
+            **_train(learner, wider, out / PROGRESS_NAME, fingerprint, settings, emit),
         }
         learner.write_adapter(out / ADAPTER_NAME, student or "manylens-nano")
         if learner.is_nano:
@@ -129,6 +131,19 @@ async def tune_student(
         account["edge_scale"],
         account["edge_offset"],
     )
+
+
+def _spread(learner: Student, lessons: Lessons, image_ids: Sequence[str], seed: int, emit: Emit) -> Lessons:
+    """The lessons, and what the images that teach nothing of their own probably show by the student's own eyes."""
+    emit(StageStarted("tune", lessons.interest, None))
+    taught = lessons.taught()
+    others = sorted(set(image_ids) - set(taught))
+    said = [lessons.words[image_id] for image_id in taught]
+    features = learner.features([*taught, *others], lessons.interest)
+    found = spread_answers(features[: len(taught)], said, features[len(taught) :], seed)
+    if found is None:
+        return lessons
+    return lessons.with_spread(dict(zip(others, found, strict=True)))
 
 
 def _write_nano(folder: Path) -> Path:

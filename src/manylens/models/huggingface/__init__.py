@@ -195,11 +195,12 @@ class HuggingFace:
         """Model and processor, to train on: not for several threads at once."""
         return self._loaded
 
-    def message(self, request: LookRequest | JudgeRequest) -> list[Part]:
-        """What the checkpoint is shown. Raises ModelError where a picture cannot be read."""
+    def message(self, request: LookRequest | JudgeRequest, shown: Shown | None = None) -> list[Part]:
+        """What the checkpoint is shown. shown: what stands for a picture, by default itself: then raises ModelError
+        where one cannot be read."""
         if isinstance(request, LookRequest):
-            return self._look_parts(request, self._picture)
-        return self._judge_parts(request, self._picture)
+            return self._look_parts(request, shown or self._picture)
+        return self._judge_parts(request, shown or self._picture)
 
     @property
     def yes_no(self) -> tuple[list[int], list[int]]:

@@ -171,25 +171,34 @@ class Loaded:
 
     def _nano_inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
         """`<|im_start|>` + text + image + `Answer:`, token by token as the embedded nano reads it."""
-        config = self.model.config
-        start, pad = self._tokenizer.bos_token_id, self._tokenizer.pad_token_id
-        tail = self._words.encode(prompts.NANO_ANSWER, add_special_tokens=False).ids
-        rows: list[list[int]] = []
+        texts: list[str] = []
         pictures: list[Picture] = []
         size = self.processor.image_processor.size
         side = (size["width"], size["height"])
         for text, picture in messages:
             assert isinstance(text, str) and not isinstance(picture, str)
-            ids = self._words.encode(text, add_special_tokens=False).ids
-            rows.append([start, *ids, *[config.image_token_id] * config.image_seq_length, *tail])
+            texts.append(text)
             # Resized here and as the embedded nano does it: libraries differ in how they resize.
             pictures.append(picture.resize(side, Image.Resampling.BICUBIC))
         inputs = self.processor.image_processor(images=pictures, return_tensors="pt")
+        for name, values in self.nano_words(texts).items():
+            inputs[name] = values
+        return inputs
+
+    def nano_words(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What nano reads beside the pixels: token ids, with places for one image each, and their mask."""
+        config = self.model.config
+        start, pad = self._tokenizer.bos_token_id, self._tokenizer.pad_token_id
+        tail = self._words.encode(prompts.NANO_ANSWER, add_special_tokens=False).ids
+        rows: list[list[int]] = []
+        for text in texts:
+            ids = self._words.encode(text, add_special_tokens=False).ids
+            rows.append([start, *ids, *[config.image_token_id] * config.image_seq_length, *tail])
         longest = max(map(len, rows))
         padded = [[pad] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        inputs["input_ids"], inputs["attention_mask"] = (self._torch.tensor(values) for values in (padded, mask))
-        return inputs
+        tensors = (self._torch.tensor(values, device=self._device) for values in (padded, mask))
+        return dict(zip(("input_ids", "attention_mask"), tensors, strict=True))
 
     # Decoding
 
