@@ -18,9 +18,9 @@ judgements, independent of each other; it gets `--calls` calls. Compared, by NMI
               the teacher's labels; K is given by them
 
 on all images, and on those that the teacher never saw in either use: images are taken in the same order, so the
-classifier's labelled images contain the described ones. Within a run nothing is chosen by labels; the recipe was settled
-with seed 0 in view (docs/tuning.md), so judge it by other seeds. Means over `--seeds`: a seed draws
-the images, the teacher's errors, the order, and the training.
+classifier's labelled images contain the described ones. Both learn about all images from answers about some: the
+classifier by its features, tuning by what it spreads (`manylens.spread`). Within a run nothing is chosen by labels.
+A seed draws the images, the teacher's errors, the order, and the training.
 """
 
 from __future__ import annotations

@@ -264,12 +264,13 @@ def tune(
     teacher: ScriptedModel | None = None,
     on_event: Callable[[Event], None] | None = None,
     settings: TuneSettings = SHORT,
+    calls: int = CALLS,
 ) -> Tuned:
     return manylens.api.tune(
         pictures,
         INTEREST,
         teacher=teacher or Counting(labels_of(pictures)),
-        teacher_calls=CALLS,
+        teacher_calls=calls,
         out=out,
         student=student,
         options=ModelOptions(device="cpu"),
@@ -356,6 +357,33 @@ def test_the_adapter_is_used_and_changes_what_is_said(
     assert any("language_model" in name for name in names)
     assert any("multi_modal_projector" in name for name in names) == (family == "llava")
     assert not [name for name in names if "vision" in name or "visual" in name]
+
+
+@needs_tune
+@pytest.mark.models
+def test_pictures_that_the_teacher_never_saw_are_described_rightly_after_tuning_and_not_before(
+    pictures: Path, tiny: dict[str, str], tmp_path: Path
+) -> None:
+    """A fifth of the pictures is never described. The teacher is right nine times in ten."""
+    labels = labels_of(pictures)
+    teacher = Counting(labels, noise=Noise(wrong_description=0.1, false_no=0.1, false_yes=0.1))
+    out = tmp_path / "out"
+    settings = dataclasses.replace(SHORT, steps=100, examine_every=20)
+    found = tune(pictures, out, tiny["llava"], teacher=teacher, settings=settings, calls=42)
+    seen = {json.loads(request)[1]["image_id"] for request in teacher.put if json.loads(request)[0] == "LookRequest"}
+    unseen = sorted(set(labels) - seen)
+    assert len(unseen) == len(labels) - round(42 * 0.9)
+    right = {}
+    with RunFolder.open(out) as run:
+        images = StoredImages(pictures, run.images(), run.thumbnail)
+        for adapter in (None, str(found.adapter)):
+            model = load_model(tiny["llava"], images, options=ModelOptions(device="cpu", adapter=adapter))
+            replies = asyncio.run(model.look([LookRequest(INTEREST, image_id) for image_id in unseen]))
+            said = [reply.description if isinstance(reply, LookReply) else "" for reply in replies]
+            right[adapter] = sum(text == labels[image_id] for text, image_id in zip(said, unseen, strict=True))
+    before, after = right.values()
+    assert before == 0
+    assert after >= 0.8 * len(unseen)
 
 
 @needs_tune
