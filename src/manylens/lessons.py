@@ -40,6 +40,10 @@ EXEMPLARS = 3
 JUDGEMENTS_PER_IMAGE = 2
 """At most so many pairs, and so many memberships, per described image."""
 
+FIRMNESS = 2
+"""Yes and no are learned from probabilities raised to this power: else every picture that is not quite plain would be
+refused everywhere, and belong to nothing."""
+
 _ASKED_AT_ONCE = 64
 _SPREAD_TRIES = 20
 
@@ -321,12 +325,18 @@ def _implied(
     """A membership that descriptions imply: an image in the group of what it most probably shows or, as often, in
     another one, with the probability of that. known: image id -> words, of the images that may be exemplars."""
     groups = _groups(known)
-    words, probability = belief[0]
+    shares = _firm(belief)
+    words = belief[0][0]
     others = [name for name in sorted(groups) if name != words]
     if others and (random.random() < 0.5 or words not in groups):
         words = others[int(random.integers(len(others)))]
-        probability = dict(belief).get(words, 0.0)
-    return _member_request(lessons, words, groups.get(words, ()), candidate), probability
+    return _member_request(lessons, words, groups.get(words, ()), candidate), shares.get(words, 0.0)
+
+
+def _firm(belief: Belief) -> dict[str, float]:
+    powers = {words: p**FIRMNESS for words, p in belief}
+    whole = sum(powers.values())
+    return {words: power / whole for words, power in powers.items()}
 
 
 def _implied_of_any(
@@ -342,9 +352,9 @@ def _pairs(
 ) -> tuple[tuple[int, int, float], ...]:
     """Every pair of these rows: as the teacher judged it, or the probability that their descriptions are equal."""
     found: list[tuple[int, int, float]] = []
-    for row, (first, one) in enumerate(beliefs):
-        for place, (second, other) in enumerate(beliefs[:row]):
-            of = dict(other)
-            implied = sum(p * of.get(words, 0.0) for words, p in one)
+    shares = [_firm(belief) for _, belief in beliefs]
+    for row, (first, _) in enumerate(beliefs):
+        for place, (second, _) in enumerate(beliefs[:row]):
+            implied = sum(p * shares[place].get(words, 0.0) for words, p in shares[row].items())
             found.append((row, place, judged.get((first, second), judged.get((second, first), implied))))
     return tuple(found)

@@ -27,9 +27,6 @@ FOLDS = 5
 FEWEST_ALIKE = 3
 """Descriptions that fewer images have are not spread: there is nothing to learn them from."""
 
-FIRMNESS = 2.0
-"""Probabilities are raised to this power: a ridge is chosen that is right on average, and says too little of each."""
-
 SMALLEST_SHARE = 0.02
 
 
@@ -72,8 +69,7 @@ def spread_answers(
     if right <= max(Counter(said.tolist()).values()) / len(rows):
         return None
     model = LogisticRegression(C=strength, max_iter=500).fit(known, said)
-    shares = model.predict_proba(asked) ** FIRMNESS
-    shares /= shares.sum(1, keepdims=True)
+    shares = model.predict_proba(asked)
     beliefs: list[Belief] = []
     for row in shares:
         order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= SMALLEST_SHARE]

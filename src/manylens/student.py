@@ -45,7 +45,7 @@ PROJECTOR_RANK = 256
 """The projector is small, and what it lets through decides what can be learned."""
 
 LORA_RATE, HEAD_RATE, EDGE_RATE = 1e-3, 3e-3, 5e-3
-AVERAGING = 0.97
+AVERAGING = 0.9
 """Weights are averaged over some 1 / (1 - AVERAGING) steps: single ones follow the teacher's errors in their batch."""
 WEIGHT_DECAY, LONGEST_GRADIENT = 0.01, 1.0
 

@@ -66,7 +66,8 @@ class Tuned:
     """adapter: its folder. student: `hf:...` that it belongs to. nano: folder of the merged ONNX files, or None.
 
     calls: the teacher's, over all interests; failed: those without an answer. losses: (step, held-out loss) at each
-    examination, step 0 before any. best_step: whose weights were kept. learned: the training loss of each step.
+    examination, step 0 before any: the mean cross-entropy of a token of the held-out descriptions. best_step: whose
+    weights were kept. learned: the training loss of each step, of all three kinds.
     """
 
     student: str
@@ -191,16 +192,16 @@ def _train(
     if (before := _resume(learner, progress, fingerprint)) is not None:
         state = before
     else:
-        state["losses"].append([0, _rounded(learner.examine(held_out))])
+        state["losses"].append([0, _held_out_loss(learner.examine(held_out))])
         state["best"] = learner.averaged()
     while state["step"] < settings.steps and not _is_over(state, settings):
         step = state["step"]
         batch = draw_batch(lessons, step, settings.batch, VIEWS, settings.seed)
-        state["learned"].append(_rounded(learner.learn(batch, _rate(step, settings.steps))))
+        state["learned"].append(round(learner.learn(batch, _rate(step, settings.steps)).total, 6))
         state["step"] = step = step + 1
         emit(StageAdvanced("tune", subject, step, settings.steps))
         if step % settings.examine_every == 0 or step == settings.steps:
-            loss = _rounded(learner.examine(held_out))
+            loss = _held_out_loss(learner.examine(held_out))
             if loss < min(earlier for _, earlier in state["losses"]):
                 state["best_step"], state["best"] = step, learner.averaged()
             state["losses"].append([step, loss])
@@ -237,5 +238,7 @@ def _rate(step: int, steps: int) -> float:
     return rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _rounded(losses: Losses) -> float:
-    return round(losses.total, 6)
+def _held_out_loss(losses: Losses) -> float:
+    """That on descriptions, nine in ten of the answers: what descriptions imply of judgements is no further evidence,
+    and the student, which is to say yes or no, is taught to be surer of them than it can be right."""
+    return round(losses.describe / max(losses.rows, 1), 6)
