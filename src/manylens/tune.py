@@ -53,7 +53,7 @@ class TuneSettings:
     steps: int = 400
     batch: int = 32
     examine_every: int = 20
-    patience: int = 5
+    patience: int = 8
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 8), ("examine_every", 1), ("patience", 1)):
