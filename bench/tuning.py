@@ -243,7 +243,9 @@ def print_table(results: list[dict[str, dict[str, float]]]) -> None:
         for column in columns:
             values = [result[name][column] for result in results]
             spread = f" ± {pstdev(values):.3f}" if len(values) > 1 and column not in ("K", "unassigned") else ""
-            cells.append(f"{fmean(values):.3f}{spread}" if column not in ("K", "unassigned") else f"{fmean(values):.1f}")
+            cells.append(
+                f"{fmean(values):.3f}{spread}" if column not in ("K", "unassigned") else f"{fmean(values):.1f}"
+            )
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
@@ -280,7 +282,9 @@ def main() -> None:
             results.append(run_seed(source, below, seed, args))
             shutil.rmtree(below)
             if args.json is not None:
-                args.json.write_text(json.dumps({"arguments": {k: str(v) for k, v in vars(args).items()}, "seeds": results}, indent=1))
+                args.json.write_text(
+                    json.dumps({"arguments": {k: str(v) for k, v in vars(args).items()}, "seeds": results}, indent=1)
+                )
     print(f"\n{len(args.seeds)} seeds, {args.calls} calls, {time.monotonic() - began:.0f} s in all\n")
     print_table(results)
 
