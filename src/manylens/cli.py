@@ -416,7 +416,7 @@ def checkpoint(folder: Path) -> None:
 
     The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
     with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, count
-    five seconds for a step of 32 pictures. Needs pip install 'manylens[tune]'.
+    ten seconds for a step. Needs pip install 'manylens[tune]'.
 
     \b
     Examples:
