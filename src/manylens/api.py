@@ -14,7 +14,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -38,6 +39,8 @@ from manylens.foresee import expected_judgements, judgements_per_call
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images
 from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
 from manylens.models.base import Model, ModelOptions
+from manylens.models.huggingface import HF_PREFIX
+from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.paced import Paced
 from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_images
@@ -58,6 +61,7 @@ from manylens.records import (
 )
 from manylens.report import encode_thumbnail, render_report
 from manylens.store import RunFolder, write_atomically
+from manylens.tune import Tuned, TuneSettings, tune_student
 
 PathLike: TypeAlias = str | os.PathLike[str]
 OnEvent: TypeAlias = Callable[[Event], None]
@@ -308,7 +312,7 @@ def _plan(
         tokens=tokens,
         usd=settings.cost_usd(*tokens) if tokens is not None and settings.is_priced else None,
         minutes=None
-        if here and model != "nano"
+        if here and not model.startswith("nano")
         else tuple((looks + judged + naming) * seconds / 60 for judged in (low, likely, high)),  # type: ignore[arg-type]
     )
 
@@ -319,6 +323,54 @@ def _plan_tokens(looks: int, judgements: int, judge_calls: int, naming: int, ima
     into += judge_calls * (JUDGEMENT_TOKENS[0] + JUDGEMENT_EXEMPLARS * small)
     out = looks * LOOK_TOKENS[1] + judgements * JUDGEMENT_TOKENS[1]
     return into + naming * 1000, out + naming * 500
+
+
+def tune(
+    folder: PathLike,
+    by: str | Sequence[str],
+    *,
+    teacher: str | Model,
+    teacher_calls: int,
+    out: PathLike,
+    student: str | None = None,
+    options: ModelOptions | None = None,
+    settings: TuneSettings | Mapping[str, int] | None = None,
+    on_event: OnEvent | None = None,
+) -> Tuned:
+    """Tune a student on the images of a folder by what a teacher says of a sample of them (`manylens.tune`).
+
+    teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
+    asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
+    what is there. student: `hf:FOLDER_OR_ID`, or None for nano. options: of the teacher; `device` and `image_px` are
+    the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
+    """
+    interests = parse_interests(by)
+    place, into = Path(folder), Path(out)
+    chosen, emit = options or ModelOptions(), on_event or _ignore
+    recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
+    if student is not None and not student.startswith(HF_PREFIX):
+        raise UsageError(
+            f"a student is a checkpoint, hf:FOLDER or hf:ORG/NAME, got {student!r}", "leave it out for nano"
+        )
+    if student is not None:
+        find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
+
+    async def work() -> Tuned:
+        async with _open_run(place, into, teacher, chosen, 0, emit) as (_, collection, source, recorded):
+            return await tune_student(
+                [image.id for image in collection.images],
+                interests,
+                recorded,
+                teacher_calls,
+                source,
+                into,
+                student=student,
+                options=chosen,
+                settings=recipe,
+                emit=emit,
+            )
+
+    return _wait(work())
 
 
 def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
@@ -350,18 +402,11 @@ def default_out(folder: Path) -> Path:
     return Path(f"{folder.resolve().name or 'images'}-manylens")
 
 
-async def _cluster(
-    folder: Path,
-    interests: Sequence[Interest],
-    *,
-    model: str | Model,
-    options: ModelOptions,
-    out: Path,
-    settings: Settings,
-    links: bool,
-    emit: OnEvent,
-) -> Result:
-    began = time.monotonic()
+@asynccontextmanager
+async def _open_run(
+    folder: Path, out: Path, model: str | Model, options: ModelOptions, seed: int, emit: OnEvent
+) -> AsyncIterator[tuple[RunFolder, Collection, StoredImages, Recorded]]:
+    """A run folder with the images of `folder` in it, and the model that answers from it where it can."""
     if isinstance(model, str):
         check_model_name(model, options)
     if not folder.is_dir():
@@ -381,23 +426,40 @@ async def _cluster(
             chosen = load_model(model, source, run.features, options, recorded=out / MODELS_NAME)
         else:
             chosen = model
-        together = chosen.capabilities.candidates_per_call
-        planned = _plan(collection, interests, chosen.name, options, settings, together)
-        emit(Foreseen("", planned.calls))
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed) if is_served else chosen,
+            Paced(chosen, timeout_s=options.timeout_s, seed=seed) if is_served else chosen,
             run,
             lambda calls: emit(Stopping(calls)),
         )
+        try:
+            yield run, collection, source, recorded
+        finally:
+            await close_model(chosen)
+
+
+async def _cluster(
+    folder: Path,
+    interests: Sequence[Interest],
+    *,
+    model: str | Model,
+    options: ModelOptions,
+    out: Path,
+    settings: Settings,
+    links: bool,
+    emit: OnEvent,
+) -> Result:
+    began = time.monotonic()
+    fresh = not out.exists()
+    async with _open_run(folder, out, model, options, settings.seed, emit) as (run, collection, source, recorded):
+        together = recorded.capabilities.candidates_per_call
+        planned = _plan(collection, interests, recorded.name, options, settings, together)
+        emit(Foreseen("", planned.calls))
         ids = [image.id for image in collection.images]
         shared = (
             stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None
         )
-        try:
-            found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        finally:
-            await close_model(chosen)
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
         clusterings = [found[interest] for interest in interests]
         written = [REPORT_NAME, UNREADABLE_NAME]
         written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]

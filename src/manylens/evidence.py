@@ -245,6 +245,11 @@ def spoken(looks: Looks, members: Iterable[int], words: str) -> str:
     return min(forms, key=lambda form: (-forms[form], form)) if forms else words
 
 
+def define_cluster(name: str, interest: str) -> str:
+    """What is said of a cluster that is known by a description."""
+    return f'Images described as "{name}" when looked at for "{interest}".'
+
+
 def draw_profile(looks: Looks, members: Iterable[int], exemplars: int) -> Profile:
     """State a cluster for the judge: majority description, and medoids that have it (others only to fill up)."""
     indices = sorted(members)
@@ -256,6 +261,6 @@ def draw_profile(looks: Looks, members: Iterable[int], exemplars: int) -> Profil
         name=name,
         words=words,
         share=share,
-        definition=f'Images described as "{name}" when looked at for "{looks.interest.text}".',
+        definition=define_cluster(name, looks.interest.text),
         exemplars=tuple(indices[k] for k in order[:exemplars]),
     )

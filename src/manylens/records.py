@@ -301,7 +301,7 @@ class Clustering:
     foreseen_calls: int = 0
 
 
-Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name"]
+Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name", "teach", "tune"]
 
 
 @dataclass(frozen=True, slots=True)

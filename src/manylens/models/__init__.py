@@ -1,6 +1,7 @@
 """Models by name. A new kind of model is one file here and one branch in `load_model`.
 
 nano                       the embedded model
+nano:FOLDER                the same with other weights, as `manylens tune` writes them
 openai:NAME                a model of OpenAI, or of the server at --base-url
 NAME with --base-url URL   the same, for any OpenAI-compatible server
 hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
@@ -18,11 +19,12 @@ from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
-from manylens.models.nano import Nano
+from manylens.models.nano import MODEL_FILES, Nano
 from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
 from manylens.store import FeatureShards
 
 OPENAI_PREFIX = "openai:"
+NANO_PREFIX = "nano:"
 
 OpenFeatures: TypeAlias = Callable[[str, str], FeatureShards]
 """(model name, model identity) -> the run's cache of that model's visual features."""
@@ -35,6 +37,8 @@ def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
         if not spec.removeprefix(OPENAI_PREFIX):
             raise UsageError("a model behind a server has a name, got none", "pass --model openai:NAME")
         server_url(options)
+    elif spec.startswith(NANO_PREFIX):
+        find_nano(spec)
     elif spec != "nano" and not spec.startswith(HF_PREFIX):
         raise UsageError(
             f"a model is known by its name, got {spec!r}",
@@ -62,7 +66,21 @@ def load_model(
         return OpenAICompatible(spec, spec.removeprefix(OPENAI_PREFIX), images, options, recorded=recorded)
     if spec.startswith(HF_PREFIX):
         return HuggingFace(spec, images, options)
+    if spec.startswith(NANO_PREFIX):
+        return Nano(images, open_features, folder=find_nano(spec), name=spec)
     return Nano(images, open_features)
+
+
+def find_nano(spec: str) -> Path:
+    """The folder of `nano:FOLDER`. Raises UsageError where nano's files are not in it."""
+    folder = Path(spec.removeprefix(NANO_PREFIX)).expanduser()
+    missing = [file for file in MODEL_FILES if not (folder / file).is_file()]
+    if missing:
+        raise UsageError(
+            f"nano:FOLDER is a folder with nano's files, {str(folder)!r} lacks {', '.join(missing)}",
+            "pass the folder nano in the --out of manylens tune",
+        )
+    return folder
 
 
 def meet_model(spec: str, options: ModelOptions, recorded: Path) -> None:

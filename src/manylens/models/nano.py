@@ -57,10 +57,8 @@ class Nano:
     """The `Model` protocol over the files in `manylens/models/nano/`.
 
     open_features: where visual tokens are kept between interests and runs, (name, identity) -> FeatureShards; without
-    it they live in memory only.
+    it they live in memory only. folder: of other weights, with the `name` by which they are known.
     """
-
-    name = "nano"
 
     def __init__(
         self,
@@ -69,7 +67,9 @@ class Nano:
         *,
         folder: Path | None = None,
         threads: int | None = None,
+        name: str = "nano",
     ) -> None:
+        self.name = name
         self._images = images
         self._open_features = open_features
         self._folder = folder or Path(str(resources.files("manylens.models") / "nano"))

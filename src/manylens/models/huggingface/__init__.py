@@ -38,7 +38,7 @@ from manylens.models.base import (
     Request,
     Usage,
 )
-from manylens.models.huggingface.checkpoint import find_checkpoint, single_line
+from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory
 
 HF_PREFIX = "hf:"
@@ -62,15 +62,19 @@ Shown: TypeAlias = Callable[[str, int], Any]
 class HuggingFace:
     """The `Model` protocol over one checkpoint. name: what the user typed, `hf:PATH_OR_ID`.
 
-    Raises UsageError for a folder or id that is not there, ModelUnavailable where the extra is missing or the
-    checkpoint is no image-text-to-text model. Weights are loaded when first needed.
+    checkpoint: what `find_checkpoint` gives, where the caller has it. Raises UsageError for a folder or id that is not
+    there, ModelUnavailable where the extra is missing or the checkpoint is no image-text-to-text model. Weights are
+    loaded when first needed.
     """
 
-    def __init__(self, name: str, images: ImageSource, options: ModelOptions) -> None:
+    def __init__(
+        self, name: str, images: ImageSource, options: ModelOptions, *, checkpoint: Checkpoint | None = None
+    ) -> None:
         self.name = name
         self._images = images
         self._image_px = options.image_px
-        self._checkpoint = find_checkpoint(name.removeprefix(HF_PREFIX), options.device, options.adapter)
+        source = name.removeprefix(HF_PREFIX)
+        self._checkpoint = checkpoint or find_checkpoint(source, options.device, options.adapter)
         self._lock = threading.RLock()
         self._batch = BATCH
 
@@ -183,6 +187,25 @@ class HuggingFace:
                 return decoded.convert("RGB")
         except ImageUnreadable as error:
             raise ModelError(error.rule, error.hint) from error
+
+    # What tuning needs: the words that it is asked in, and what it is made of
+
+    @property
+    def loaded(self) -> Loaded:
+        """Model and processor, to train on: not for several threads at once."""
+        return self._loaded
+
+    def message(self, request: LookRequest | JudgeRequest, shown: Shown | None = None) -> list[Part]:
+        """What the checkpoint is shown. shown: what stands for a picture, by default itself: then raises ModelError
+        where one cannot be read."""
+        if isinstance(request, LookRequest):
+            return self._look_parts(request, shown or self._picture)
+        return self._judge_parts(request, shown or self._picture)
+
+    @property
+    def yes_no(self) -> tuple[list[int], list[int]]:
+        """Tokens that say yes, and that say no, as the first of an answer."""
+        return self._yes_no
 
     # Asking
 

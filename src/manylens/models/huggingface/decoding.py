@@ -117,6 +117,27 @@ class Loaded:
         unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
 
+    # Learning
+
+    def inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
+        """The model's inputs for these messages, padded on the left, on the device."""
+        return self._inputs(messages)
+
+    def answer_ids(self, answer: str, messages: Sequence[Part]) -> list[int]:
+        """The tokens of an answer to a message, and the one that ends it: what the model is to write."""
+        if self._is_nano:
+            ids: list[int] = self._words.encode(f" {answer}", add_special_tokens=False).ids
+        else:
+            # A word that follows a colon has its space; one that begins a line, or follows a token, has none.
+            space = " " if self._chat_text(messages)[-1:] in (":", "") else ""
+            ids = self._tokenizer.encode(f"{space}{answer}", add_special_tokens=False)
+        return [*ids, self._ends[0]]
+
+    @property
+    def head(self) -> FloatArray | None:
+        """nano's head for H(u), (d, width), or None where H(u) is the hidden state itself."""
+        return self._head
+
     # Messages
 
     def _inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
@@ -150,25 +171,34 @@ class Loaded:
 
     def _nano_inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
         """`<|im_start|>` + text + image + `Answer:`, token by token as the embedded nano reads it."""
-        config = self.model.config
-        start, pad = self._tokenizer.bos_token_id, self._tokenizer.pad_token_id
-        tail = self._words.encode(prompts.NANO_ANSWER, add_special_tokens=False).ids
-        rows: list[list[int]] = []
+        texts: list[str] = []
         pictures: list[Picture] = []
         size = self.processor.image_processor.size
         side = (size["width"], size["height"])
         for text, picture in messages:
             assert isinstance(text, str) and not isinstance(picture, str)
-            ids = self._words.encode(text, add_special_tokens=False).ids
-            rows.append([start, *ids, *[config.image_token_id] * config.image_seq_length, *tail])
+            texts.append(text)
             # Resized here and as the embedded nano does it: libraries differ in how they resize.
             pictures.append(picture.resize(side, Image.Resampling.BICUBIC))
         inputs = self.processor.image_processor(images=pictures, return_tensors="pt")
+        for name, values in self.nano_words(texts).items():
+            inputs[name] = values
+        return inputs
+
+    def nano_words(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What nano reads beside the pixels: token ids, with places for one image each, and their mask."""
+        config = self.model.config
+        start, pad = self._tokenizer.bos_token_id, self._tokenizer.pad_token_id
+        tail = self._words.encode(prompts.NANO_ANSWER, add_special_tokens=False).ids
+        rows: list[list[int]] = []
+        for text in texts:
+            ids = self._words.encode(text, add_special_tokens=False).ids
+            rows.append([start, *ids, *[config.image_token_id] * config.image_seq_length, *tail])
         longest = max(map(len, rows))
         padded = [[pad] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        inputs["input_ids"], inputs["attention_mask"] = (self._torch.tensor(values) for values in (padded, mask))
-        return inputs
+        tensors = (self._torch.tensor(values, device=self._device) for values in (padded, mask))
+        return dict(zip(("input_ids", "attention_mask"), tensors, strict=True))
 
     # Decoding
 

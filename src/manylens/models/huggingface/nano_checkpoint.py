@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,7 +35,7 @@ _BATCH_NORM_EPS = 1e-3
 _ROPE_THETA = 100_000.0
 _NORM_EPS = 1e-5
 _CONTEXT_TOKENS = 2048
-_ZERO_CODE = 128  # what stands for 0 in 8-bit MatMulNBits without zero points
+ZERO_CODE = 128  # what stands for 0 in 8-bit MatMulNBits without zero points
 
 _PROJECTION = re.compile(r"/(q|k|v|o|gate|up|down)_proj(?:_(\d+))?/MatMul")
 
@@ -120,11 +121,18 @@ def _vision_weights(graph: Any) -> dict[str, FloatArray]:
             found[f"{norm}.bias"] = bias
             found[f"{norm}.running_mean"] = np.zeros(width, np.float32)
             found[f"{norm}.running_var"] = np.full(width, 1 - _BATCH_NORM_EPS, np.float32)
-        elif node.op_type == "MatMul" and node.name.startswith("/projector/linear_"):
-            layer = node.name.split("/")[2]
-            found[f"multi_modal_projector.{layer}.weight"] = np.ascontiguousarray(tensors[node.input[1]].T)
-            found[f"multi_modal_projector.{layer}.bias"] = tensors[f"projector.{layer}.bias"]
+    for name, node in projector_layers(graph):
+        layer = name.split(".")[1]
+        found[name] = np.ascontiguousarray(tensors[node.input[1]].T)
+        found[f"multi_modal_projector.{layer}.bias"] = tensors[f"projector.{layer}.bias"]
     return found
+
+
+def projector_layers(graph: Any) -> Iterator[tuple[str, Any]]:
+    """The projector's matrices in vision.onnx: our name, and the node that multiplies by it, as (in, out)."""
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.name.startswith("/projector/linear_"):
+            yield f"multi_modal_projector.{node.name.split('/')[2]}.weight", node
 
 
 def _norm_after(place: str, convolution: str) -> str:
@@ -141,19 +149,24 @@ def _decoder_weights(graph: Any) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {
         f"language_model.model.{name}": values for name, values in tensors.items() if name.endswith("norm.weight")
     }
+    for name, node in decoder_matrices(graph):
+        codes, scales = (tensors[part] for part in node.input[1:3])
+        blocks = codes.astype(np.float32) - ZERO_CODE
+        found[name] = (blocks * scales.reshape(*codes.shape[:2], 1)).reshape(len(codes), -1)
+    return found
+
+
+def decoder_matrices(graph: Any) -> Iterator[tuple[str, Any]]:
+    """The matrices of decoder.onnx: our name, and the MatMulNBits node that multiplies by it, as (out, blocks, 64)."""
     for node in graph.node:
         if node.op_type != "MatMulNBits":
             continue
-        codes, scales = (tensors[name] for name in node.input[1:3])
-        blocks = codes.astype(np.float32) - _ZERO_CODE
-        weight = (blocks * scales.reshape(*codes.shape[:2], 1)).reshape(len(codes), -1)
         if projection := _PROJECTION.match(node.name):
             kind, layer = projection[1], projection[2] or "0"
             group = "self_attn" if kind in "qkvo" else "mlp"
-            found[f"language_model.model.layers.{layer}.{group}.{kind}_proj.weight"] = weight
+            yield f"language_model.model.layers.{layer}.{group}.{kind}_proj.weight", node
         else:
-            found["embedding_head.weight"] = weight
-    return found
+            yield "embedding_head.weight", node
 
 
 def write_checkpoint(out: Path, folder: Path | None = None) -> None:
@@ -222,9 +235,7 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
             tie_word_embeddings=True,
         )
     )
-    state = {
-        stock: torch.tensor(values) for name, values in weights.items() if (stock := _stock_name(name)) is not None
-    }
+    state = {stock: torch.tensor(values) for name, values in weights.items() if (stock := stock_name(name)) is not None}
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith(("lm_head.weight", "num_batches_tracked"))]
     if missing or unexpected:
@@ -261,7 +272,7 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
     (out / DIALECT_FILE).write_text(json.dumps(dialect, indent=1) + "\n", "utf-8")
 
 
-def _stock_name(name: str) -> str | None:
+def stock_name(name: str) -> str | None:
     """The name in `FastVlmForConditionalGeneration`, or None for what it has no place for."""
     for ours, stock in (
         ("vision_tower.", "model.vision_tower.timm_model."),
