@@ -4,8 +4,8 @@
     python training/train.py --resume build/nano/weights/nano.pt ...
 
 The weights are the int8 values, in float32. Convolutions carry their folded batch norms, which then pass everything on
-but a bias: right for `--resume`, which keeps batch norms fixed. The ImageNet classifier, which only the first stage
-uses, is not in the package; it is zero here.
+but a bias; `train.py --resume` gives them statistics again before it trains them. The ImageNet classifier, which only
+the first stage uses, is not in the package; it is zero here, and `--resume` takes the parts' own.
 """
 
 from __future__ import annotations
