@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
 
 from manylens.errors import UsageError
 from manylens.evaluate import (
+    InterestScores,
     Labels,
     choose_columns,
     evaluate_labels,
@@ -24,6 +27,7 @@ from manylens.evaluate import (
     match_labels,
     read_labels,
 )
+from manylens.tables import print_scores
 
 partitions = st.integers(1, 40).flatmap(
     lambda n: st.tuples(
@@ -267,3 +271,13 @@ def test_a_run_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
         evaluate_run(tmp_path, labels, {"siut": "suit"})
     with pytest.raises(UsageError, match="are empty"):
         evaluate_run(tmp_path, Labels("l", ("suit",), {"a.png": {"suit": ""}}))
+
+
+def test_images_without_a_label_are_said_of_every_column_that_was_tried() -> None:
+    scores = evaluate_labels(["a", "b"], ["1", "2"])
+    tried = [InterestScores("kind", "kind", column, "every column", scores, 3) for column in ("species", "color")]
+    written = io.StringIO()
+    print_scores(Console(file=written, width=200), tried)
+    text = written.getvalue()
+    assert "3 images have no species label" in text and "3 images have no color label" in text
+    assert text.count("no column has its name") == 1

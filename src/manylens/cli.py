@@ -423,7 +423,8 @@ def checkpoint(folder: Path) -> None:
 
     The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
     with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, count
-    ten seconds for a step. Needs pip install 'manylens[tune]'.
+    ten seconds for a step. --device and --image-px hold for teacher and student, all other options of a model for the
+    teacher. Needs pip install 'manylens[tune]'.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,8 +178,9 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     header = [name.strip() for name in table[0]] if table else []
     file_columns = [i for i, name in enumerate(header) if name.lower() in FILE_COLUMNS]
     if not file_columns:
+        names = textwrap.shorten(", ".join(header), 200, placeholder=" ...") or "no columns"
         raise UsageError(
-            f"a labels file needs a column named file or image, {path} has {', '.join(header) or 'no columns'}",
+            f"a labels file needs a column named file or image, {path} has {names}",
             "name the column that holds the file names: file",
         )
     if len(set(header)) != len(header):

@@ -84,10 +84,8 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     """The account of a run. Raises ModelError where more of its calls failed than may."""
     console.print()
     if result.unreadable:
-        say(
-            console,
-            f"{len(result.unreadable):,} files could not be read; the reasons are in {result.out / 'unreadable.csv'}",
-        )
+        files = "1 file" if len(result.unreadable) == 1 else f"{len(result.unreadable):,} files"
+        say(console, f"{files} could not be read; the reasons are in {result.out / 'unreadable.csv'}")
     say(console, _calls_line(result))
     tokens = result.calls.tokens
     if tokens.tokens_in or tokens.tokens_out:
@@ -133,9 +131,8 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
     for one in scores:
         if one.unlabeled:
             say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
-        if one.chosen_by == "every column":
-            say(console, f"{one.interest}: no column has its name, so every one was tried; choose with --column")
-            break
+    for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
+        say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 
 
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings) -> None:
