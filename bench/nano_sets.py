@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.held_out import is_held_out, read_vehicles
+from bench.held_out import is_held_out, read_untaught
 from manylens.evidence import Looks
 from manylens.images import StoredImages, find_images
 from manylens.look import look_at_images
@@ -74,7 +74,7 @@ def _part(data: Path, name: str) -> list[tuple[Path, dict[str, str]]]:
             found += [(data / folder / "images" / row["file"], {"kind": row[column]}) for row in rows[: count // 6]]
         return found
     if name == "vehicles":
-        rows = read_vehicles()
+        rows = read_untaught("cifar10")
     else:
         with (data / of / "labels.csv").open(encoding="utf-8") as lines:
             rows = sorted(csv.DictReader(lines), key=lambda row: (not is_held_out(of, row), _drawn(row["file"])))

@@ -49,9 +49,8 @@ from manylens.images import StoredImages
 from manylens.models import load_model
 from manylens.models.base import LookReply, LookRequest, ModelOptions
 from manylens.models.scripted import Noise, ScriptedModel
-from manylens.records import Settings, StageAdvanced, StageFinished
+from manylens.records import Settings, StageAdvanced, StageFinished, TuneSettings
 from manylens.store import RunFolder
-from manylens.tune import TuneSettings
 
 INTEREST = "kind of thing"
 GROUPS = {
@@ -213,7 +212,11 @@ def run_seed(source: Path, scratch: Path, seed: int, args: argparse.Namespace) -
 
     teacher = scripted(labels, CALLS_SEED + seed)
     replies = asyncio.run(teacher.look([LookRequest(INTEREST, i) for i in order[: args.calls]]))
-    known = {ids.index(i): r.description for i, r in zip(order[: args.calls], replies, strict=True) if isinstance(r, LookReply)}
+    known = {
+        ids.index(i): r.description
+        for i, r in zip(order[: args.calls], replies, strict=True)
+        if isinstance(r, LookReply)
+    }
     for name, features in vision_features(images, ids, scratch, args.device or "cpu").items():
         score(f"classifier on {name}, {args.calls} labels", list(classify(features, known, seed)))
 

@@ -28,10 +28,10 @@ from manylens.models import load_model
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions
 from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
 from manylens.models.scripted import Noise, ScriptedModel
-from manylens.records import Event, StageAdvanced
+from manylens.records import Event, StageAdvanced, TuneSettings
 from manylens.store import RunFolder
 from manylens.student import Student, targets_by_token
-from manylens.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned, TuneSettings
+from manylens.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned
 
 COLORS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 50, 210), "yellow": (230, 220, 40)}
 INTEREST = "color"

@@ -57,11 +57,12 @@ from manylens.records import (
     StageFinished,
     StageStarted,
     Stopping,
+    TuneSettings,
     Unreadable,
 )
 from manylens.report import encode_thumbnail, render_report
 from manylens.store import RunFolder, write_atomically
-from manylens.tune import Tuned, TuneSettings, tune_student
+from manylens.tune import Tuned, tune_student
 
 PathLike: TypeAlias = str | os.PathLike[str]
 OnEvent: TypeAlias = Callable[[Event], None]

@@ -21,7 +21,7 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import ModelOptions, Settings
+from manylens.records import ModelOptions, Settings, TuneSettings
 
 if TYPE_CHECKING:
     import manylens.api
@@ -38,7 +38,7 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-_DEFAULTS = Settings()
+_DEFAULTS, _TUNING = Settings(), TuneSettings()
 DEMO_INTERESTS = ("suit", "rank", "color")
 
 
@@ -451,9 +451,9 @@ def checkpoint(folder: Path) -> None:
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the answers and the result.")
 @click.option("--student", metavar="NAME", help="The checkpoint that learns: hf:FOLDER. [default: nano]")
-@click.option("--steps", type=int, metavar="N", help="Steps of training, at most. [default: 400]")
-@click.option("--batch", type=int, metavar="N", help="Pictures that one step learns from. [default: 32]")
-@click.option("--seed", type=int, help="Where all randomness comes from. [default: 0]")
+@click.option("--steps", type=int, metavar="N", help=f"Steps of training, at most. [default: {_TUNING.steps}]")
+@click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {_TUNING.batch}]")
+@click.option("--seed", type=int, help=f"Where all randomness comes from. [default: {_TUNING.seed}]")
 def tune(
     folder: Path,
     interests: tuple[str, ...],

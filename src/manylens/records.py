@@ -178,6 +178,23 @@ class Settings(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TuneSettings:
+    """steps: at most. batch: rows of a step. examine_every: steps between examinations on what is held out. patience:
+    examinations without a new best after which training stops."""
+
+    seed: int = 0
+    steps: int = 400
+    batch: int = 32
+    examine_every: int = 20
+    patience: int = 8
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 8), ("examine_every", 1), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is at least {least}, got {getattr(self, name)}", f"pass {least} or more")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelOptions(_Record):
     """What a person may say about a model beside its name; each kind of model takes what concerns it.
 

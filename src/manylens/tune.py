@@ -25,14 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from manylens.errors import UsageError
 from manylens.images import ImageSource
 from manylens.lessons import Emit, Lessons, draw_batch, held_out_batches, take_lessons
 from manylens.models import write_checkpoint
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX
 from manylens.models.huggingface.nano_merge import merge_into_nano
-from manylens.records import Interest, StageAdvanced, StageFinished, StageStarted
+from manylens.records import Interest, StageAdvanced, StageFinished, StageStarted, TuneSettings
 from manylens.spread import spread_answers
 from manylens.store import write_atomically
 from manylens.student import VIEWS, Losses, Student
@@ -42,23 +41,6 @@ ACCOUNT_NAME, PROGRESS_NAME = "tuning.json", "progress.pt"
 WARM_UP_STEPS = 10
 VERSION = 2
 """Of the recipe: part of what tells one tuning from another."""
-
-
-@dataclass(frozen=True, slots=True)
-class TuneSettings:
-    """steps: at most. batch: rows of a step. examine_every: steps between examinations on what is held out. patience:
-    examinations without a new best after which training stops."""
-
-    seed: int = 0
-    steps: int = 400
-    batch: int = 32
-    examine_every: int = 20
-    patience: int = 8
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 8), ("examine_every", 1), ("patience", 1)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} is at least {least}, got {getattr(self, name)}", f"pass {least} or more")
 
 
 @dataclass(frozen=True, slots=True)
