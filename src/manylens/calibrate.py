@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.evidence import Ask, EdgeScale, Looks, Profile, Question, Steps, draw_profile, seeded_share
+from manylens.evidence import Ask, EdgeScale, Looks, Profile, Question, Steps, draw_profile, log_odds, seeded_share
 from manylens.records import Settings
 
 _FEWEST_IMAGES = 40
@@ -37,6 +37,9 @@ _LOWEST_SHARE = 0.25
 _EDGE_SCALE_SD, _EDGE_MIDDLE_SD = 0.5, 0.15
 _GRID = 121
 
+_LEAST = 0.01
+"""A judge's probability says no more than 99 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -52,13 +55,8 @@ class Calibration:
         return self.apply(0.95) - self.apply(0.05) >= 0.65
 
     def apply(self, probability: float) -> float:
-        score = self.scale * _logit(probability) + self.offset
+        score = self.scale * log_odds(probability, _LEAST) + self.offset
         return 1 / (1 + math.exp(-score))
-
-
-def _logit(probability: float) -> float:
-    p = min(max(probability, 0.01), 0.99)
-    return math.log(p / (1 - p))
 
 
 def calibrate_judge(looks: Looks, settings: Settings) -> Steps[Calibration]:
@@ -120,7 +118,7 @@ def fit(controls: Sequence[tuple[float, bool]]) -> Calibration:
     """
     scales = np.linspace(0.0, 2.5, 126)
     offsets = np.linspace(-4.0, 4.0, 161)
-    logits = np.array([_logit(p) for p, _ in controls])
+    logits = np.array([log_odds(p, _LEAST) for p, _ in controls])
     target = np.array([float(expected) for _, expected in controls])
     score = scales[:, None, None] * logits + offsets[None, :, None]
     prior = ((scales[:, None] - 1.0) / _SCALE_SD) ** 2 + (offsets[None, :] / _OFFSET_SD) ** 2

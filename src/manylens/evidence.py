@@ -159,6 +159,12 @@ def alike(looks: Looks, image: int) -> float:
     return _SAME_WORDS * float(looks.confidences[image])
 
 
+def log_odds(probability: float, least: float) -> float:
+    """log(p / (1 - p)), p kept within [least, 1 - least]: no single number speaks without bounds."""
+    p = min(max(probability, least), 1 - least)
+    return math.log(p / (1 - p))
+
+
 def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> float:
     """Log-odds that an image belongs with a cluster, from the judgement and from the descriptions; > 0 is yes.
 
@@ -169,14 +175,13 @@ def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> flo
     """
     if answer.probability is None:
         return -math.inf
-    p = min(max(answer.probability, 0.03), 0.97)
     words = looks.words[image]
     if words and words == profile.words:
         described = alike(looks, image)
     else:
         both = {words, profile.words} <= looks.repeated
         described = _OTHER_WORDS * float(looks.confidences[image]) * (1.0 if both else looks.share_repeated)
-    return math.log(p / (1 - p)) + described
+    return log_odds(answer.probability, 0.03) + described
 
 
 @dataclass(frozen=True, slots=True)

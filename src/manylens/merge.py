@@ -28,6 +28,7 @@ from manylens.evidence import (
     Steps,
     centroid,
     draw_profile,
+    log_odds,
     typicality,
 )
 from manylens.records import Settings
@@ -328,8 +329,7 @@ def _weigh(pair: Pair, answer: Answer) -> None:
     pair.spent = pair.spent or answer.spent
     if answer.probability is None:
         return
-    p = min(max(answer.probability, 1e-6), 1 - 1e-6)
-    pair.log_odds += min(max(math.log(p / (1 - p)), -_SURE), _SURE)
+    pair.log_odds += min(max(log_odds(answer.probability, 1e-6), -_SURE), _SURE)
     pair.answers += 1
 
 

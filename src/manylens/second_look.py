@@ -29,6 +29,7 @@ from manylens.evidence import (
     alike,
     belonging,
     draw_profile,
+    log_odds,
 )
 from manylens.records import Settings
 from manylens.targets import FAR, Refusals, Targets
@@ -47,6 +48,8 @@ _PRIOR_FOUND = 3.0
 """So many finds as the odds foresee are taken for granted before what seeking does find changes its rate."""
 
 _MOST_CHOICES = 64
+_LEAST = 0.001
+"""A confidence or probability says no more than 999 to 1."""
 
 _MANY, _FEW = 0.25, 2
 """Where more than this share, and number, of a round's answers would move an image, few are the judge's slips."""
@@ -260,13 +263,8 @@ def _both(one: Answer, other: Answer) -> Answer:
     """Two answers to one question, as independent evidence."""
     if one.probability is None or other.probability is None:
         return one
-    odds = _log_odds(one.probability) + _log_odds(other.probability)
+    odds = log_odds(one.probability, _LEAST) + log_odds(other.probability, _LEAST)
     return dataclasses.replace(one, probability=1 / (1 + math.exp(-odds)))
-
-
-def _log_odds(share: float) -> float:
-    share = min(max(share, 0.001), 0.999)
-    return math.log(share / (1 - share))
 
 
 def _least_certain(
@@ -282,7 +280,8 @@ def _least_certain(
             return (0 if words in named else 2, 0.0, image)
         judged = drafts[number].members[image].probability
         # An image accepted by judgement is surer than one that only its look speaks for.
-        sure = _log_odds(float(looks.confidences[image])) + (0.0 if judged is None else _log_odds(judged))
+        sure = log_odds(float(looks.confidences[image]), _LEAST)
+        sure += 0.0 if judged is None else log_odds(judged, _LEAST)
         if words == targets.profiles[number].words:
             return 2, sure, image
         return (0 if words in named else 1), sure, image
