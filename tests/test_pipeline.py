@@ -339,6 +339,8 @@ def test_the_budget_is_a_hard_limit_on_all_calls_and_is_said(budget: int) -> Non
     assert found.is_partial
     assert found.notes[0].startswith(f"Partial: the budget of {budget} calls")
     assert len(found.not_looked) == max(0, 400 - budget)
+    loose = [a.reason for a in found.assignments if a.cluster is None and a.image_id not in found.not_looked]
+    assert all(reason.endswith("the budget was spent before a cluster was found for it") for reason in loose)
     if budget:
         assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
         assert agreement(found, {image: labels[image] for image in labels}) >= 0.75

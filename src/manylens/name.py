@@ -172,9 +172,9 @@ def _checked(looks: Looks, draft: Draft, label: Named) -> str:
 
 
 def assign(
-    looks: Looks, drafts: Sequence[Draft], unassigned: Sequence[int], trusted_share_right: float
+    looks: Looks, drafts: Sequence[Draft], unassigned: Sequence[int], trusted_share_right: float, spent: bool = False
 ) -> list[Assignment]:
-    """One assignment per image, in image id order.
+    """One assignment per image, in image id order. spent: the budget ended before all questions were asked.
 
     Confidence = .4 judgement + .3 fit + .3 look. Judgement: the judge's probability; for an image that was not asked,
     `trusted_share_right`, what the audits found. Fit: 1 where the image's description is the cluster's, else the share
@@ -195,8 +195,9 @@ def assign(
                 explain(looks, image, standing),
                 standing.decided_by,
             )
+    why = "the budget was spent before a cluster was found for it" if spent else "no cluster fits it well enough"
     for image in unassigned:
-        reason = f"{_described(looks, image)}; no cluster fits it well enough"
+        reason = f"{_described(looks, image)}; {why}"
         result[image] = Assignment(looks.image_ids[image], None, 0.0, reason, "")
     return [result[image] for image in sorted(result)]
 

@@ -205,7 +205,7 @@ async def name(
     writes = model.capabilities.writes_text
     clusters = await name_clusters(looks, drafts, settings, asker.complete if writes else None)
     right = (walked.audits - walked.audits_failed + 1) / (walked.audits + 2)
-    assignments = assign(looks, drafts, unassigned, right)
+    assignments = assign(looks, drafts, unassigned, right, asker.spent)
     asker.finish("name", f"{len(clusters):,} clusters named")
     return Clustering(
         interest=looks.interest,
@@ -290,8 +290,10 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
     if looks.failed:
         notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster.")
     if unassigned:
+        why = "the budget was spent before a cluster was found for them"
         notes.append(
-            f"{len(unassigned):,} unassigned: no cluster fits them well enough, or they are alone of their kind."
+            f"{len(unassigned):,} unassigned: "
+            f"{why if asker.spent else 'no cluster fits them well enough, or they are alone of their kind'}."
         )
     return notes
 
