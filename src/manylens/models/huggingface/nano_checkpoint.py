@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator
 from importlib import resources
+from math import isqrt
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,7 +31,16 @@ DIALECT_FILE = "manylens.json"
 HEAD_FILE = "embedding_head.npy"
 IMAGE_TOKEN = "<|image|>"
 
-_VISION = "tf_efficientnet_lite2"  # timm's name
+# EfficientNet-Lite2, stage by stage. It has no squeeze-and-excitation and ReLU6 for an activation.
+_STAGES: dict[str, list[int]] = {
+    "kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
+    "in_channels": [32, 16, 24, 48, 88, 120, 208],
+    "out_channels": [16, 24, 48, 88, 120, 208, 352],
+    "strides": [1, 2, 2, 2, 1, 2, 1],
+    "num_block_repeats": [1, 3, 3, 4, 4, 5, 1],
+    "expand_ratios": [1, 6, 6, 6, 6, 6, 6],
+}
+_OPEN_GATE = 40.0  # sigmoid of this is 1: the stock class cannot leave out squeeze-and-excitation
 _BATCH_NORM_EPS = 1e-3
 _ROPE_THETA = 100_000.0
 _NORM_EPS = 1e-5
@@ -179,16 +189,15 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"a checkpoint is written into an empty folder, {out} holds something", "name another folder")
     try:
-        import timm  # noqa: F401  transformers builds the vision tower with it
         import torch
         from transformers import (
             CLIPImageProcessor,
+            EfficientNetConfig,
             FastVlmConfig,
             FastVlmForConditionalGeneration,
             LlamaConfig,
             LlavaProcessor,
             PreTrainedTokenizerFast,
-            TimmWrapperConfig,
         )
     except ImportError as error:
         raise missing_extra(error.name or "transformers") from error
@@ -225,9 +234,24 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
         attention_bias=False,
     )
     features = weights["multi_modal_projector.linear_1.weight"].shape[1]
+    side = numbers["image_px"]
+    patch = side // isqrt(numbers["visual_tokens"])  # pixels along the side of what one visual token stands for
+    vision = EfficientNetConfig(
+        image_size=side,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        squeeze_expansion_ratio=1e-6,
+        hidden_act="relu6",
+        hidden_dim=features,
+        hidden_size=features,  # where FastVLM looks for it
+        batch_norm_eps=_BATCH_NORM_EPS,
+        # The last stage strides where tokens are few, and pads on both sides, as PyTorch does.
+        depthwise_padding=[sum(_STAGES["num_block_repeats"]) - 1],
+        **_STAGES | {"strides": [*_STAGES["strides"][:-1], patch // 32]},
+    )
     model = FastVlmForConditionalGeneration(
         FastVlmConfig(
-            vision_config=TimmWrapperConfig(architecture=_VISION, do_pooling=False, hidden_size=features),
+            vision_config=vision,
             text_config=text,
             image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
             image_seq_length=numbers["visual_tokens"],
@@ -236,25 +260,27 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
         )
     )
     state = {stock: torch.tensor(values) for name, values in weights.items() if (stock := stock_name(name)) is not None}
+    for name, value in model.state_dict().items():
+        if ".squeeze_excite." in name:
+            state[name] = torch.full_like(value, _OPEN_GATE if name.endswith("expand.bias") else 0.0)
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith(("lm_head.weight", "num_batches_tracked"))]
     if missing or unexpected:
         raise ModelUnavailable(
             f"nano's weights fit the stock class, missing {missing[:3]}, unexpected {unexpected[:3]}",
-            "install the versions of transformers and timm that the extra names: pip install 'manylens[local]'",
+            "install the version of transformers that the extra names: pip install 'manylens[local]'",
         )
     model.tie_weights()
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = numbers["end_id"]
     model.generation_config.bos_token_id = numbers["start_id"]
     mean, deviation = read_normalisation(folder)
-    side = numbers["image_px"]
     images = CLIPImageProcessor(
         size={"height": side, "width": side}, do_center_crop=False, resample=3, image_mean=mean, image_std=deviation
     )
     processor = LlavaProcessor(
         images,
         tokenizer,
-        patch_size=32,
+        patch_size=patch,
         vision_feature_select_strategy="full",
         chat_template=_CHAT_TEMPLATE,
         image_token=IMAGE_TOKEN,
@@ -274,14 +300,40 @@ def write_checkpoint(out: Path, folder: Path | None = None) -> None:
 
 def stock_name(name: str) -> str | None:
     """The name in `FastVlmForConditionalGeneration`, or None for what it has no place for."""
+    if name.startswith("vision_tower."):
+        return f"model.vision_tower.{_stock_vision_name(name.removeprefix('vision_tower.'))}"
     for ours, stock in (
-        ("vision_tower.", "model.vision_tower.timm_model."),
         ("multi_modal_projector.", "model.multi_modal_projector."),
         ("language_model.model.", "model.language_model."),
     ):
         if name.startswith(ours):
             return stock + name.removeprefix(ours)
     return None
+
+
+def _stock_vision_name(name: str) -> str:
+    """timm's name, `blocks.2.0.conv_dw.weight` say, as `EfficientNetModel` has it, whose blocks are counted through."""
+    if not name.startswith("blocks."):
+        layer, kind = name.split(".")
+        return {
+            "conv_stem": "embeddings.convolution",
+            "bn1": "embeddings.batchnorm",
+            "conv_head": "encoder.top_conv",
+            "bn2": "encoder.top_bn",
+        }[layer] + f".{kind}"
+    _, stage, place, layer, kind = name.split(".")
+    block = sum(_STAGES["num_block_repeats"][: int(stage)]) + int(place)
+    stock = {
+        "conv_pw": "expansion.expand_conv",
+        "bn1": "expansion.expand_bn",
+        "conv_dw": "depthwise_conv.depthwise_conv",
+        "bn2": "depthwise_conv.depthwise_norm",
+        "conv_pwl": "projection.project_conv",
+        "bn3": "projection.project_bn",
+    }
+    if stage == "0":  # depthwise separable: no expansion comes first
+        layer = {"conv_dw": "conv_dw", "bn1": "bn2", "conv_pw": "conv_pwl", "bn2": "bn3"}[layer]
+    return f"encoder.blocks.{block}.{stock[layer]}.{kind}"
 
 
 def missing_extra(package: str) -> ModelUnavailable:
