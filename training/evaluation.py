@@ -23,7 +23,7 @@ MAX_ANSWER_TOKENS = 8
 
 @torch.no_grad()
 def describe(nano: Nano, features: Tensor, prompt: list[int], tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
-    """Greedy answers and H for images under one prompt (b, 36, 1280)."""
+    """Greedy answers and H for images under one prompt (b, 9, 1280)."""
     device = features.device
     ids = torch.tensor([prompt] * len(features), device=device)
     h = None
@@ -70,7 +70,7 @@ def evaluate(nano: Nano, pool: Pool, tasks: list[Task], pixels: Tensor, tokenize
         if len(chosen) < 8:
             continue
         truth = [task.answers[i] for i in chosen]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16):
             features = torch.cat([
                 nano.visual_features(plain(pixels[torch.from_numpy(task.rows[chosen[at : at + 256]]).to(device)])).float()
                 for at in range(0, len(chosen), 256)

@@ -4,7 +4,7 @@
         --onnx src/manylens/models/nano --checkpoint build/nano/checkpoint
 
 ONNX, for `manylens.models.nano`:
-  vision.onnx   pixels (b, 192, 192, 3) uint8 -> visual tokens (b, 36, 576); int8 weights, computed in float32
+  vision.onnx   pixels (b, 192, 192, 3) uint8 -> visual tokens (b, 9, 576); int8 weights, computed in float32
   decoder.onnx  embeds (b, t, 576), past keys and values (16, b, 3, p, 64) -> state of the last token (b, 576), H (b, 256)
                 and the new keys and values; int8 weights in blocks (MatMulNBits), activations quantised per row, so that
                 what one image gets does not depend on which others share its batch

@@ -14,9 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-import timm
 import torch
-from nano_model import load_nano
+from nano_model import load_nano, vision_tower
 
 from manylens.models.huggingface.nano_checkpoint import packaged_files, read_weights
 
@@ -28,7 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     numbers = json.loads((args.onnx / "nano.json").read_text("utf-8"))
     state = {name: torch.tensor(values) for name, values in read_weights(args.onnx).items()}
-    for name, value in timm.create_model("tf_efficientnet_lite2", pretrained=False).state_dict().items():
+    for name, value in vision_tower().state_dict().items():
         if name.startswith("classifier.") or name.endswith("num_batches_tracked"):
             state[f"vision_tower.{name}"] = torch.zeros_like(value)
     state["edge_scale"], state["edge_offset"] = (torch.tensor(numbers[name]) for name in ("edge_scale", "edge_offset"))

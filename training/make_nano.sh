@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train nano from its parts on one GPU, in about 23 minutes:
+# Train nano from its parts on one GPU, in about 25 minutes:
 #     pip install -e . -r training/requirements.txt && training/make_nano.sh ../shared/data build/nano
 # DATA is the folder of labelled zips, WORK receives everything; training/export.py then writes the ONNX files.
 set -euo pipefail

@@ -18,7 +18,7 @@ from data import Task
 from tokenizers import Tokenizer
 
 ANSWER = "\nAnswer:"
-START_ID, END_ID, VISUAL_TOKENS = 1, 2, 36
+START_ID, END_ID, VISUAL_TOKENS = 1, 2, 9
 
 
 @dataclass
@@ -37,15 +37,15 @@ class TextBatch:
 
 
 class TextWriter:
-    """A batch holds groups of rows that share one interest (describe) and rows that judge."""
+    """A batch describes, in groups of rows that share one interest, or it judges: of one kind, its prompts are of like length."""
 
     def __init__(
         self, tasks: Sequence[Task], weights: Mapping[str, float], colors: AbstractSet[str], tokenizer: Tokenizer,
-        image_token: int, *, groups: int, group_rows: int, judge_rows: int,
+        image_token: int, *, groups: int, group_rows: int, judge_share: float,
     ) -> None:  # fmt: skip
         self.tasks = {t.key: t for t in tasks if (~t.held_out).any()}
         self.tokenizer, self.image_token = tokenizer, image_token
-        self.groups, self.group_rows, self.judge_rows = groups, group_rows, judge_rows
+        self.groups, self.group_rows, self.judge_share = groups, group_rows, judge_share
         self.train_rows = {k: np.flatnonzero(~t.held_out) for k, t in self.tasks.items()}
         self.keys = list(self.tasks)
         self.weights = [weights[k] for k in self.keys]
@@ -78,7 +78,8 @@ class TextWriter:
         answers: list[list[int]] = []
         group: list[int] = []
         words: list[int] = []
-        for g in range(self.groups):
+        judges = rng.random() < self.judge_share
+        for g in range(0 if judges else self.groups):
             key = rng.choices(self.keys, self.weights)[0]
             mixed = key in self.colors and rng.random() < 0.35
             for _ in range(self.group_rows):
@@ -89,7 +90,7 @@ class TextWriter:
                 answers.append([*self.tokens(" " + answer), END_ID])
                 group.append(g)
                 words.append(self.answer_number[answer])
-        for _ in range(self.judge_rows):
+        for _ in range(self.groups * self.group_rows if judges else 0):
             key = rng.choices(self.keys, self.weights)[0]
             task = self.tasks[key]
             row, answer = self.draw(key, rng)

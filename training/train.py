@@ -1,11 +1,12 @@
-"""Train nano: vision first, then the language model on frozen vision, then both. One GPU, about 23 minutes.
+"""Train nano: vision first, then the language model on frozen vision, then both. One GPU, about 22 minutes.
 
     python training/train.py --data ../shared/data --parts parts --out nano-weights
 
 Stage 1 (vision): one linear head per (set, attribute) on pooled features, all color tasks sharing one head,
   cross-entropy + 0.25 x distillation to the frozen ImageNet classifier; weights averaged (EMA).
+Between: vision says the colors of photographs whose color nobody wrote down (`pseudo_colors.py`).
 Stage 2 (language): vision frozen and run on fresh augmentations; a batch holds groups of rows that share one interest
-  (describe: "{interest}" -> answer) and rows that judge ("{interest} / Group: {name} / Belongs, yes or no?" -> yes/no);
+  (describe: "{interest}" -> answer), or rows that judge ("{interest} / Group: {name} / Belongs, yes or no?" -> yes/no);
   loss = cross-entropy on the answers + 0.3 x BCE on sigmoid(beta H.H + b) over each group's pairs (the paper's w).
 Stage 3 (refine): all of it together at a small rate, so that vision learns what the answers need;
   the result is the average of the weights before and after it.
@@ -25,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from augment import augment, plain
+from augment import augment, mix, plain
 from data import Pool, Task, load
 from evaluation import evaluate
 from nano_model import VISION_WIDTH, Nano, load_language_model, load_nano, load_vision
+from pseudo_colors import add_pseudo_colors
 from texts import TextWriter, written_ahead
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ TASK_WEIGHT = {
     "deck.rank": 4, "deck.suit": 2, "deck.color": 1, "deck.style": 2,
     "cmuface.pose": 6, "cmuface.glass": 4, "cmuface.emotion": 2,
     "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 6,
-    "cifar10.class": 11, "cifar10.type": 5, "cifar10.environment": 9, "cifar10.color": 4,
+    "cifar10.class": 11, "cifar10.type": 5, "cifar10.environment": 9, "cifar10.color": 12,
     "textures.texture": 2, "emotion.emotion": 8,
     "fashion.type": 9, "fashion.color": 9, "fashion.category": 2, "fashion.gender": 3, "fashion.usage": 2,
     "objects1000.object": 2, "objects1000.color": 5,
@@ -51,6 +53,8 @@ COLOR_TASKS = frozenset(
 SHRINKABLE = frozenset({"fruit", "fashion", "objects1000", "hued", "synthetic"})
 TURN_DEG = {"card": 30.0, "deck": 20.0, "cmuface": 8.0, "emotion": 12.0, "fruit": 40.0, "textures": 30.0}
 HALF_TURN = {"card", "deck"}
+MIXABLE = frozenset({"cifar10", "emotion", "textures", "objects1000"})
+"""Sets whose images may be mixed: what they are, not their color or a small sign on them, is the answer."""
 
 
 def seed_all(seed: int) -> None:
@@ -68,6 +72,9 @@ class Batches:
         self.turn = torch.tensor([TURN_DEG.get(s, 15.0) for s in pool.set_of], device=device)
         self.half_turn = torch.tensor([s in HALF_TURN for s in pool.set_of], device=device)
         self.shrinkable = torch.tensor([s in SHRINKABLE for s in pool.set_of], device=device)
+        self.mixable = torch.tensor([s in MIXABLE for s in pool.set_of], device=device)
+        names = sorted(set(pool.set_of))
+        self.set_number = torch.tensor([names.index(s) for s in pool.set_of], device=device)
 
     def augmented(self, rows: Tensor) -> Tensor:
         return augment(self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows], self.shrinkable[rows])
@@ -163,18 +170,19 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
             group["lr"] = max(rate, 1e-6)
         at = step % 500 * args.vision_batch
         rows = order[at : at + args.vision_batch]
-        pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
+        pixels, partner, own = mix(batches.augmented(rows), batches.set_number[rows], batches.mixable[rows], args.mix_share)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         quarter = len(rows) // 4
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16):
             features = vision.forward_features(pixels)
             pooled = features.mean((2, 3))
             loss = torch.zeros((), device=device)
             for i, head in enumerate(heads):
                 wanted = target[rows, i]
-                count = (wanted >= 0).sum()
                 logits = head(F.dropout(pooled, 0.2)).float()
-                part = F.cross_entropy(logits, wanted, ignore_index=-100, reduction="sum", label_smoothing=0.05)
-                loss = loss + part / len(rows) * (count > 0)
+                for answer, weight in ((wanted, own), (wanted[partner], 1 - own)):
+                    each = F.cross_entropy(logits, answer, ignore_index=-100, reduction="none", label_smoothing=0.05)
+                    loss = loss + (each * weight).sum() / len(rows)
             with torch.no_grad():
                 taught = teacher(pixels[:quarter]).float()
             student = vision.classifier(pooled[:quarter]).float()
@@ -201,7 +209,7 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
         index = {v: i for i, v in enumerate(values[head_name(task)])}
         wanted = torch.tensor([index[a] for a, h in zip(task.answers, task.held_out, strict=True) if h], device=device)
         found = []
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
             for at in range(0, len(rows), 256):
                 pooled = average.forward_features(plain(batches.pixels[rows[at : at + 256]])).mean((2, 3))
                 found.append(average_heads[column[head_name(task)]](pooled).argmax(-1))
@@ -217,8 +225,9 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
     """Teach the language model to answer. vision_lr: trains vision too (batch-norm statistics stay), or None: frozen."""
     nano.vision_tower.eval().requires_grad_(vision_lr is not None)
     writer = TextWriter(tasks, TASK_WEIGHT, COLOR_TASKS, tokenizer, nano.image_token,
-                        groups=args.groups, group_rows=args.group_rows, judge_rows=args.judge_rows)  # fmt: skip
-    texts = written_ahead(writer, [2 * args.seed + (vision_lr is not None), 1000 + 2 * args.seed + (vision_lr is not None)])
+                        groups=args.groups, group_rows=args.group_rows, judge_share=args.judge_share)  # fmt: skip
+    first = 2 * args.seed + (vision_lr is not None)
+    texts = written_ahead(writer, [first, 1000 + first])
     fresh = [*nano.multi_modal_projector.parameters(), *nano.embedding_head.parameters()]
     scalars = [nano.edge_scale, nano.edge_offset]
     old = list(nano.language_model.parameters())
@@ -241,7 +250,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
     nano.vision_tower.eval()
     while (elapsed := time.monotonic() - start) < seconds:
         progress = elapsed / seconds
-        factor = min(1.0, (step + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        factor = min(1.0, max((step + 1) / 150, progress / 0.05)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         b = next(texts)
@@ -249,7 +258,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
             torch.from_numpy(a).to(device, non_blocking=True)
             for a in (b.rows, b.ids, b.answer_tokens, b.answer_places, b.prompt_end, b.group, b.answer_id)
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(vision_lr is not None):
@@ -262,7 +271,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
         paired = ((group.unsqueeze(0) == group.unsqueeze(1)) & (group >= 0).unsqueeze(0)).float()
         paired.fill_diagonal_(0)
         same = (answer_id.unsqueeze(0) == answer_id.unsqueeze(1)).float()
-        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h), same, weight=paired, reduction="sum") / paired.sum()
+        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h), same, weight=paired, reduction="sum") / paired.sum().clamp(min=1)
         (answer_loss + 0.3 * pair).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -292,19 +301,20 @@ def main() -> None:
     parser.add_argument("--decks", type=Path, help="folder made by draw_decks.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vision-seconds", type=float, default=400)
-    parser.add_argument("--text-seconds", type=float, default=620)
-    parser.add_argument("--refine-seconds", type=float, default=230)
+    parser.add_argument("--text-seconds", type=float, default=570)
+    parser.add_argument("--refine-seconds", type=float, default=250)
     parser.add_argument("--refine-share", type=float, default=0.6, help="weight of the refined model in the average")
     parser.add_argument("--resume", type=Path, help="nano.pt to go on from instead of the parts")
     parser.add_argument("--vision-batch", type=int, default=384)
-    parser.add_argument("--vision-lr", type=float, default=1.2e-3)
+    parser.add_argument("--mix-share", type=float, default=0.5, help="share of the images of small sets that are mixed")
+    parser.add_argument("--vision-lr", type=float, default=6e-4)
     parser.add_argument("--text-lr", type=float, default=3e-4)
     parser.add_argument("--projector-lr", type=float, default=1e-3)
     parser.add_argument("--refine-lr", type=float, default=1.2e-4)
     parser.add_argument("--refine-vision-lr", type=float, default=6e-5)
-    parser.add_argument("--groups", type=int, default=9)
+    parser.add_argument("--groups", type=int, default=16, help="groups of a batch; a group shares one interest")
     parser.add_argument("--group-rows", type=int, default=16)
-    parser.add_argument("--judge-rows", type=int, default=112)
+    parser.add_argument("--judge-share", type=float, default=0.4, help="share of the batches that judge")
     parser.add_argument("--limit", type=int, help="images per set, for a dry run")
     parser.add_argument("--evaluate-limit", type=int, default=800)
     parser.add_argument("--processes", type=int, default=16)
@@ -314,6 +324,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 4  # trying every way of convolving took 48 s
     args.out.mkdir(parents=True, exist_ok=True)
 
     began = time.monotonic()
@@ -333,6 +344,8 @@ def main() -> None:
     if args.vision_seconds:
         result["vision"] = stage_vision(nano, args.parts, pool, tasks, batches, args, device)
         print(json.dumps(result["vision"], indent=1), flush=True)
+    result["pseudo_colors"] = add_pseudo_colors(nano, pool, tasks, COLOR_TASKS, batches, device)
+    print(f"{result['pseudo_colors']} photographs got a color from vision", flush=True)
     if args.text_seconds:
         result["language"] = stage_language(nano, tasks, batches, tokenizer, args, device, seconds=args.text_seconds,
                                             text_lr=args.text_lr, projector_lr=args.projector_lr, vision_lr=None)  # fmt: skip
