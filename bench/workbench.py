@@ -136,7 +136,7 @@ class Metered(Wrapped):
 
 
 class NanoTokens:
-    """Counts nano's tokens: prompt, 36 visual tokens and answer cue in; a look's words and end mark out. A judgement
+    """Counts nano's tokens: prompt, visual tokens and answer cue in; a look's words and end mark out. A judgement
     writes nothing. What stands before the image is counted for every call, although it is computed once."""
 
     def __init__(self) -> None:

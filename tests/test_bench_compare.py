@@ -207,7 +207,7 @@ def test_nano_tokens_are_counted_in_and_out() -> None:
     short, long = (count(look, LookReply(words, 1.0, vector)) for words in ("red", "red red red"))
     assert long - short == 2
     judged = count(JudgeRequest("suit", "hearts", "", (), "i"), JudgeReply(0.5))
-    assert 36 < judged < 80 and short > 38
+    assert 9 < judged < 53 and short > 11
 
 
 def test_no_method_sees_a_label(tmp_path: Path, scripted: list[ScriptedModel]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manylens.evidence import Looks
 from manylens.foresee import SupposedJudge, expected_judgements, judgements_per_call
@@ -49,7 +51,6 @@ def test_the_rest_is_answered_in_kind_and_always_the_same() -> None:
 COUNTED = {
     50: (1.60, 1.68),
     93: (1.49, 1.61),
-    259: (1.19, 1.19),
     260: (1.41, 1.51),
     261: (1.38, 1.39),
     312: (1.32, 1.43),
@@ -69,18 +70,23 @@ def test_what_was_counted_on_photographs_is_expected_to_within_15_percent(images
         assert images * (calls_per_image - 0.005) <= images + high
 
 
-@pytest.mark.parametrize("images", [725, 1_000, 3_000, 20_000, 1_000_000])
-def test_in_a_large_collection_no_run_can_take_15_percent_more_or_less(images: int) -> None:
-    low, likely, high = expected_judgements(images, Settings())
+@given(st.integers(1, 2_000_000))
+def test_no_run_can_take_much_more_than_it_was_said_to(images: int) -> None:
+    _, likely, high = expected_judgements(images, Settings())
     assert high == Settings().judgements_allowed(images)
-    assert (images + high) / (images + likely) < 1 / 0.85
+    assert images + likely >= 0.85 * (images + high)
+
+
+@pytest.mark.parametrize("images", [440, 725, 1_000, 3_000, 20_000, 1_000_000])
+def test_nor_much_less_in_a_collection_that_is_not_small(images: int) -> None:
+    low, likely, _ = expected_judgements(images, Settings())
     assert (images + likely) / (images + low) < 1.15
 
 
 def test_who_asks_every_candidate_is_told_of_more_and_never_of_more_than_is_allowed() -> None:
     assert expected_judgements(1_000, Settings(audit_share=1.0))[1:] == (1_350, 3_000)
     assert expected_judgements(1_000, Settings(judgements_per_image=None))[1] == 180
-    assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (48, 100, 100)
+    assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (20, 100, 100)
     assert expected_judgements(0, Settings()) == (0, 0, 0)
 
 

@@ -26,18 +26,9 @@ from manylens.models.base import (
 )
 from manylens.records import Settings
 
-FIXED_JUDGEMENTS = 60
-JUDGEMENTS_PER_IMAGE = 0.12
-MOST_PER_IMAGE = 0.65
-"""Judgements that are likely for one interest before anything is known of it: 60 that every collection needs (24
-controls, up to 24 pairs, the tests of a merge), .12 per image (audits, images of another description, second looks),
-and in a small collection not more than .65 per image. What else there is to know, only the looks can tell.
-
-The three lie in the middle of what was counted: 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
-From some 720 images on `Settings.judgements_allowed` leaves so little room that no run can be further off than 15%."""
-
 FEWEST_JUDGEMENTS = 48
 FEWEST_PER_IMAGE = 0.2
+FEWEST_OF_ALLOWED = 0.2
 """At the least: the controls of a judge who turns out to tell nothing, and is asked no further."""
 
 EVERY_CANDIDATE = (1.35, 3.0)
@@ -56,13 +47,13 @@ _YES, _NO = 0.95, 0.05
 
 def expected_judgements(images: int, settings: Settings) -> tuple[int, int, int]:
     """(at least, likely, at most) for one interest in a collection of so many images, before anything is asked."""
-    likely = round(min(MOST_PER_IMAGE * images, FIXED_JUDGEMENTS + JUDGEMENTS_PER_IMAGE * images))
+    likely = settings.judgements_likely(images)
     most = settings.judgements_allowed(images)
     if most is None:
         per_image, most_per_image = EVERY_CANDIDATE
         likely = round(per_image * images) if settings.audit_share == 1 else likely
         most = round(most_per_image * images)
-    fewest = round(min(FEWEST_PER_IMAGE * images, FEWEST_JUDGEMENTS))
+    fewest = round(min(FEWEST_PER_IMAGE * images, FEWEST_JUDGEMENTS, FEWEST_OF_ALLOWED * most))
     return min(fewest, most), min(likely, most), most
 
 

@@ -18,6 +18,10 @@ MAX_INTEREST_CHARACTERS = 500
 
 _MOST_AUDITED = 0.25
 _SMALL = 1000  # images; below, questions that every collection needs weigh more than one by one
+_FIXED_JUDGEMENTS = 60
+_JUDGEMENTS_PER_IMAGE = 0.12
+_MOST_PER_IMAGE = 0.65
+_ESTIMATE_HOLDS = 0.15
 
 DecidedBy: TypeAlias = Literal["seed", "judge", "trust", "offer", "second look", "person", ""]
 """Who put an image where it is: the walk's seed, an asked judgement, an unasked strong edge, a leftover's offer to a
@@ -90,7 +94,7 @@ class Settings(_Record):
     second_looks: at most this share of images, the least certain ones, is judged again at the end, as long as that
         still finds errors; images in no cluster are offered to further ones. 0 does neither.
     judgements_per_image: what may be asked beside the looks; in small collections up to one per image, or as many as
-        1,000 images would get. None is no limit.
+        1,000 images would get, as long as the estimate of all calls stays within 15%. None is no limit.
     edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for
         this interest; 0 takes the model's own beta and b.
     share_near_duplicates: near-identical images get one look between them; off, for a subtle interest (a face's mood)
@@ -161,10 +165,25 @@ class Settings(_Record):
         return max(self.audit_share, min(_MOST_AUDITED, self.audits / max(images, 1)))
 
     def judgements_allowed(self, images: int) -> int | None:
-        """How many judgements a collection of this many images may take for one interest; None is no limit."""
+        """How many judgements a collection of this many images may take for one interest; None is no limit.
+
+        In a small collection as many as 1,000 images would get, one per image at most, and no more than leave the
+        estimate of all calls, looks included, at most 15% too low: who was told a number is not charged another.
+        """
         if self.judgements_per_image is None or self.audit_share == 1:
             return None
-        return int(max(self.judgements_per_image * images, min(images, self.judgements_per_image * _SMALL)) + 1e-6)
+        small = min(images, self.judgements_per_image * _SMALL)
+        within = (images + self.judgements_likely(images)) / (1 - _ESTIMATE_HOLDS) - images
+        return int(max(self.judgements_per_image * images, min(small, within)) + 1e-6)
+
+    def judgements_likely(self, images: int) -> int:
+        """Judgements that are likely for one interest before anything is known of it, whatever is allowed.
+
+        60 that every collection needs (24 controls, up to 24 pairs, the tests of a merge), .12 per image (audits, images
+        of another description, second looks), and in a small collection not more than .65 per image: the middle of what
+        was counted, 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
+        """
+        return round(min(_MOST_PER_IMAGE * images, _FIXED_JUDGEMENTS + _JUDGEMENTS_PER_IMAGE * images))
 
     @property
     def is_priced(self) -> bool:

@@ -3,7 +3,7 @@
 In: requests and an `ImageSource`. Out: replies in order. Promise: deterministic, and what one image gets does not
 depend on which others are asked with it: batches have a fixed shape and activations are quantised row by row.
 
-EfficientNet-Lite2 turns 192 x 192 pixels into 36 visual tokens (kept per image, so a second interest reads no pixels);
+EfficientNet-Lite2 turns 192 x 192 pixels into 9 visual tokens (kept per image, so a second interest reads no pixels);
 16 layers of SmolLM2 read `{interest}` + image + `Answer:`. What stands before the image is computed once per interest
 or cluster and shared through its keys and values. H(u) is a linear head on the last prompt token (see training/).
 """
@@ -161,7 +161,7 @@ class Nano:
     # Images
 
     def _visual_tokens(self, image_ids: Sequence[str]) -> dict[str, NDArray[np.float16] | ModelError]:
-        """Visual tokens (36, width) of each image: from memory, the run folder, or its pixels."""
+        """Visual tokens (9, width) of each image: from memory, the run folder, or its pixels."""
         found: dict[str, NDArray[np.float16] | ModelError] = {}
         unseen: list[str] = []
         for image_id in dict.fromkeys(image_ids):
@@ -229,7 +229,7 @@ class Nano:
         return self._words[self._token_ids(prompts.NANO_ANSWER)]
 
     def _after_prompt(self, prefix: str, tokens: FloatArray) -> tuple[list[FloatArray], tuple[FloatArray, FloatArray]]:
-        """Run prompt and images (b, 36, width); returns the decoder's outputs and all keys and values so far."""
+        """Run prompt and images (b, 9, width); returns the decoder's outputs and all keys and values so far."""
         b = len(tokens)
         keys, values = (np.repeat(half, b, axis=1) for half in self._prefix(prefix))
         tail = np.broadcast_to(self._tail, (b, *self._tail.shape))
