@@ -179,9 +179,9 @@ class Settings(_Record):
     def judgements_likely(self, images: int) -> int:
         """Judgements that are likely for one interest before anything is known of it, whatever is allowed.
 
-        60 that every collection needs (24 controls, up to 24 pairs, the tests of a merge), .12 per image (audits, images
-        of another description, second looks), and in a small collection not more than .65 per image: the middle of what
-        was counted, 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
+        60 that every collection needs (24 controls, up to 24 pairs, the tests of a merge), .12 per image (audits,
+        images of another description, second looks), and in a small collection not more than .65 per image: the middle
+        of what was counted, 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
         """
         return round(min(_MOST_PER_IMAGE * images, _FIXED_JUDGEMENTS + _JUDGEMENTS_PER_IMAGE * images))
 
