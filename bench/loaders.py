@@ -289,6 +289,7 @@ PUBLISHED: dict[str, Published] = {
 
 SHARED_SIZES = {
     "card": 7_769, "cmuface": 464, "fruit": 2_500, "flowers": 266, "cifar10": 8_000, "fashion": 7_526,
+    "emotion": 3_150, "objects1000": 1_000,
 }  # fmt: skip
 """Images per zip beside the project, as its README states them."""
 
@@ -384,7 +385,7 @@ def load_shared(data: Path, name: str) -> LabelledSet:
     with zipfile.ZipFile(path) as archive:
         rows = read_rows(archive, name, zip_name)
         count = sum(member.startswith("images/") and not member.endswith("/") for member in archive.namelist())
-    if name == "vehicles":
+    if name in ("vehicles", "objects"):
         notes = [f"{len(rows):,} images of {path.name}, of kinds whose color nano was never taught; their kind it was"]
     else:
         notes = [f"held out of nano's training: {len(rows):,} of {count:,} images of {path.name}"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench import held_out, loaders
 from bench.loaders import (
     CIFAR_CLASSES,
     PUBLISHED,
@@ -234,3 +235,7 @@ def test_attribute_folders_ignore_what_is_no_image(tmp_path: Path) -> None:
     put(tmp_path / "color" / "red" / "Thumbs.db", b"x")
     put(tmp_path / "readme.txt", b"x")
     assert len(attribute_folders(tmp_path)) == 6
+
+
+def test_every_set_that_the_comparison_may_load_has_a_stated_size() -> None:
+    assert {zip_name for zip_name, _ in held_out.SETS.values()} <= set(loaders.SHARED_SIZES)
