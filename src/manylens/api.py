@@ -75,8 +75,8 @@ REPORT_NAME = "report.html"
 MODELS_NAME = "models.json"
 """In a run folder: what was found out about models behind servers."""
 
-NANO_LOOKS_PER_SECOND = 12
-"""What nano promises on two cores; faster machines do better."""
+NANO_LOOKS_PER_SECOND = 40
+"""What nano does on two busy cores; 80 were measured on two idle ones (docs/nano.md)."""
 
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750

@@ -139,7 +139,8 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     unreadable = len(plan.unreadable)
     low, likely, high = plan.judgements
     say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
-    say(console, f"looks:      {plan.looks:,} (one per image and interest, {len(plan.interests)} interests)")
+    interests = "1 interest" if len(plan.interests) == 1 else f"{len(plan.interests)} interests"
+    say(console, f"looks:      {plan.looks:,} (one per image and interest, {interests})")
     if high:
         spread = f"{low:,} to {high:,}: few where the model knows such images, many where not"
         shared = f" in {plan.judge_calls:,} calls" if plan.judge_calls != likely else ""

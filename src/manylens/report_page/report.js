@@ -3,7 +3,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const FIRST_FRAMES = 120; // per cluster, before "Show all": a page of 20,000 images must still scroll
-const DOUBT = 0.6; // confidence below it is marked; wording in the footer says so
+// Confidence below it is marked; wording in the footer says so. What a judgement accepted against its description reaches .7 at most.
+const DOUBT = 0.7;
 const whole = new Intl.NumberFormat("en");
 const number = (n) => whole.format(n);
 const percent = (x) => (x * 100).toFixed(0) + "%";
