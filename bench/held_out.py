@@ -31,7 +31,7 @@ TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.insert(0, str(TRAINING))
 from data import HELD_OUT_PERSONS, is_held_out  # noqa: E402  the split lives beside the training that must respect it
 
-__all__ = ["HELD_OUT_PERSONS", "SETS", "is_held_out", "read_rows", "read_untaught"]
+__all__ = ["HELD_OUT_PERSONS", "SETS", "UNTAUGHT_COLORS", "is_held_out", "read_rows", "read_untaught"]
 
 SETS = {
     "cards": (

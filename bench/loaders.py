@@ -27,7 +27,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from bench.held_out import HELD_OUT_PERSONS, SETS, read_rows
+from bench.held_out import HELD_OUT_PERSONS, SETS, UNTAUGHT_COLORS, read_rows
 from manylens.errors import UsageError
 from manylens.sample import RANKS, SUITS, write_sample
 
@@ -385,7 +385,7 @@ def load_shared(data: Path, name: str) -> LabelledSet:
     with zipfile.ZipFile(path) as archive:
         rows = read_rows(archive, name, zip_name)
         count = sum(member.startswith("images/") and not member.endswith("/") for member in archive.namelist())
-    if name in ("vehicles", "objects"):
+    if name in UNTAUGHT_COLORS:
         notes = [f"{len(rows):,} images of {path.name}, of kinds whose color nano was never taught; their kind it was"]
     else:
         notes = [f"held out of nano's training: {len(rows):,} of {count:,} images of {path.name}"]
