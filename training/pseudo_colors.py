@@ -3,13 +3,13 @@
 What vision sees of a color carries over to kinds of things it was never taught a color of (a linear head names 56% of
 the colors of held-out vehicles right); what the language model makes of it does so less (35%), since it has met few
 kinds of things with a color. So a head is fitted to vision's features of the images with known colors, and what it is
-sure of becomes answers for the other small photographs. Kinds that are kept out of color training are kept out here.
+sure of becomes answers for the other small photographs, as they are and hue-turned by `recolor.py`. Kinds that are kept
+out of color training are kept out here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,32 +17,26 @@ import torch.nn.functional as F
 from augment import plain
 from data import Pool, Task
 from nano_model import VISION_WIDTH, Nano
+from recolor import KEPT_OUT
 from torch import Tensor, nn
-
-KEPT_OUT = frozenset({"automobile", "truck"})
-"""CIFAR-10's classes whose colors are a held-out test."""
 
 ROWS_PER_TASK = 1500
 LEAST_SURE = 0.5
 
 
-class Pixels(Protocol):
-    pixels: Tensor
-
-
 @torch.no_grad()
-def pooled_features(nano: Nano, batches: Pixels, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Mean of the visual features over the places, (n, 1280) float32."""
+def pooled_features(nano: Nano, images: Tensor, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Mean of the visual features over the places, (n, 1280) float32. images: (m, 3, side, side) uint8, all of the pool."""
     found = []
     for at in range(0, len(rows), 256):
-        pixels = plain(batches.pixels[torch.from_numpy(rows[at : at + 256]).to(device)])
+        pixels = plain(images[torch.from_numpy(rows[at : at + 256]).to(device)])
         with torch.autocast(device.type, torch.bfloat16):
             found.append(nano.visual_features(pixels.contiguous(memory_format=torch.channels_last)).mean(1).float())
     return torch.cat(found)
 
 
 def add_pseudo_colors(
-    nano: Nano, pool: Pool, tasks: list[Task], color_tasks: Collection[str], batches: Pixels, device: torch.device
+    nano: Nano, pool: Pool, tasks: list[Task], color_tasks: Collection[str], images: Tensor, device: torch.device
 ) -> int:
     """Extend the rows of `cifar10.color`; returns by how many. Nothing held out is looked at."""
     nano.vision_tower.eval()
@@ -56,7 +50,7 @@ def add_pseudo_colors(
             rows.append(task.rows[known])
             answers.extend(task.answers[i] for i in known)
     words = sorted(set(answers))
-    features = pooled_features(nano, batches, np.concatenate(rows), device)
+    features = pooled_features(nano, images, np.concatenate(rows), device)
     wanted = torch.tensor([words.index(a) for a in answers], device=device)
     head = nn.Linear(VISION_WIDTH, len(words)).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.05)
@@ -68,19 +62,14 @@ def add_pseudo_colors(
             optimizer.zero_grad(set_to_none=True)
 
     task, kinds = by_key["cifar10.color"], by_key["cifar10.class"]
-    labelled = set(task.rows.tolist())
-    open_rows = np.array(
-        [
-            row
-            for row, kind in zip(kinds.rows.tolist(), kinds.answers, strict=True)
-            if kind not in KEPT_OUT and not pool.held_out[row] and row not in labelled
-        ],
-        dtype=np.int64,
-    )
+    nameable = {row for row, kind in zip(kinds.rows.tolist(), kinds.answers, strict=True) if kind not in KEPT_OUT}
+    nameable.update(row for row, name in enumerate(pool.set_of) if name == "hued")
+    nameable.difference_update(*(t.rows.tolist() for t in tasks if t.key in color_tasks))
+    open_rows = np.array(sorted(row for row in nameable if not pool.held_out[row]), dtype=np.int64)
     if not len(open_rows):
         return 0
     with torch.no_grad():
-        sure, found = head(pooled_features(nano, batches, open_rows, device)).softmax(-1).max(-1)
+        sure, found = head(pooled_features(nano, images, open_rows, device)).softmax(-1).max(-1)
     keep = (sure >= LEAST_SURE).cpu().numpy()
     task.rows = np.concatenate([task.rows, open_rows[keep]])
     task.answers = [*task.answers, *(words[i] for i in found[torch.from_numpy(keep).to(device)].tolist())]

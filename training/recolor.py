@@ -4,6 +4,7 @@ In: the zips and `labels/*_colors.csv` (rows of part `train` only). Out: one npz
 A red bus turned by 220 degrees is a blue bus before a strange sky, so the word must be read off the object, not guessed
 from its kind or from the background; a black, white or grey object keeps its word at every turn. Brown, beige, gold and
 pink have no hue of their own and are only nudged. Four in ten are shrunk to 24-64 px and back: small photos exist.
+CIFAR photos whose color nobody wrote down are turned too, without a word: `pseudo_colors.py` gives them one.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from data import read_set
+from data import is_held_out, read_set
 from PIL import Image
 
 HUE_DEG = {"red": 0.0, "orange": 28.0, "yellow": 52.0, "green": 118.0, "blue": 218.0, "purple": 284.0}
 TARGETS = ("red", "green", "blue", "purple")  # wide bands of hue; orange and yellow are too narrow to aim at
 NEUTRAL = ("black", "white", "grey", "silver", "multicolor")
+KEPT_OUT = frozenset({"automobile", "truck"})
+"""CIFAR-10's classes whose colors are a held-out test."""
 
 
 def turn_hue(image: Image.Image, degrees: float, saturation: float) -> Image.Image:
@@ -61,12 +64,16 @@ def main() -> None:
     contents: list[bytes] = []
     words: list[str] = []
     labels = Path(__file__).with_name("labels")
-    for content, row in (item for name in ("objects1000", "cifar10") for item in read_set(args.data, labels, name)):
-        if row.get("color_part") != "train":
-            continue
+    for name, content, row in ((name, *item) for name in ("objects1000", "cifar10") for item in read_set(args.data, labels, name)):
         photo = Image.open(io.BytesIO(content)).convert("RGB")
         photo.thumbnail((160, 160))
-        for image, word in variants(photo, row["color"], rng):
+        if row.get("color_part") == "train":
+            turned = variants(photo, row["color"], rng)
+        elif name == "cifar10" and "color" not in row and row["class"] not in KEPT_OUT and not is_held_out(name, row):
+            turned = iter([(turn_hue(photo, rng.uniform(20, 340), rng.uniform(0.6, 1.3)), "")])
+        else:
+            continue
+        for image, word in turned:
             if rng.random() < 0.4:
                 image = image.copy()
                 image.thumbnail((int(rng.integers(24, 65)),) * 2)

@@ -37,12 +37,12 @@ from torch import Tensor, nn
 
 # Weight of each task in stage 2; a set's weight in stage 1 is the sum over its tasks.
 TASK_WEIGHT = {
-    "card.rank": 15, "card.suit": 7, "card.color": 3,
-    "deck.rank": 4, "deck.suit": 2, "deck.color": 1, "deck.style": 2,
+    "card.rank": 15, "card.suit": 9, "card.color": 3,
+    "deck.rank": 4, "deck.suit": 3, "deck.color": 1, "deck.style": 2,
     "cmuface.pose": 6, "cmuface.glass": 4, "cmuface.emotion": 2,
-    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 6,
+    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 7,
     "cifar10.class": 11, "cifar10.type": 5, "cifar10.environment": 9, "cifar10.color": 12,
-    "textures.texture": 2, "emotion.emotion": 8,
+    "textures.texture": 2, "emotion.emotion": 10,
     "fashion.type": 9, "fashion.color": 9, "fashion.category": 2, "fashion.gender": 3, "fashion.usage": 2,
     "objects1000.object": 2, "objects1000.color": 5,
     "hued.color": 10, "synthetic.color": 8, "synthetic.background": 1, "synthetic.count": 1, "synthetic.position": 1,
@@ -148,9 +148,9 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
         weight_of_set[task.set_name] = weight_of_set.get(task.set_name, 0) + TASK_WEIGHT[task.key]
     row_weight = np.zeros(len(pool.set_of))
     sets = np.array(pool.set_of)
-    usable = ~pool.held_out
+    answered = (targets >= 0).any(1)
     for name, weight in weight_of_set.items():
-        rows = np.flatnonzero((sets == name) & usable)
+        rows = np.flatnonzero((sets == name) & answered)
         row_weight[rows] = weight / len(rows)
     row_weight = torch.from_numpy(row_weight / row_weight.sum()).to(device)
 
@@ -344,7 +344,7 @@ def main() -> None:
     if args.vision_seconds:
         result["vision"] = stage_vision(nano, args.parts, pool, tasks, batches, args, device)
         print(json.dumps(result["vision"], indent=1), flush=True)
-    result["pseudo_colors"] = add_pseudo_colors(nano, pool, tasks, COLOR_TASKS, batches, device)
+    result["pseudo_colors"] = add_pseudo_colors(nano, pool, tasks, COLOR_TASKS, batches.pixels, device)
     print(f"{result['pseudo_colors']} photographs got a color from vision", flush=True)
     if args.text_seconds:
         result["language"] = stage_language(nano, tasks, batches, tokenizer, args, device, seconds=args.text_seconds,
