@@ -1,9 +1,14 @@
 """The noisy-judge simulation: the whole method on a scripted model of stated accuracy.
 
-`python bench/simulate.py [--images 260 2000] [--seeds 3] [--settings NAME ...]` prints a Markdown table: NMI, K found,
-judgements per image, unassigned images and seconds beside the model, as mean (and range) over seeds. `ceiling` is the
-NMI of the descriptions themselves: what perception allows where no judgement corrects it. NMI counts each unassigned
-image as a cluster of its own. `--oracle` prints instead what an oracle makes of the default allowance.
+`python -m bench.simulate [--images 260 2000] [--seeds 3] [--settings NAME ...]` prints a Markdown table: NMI, K found,
+judgements per image and how many of them were second looks, unassigned images and seconds beside the model, as mean
+(and range) over seeds. `ceiling` is the NMI of the descriptions themselves: what perception allows where no judgement
+corrects it. NMI counts each unassigned image as a cluster of its own. `--oracle` prints instead what an oracle makes
+of the default allowance.
+
+Three settings ask every candidate: "plain walk" is the paper's method, as in `bench.compare`; "same second looks" is
+ours with as many second looks as the default makes on the same images; "ask everything" looks again as long as it
+finds errors.
 """
 
 from __future__ import annotations
@@ -11,24 +16,36 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import mean
+from typing import Any
+from unittest import mock
 
 from sklearn.metrics import normalized_mutual_info_score
 
+from bench.ablations import plain_walk
+from manylens import pipeline
+from manylens.evidence import Answer, Ask, Draft, Steps
 from manylens.look import look_at_images
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
-from manylens.pipeline import cluster_looks
 from manylens.records import Interest, Settings
+from manylens.second_look import take_second_looks
 
 INTEREST = Interest("kind")
+SAME_SECOND_LOOKS = "same second looks"
 
 SETTINGS = {
     "default": Settings(),
+    "plain walk": plain_walk(Settings(), 0),
+    SAME_SECOND_LOOKS: Settings(audit_share=1.0),
     "ask everything": Settings(audit_share=1.0),
+    "allowance .5": Settings(judgements_per_image=0.5),
+    "allowance .75": Settings(judgements_per_image=0.75),
+    "allowance 1": Settings(judgements_per_image=1.0),
     "no trust": Settings(trust_weight=1.0),
     "tau .3": Settings(tau=0.3),
     "tau .9": Settings(tau=0.9),
@@ -67,21 +84,50 @@ def draw_labels(images: int, classes: int, seed: int, skew: float = 0.0) -> dict
     return {f"{chance.getrandbits(128):032x}": chance.choices(names, weights)[0] for _ in range(images)}
 
 
+@dataclass(slots=True)
+class _SecondLooks:
+    """The pipeline's second looks, counted; after `most` questions they are told that the allowance is used up."""
+
+    most: float
+    asked: int = 0
+
+    def __call__(self, *arguments: Any) -> Steps[tuple[list[Draft], list[int]]]:
+        self.asked = 0  # a run's first call is its forecast, the second the run itself
+        steps = take_second_looks(*arguments)
+        answers: list[Answer] | None = None
+        while True:
+            try:
+                ask = next(steps) if answers is None else steps.send(answers)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            wanted = len(ask.questions)
+            said = yield Ask(ask.questions[: int(min(wanted, self.most - self.asked))])
+            self.asked += sum(not answer.spent for answer in said)
+            answers = [*said, *[Answer(None, spent=True)] * (wanted - len(said))]
+
+
 def simulate(
     images: int,
     classes: int,
     seed: int,
-    settings: Settings,
+    settings: str,
     noise: Noise,
     skew: float = 0.0,
     sees_exemplars: bool = True,
 ) -> dict[str, float]:
     """One run; all numbers of the table's row."""
+    most = math.inf
+    if settings == SAME_SECOND_LOOKS:
+        default = simulate(images, classes, seed, "default", noise, skew, sees_exemplars)
+        most = round(default["second looks"] * images)
     labels = draw_labels(images, classes, seed, skew)
     model = ScriptedModel({INTEREST.text: labels}, noise=noise, seed=seed, sees_exemplars=sees_exemplars)
     looks = asyncio.run(look_at_images(list(labels), [INTEREST], model, lambda event: None))[INTEREST]
     before = time.perf_counter()
-    found = asyncio.run(cluster_looks(looks, model, replace(settings, seed=seed), lambda event: None))
+    second_looks = _SecondLooks(most)
+    with mock.patch.object(pipeline, "take_second_looks", second_looks):
+        chosen = replace(SETTINGS[settings], seed=seed)
+        found = asyncio.run(pipeline.cluster_looks(looks, model, chosen, lambda event: None))
     seconds = time.perf_counter() - before
     true = [labels[assignment.image_id] for assignment in found.assignments]
     said = [assignment.cluster or -1 - place for place, assignment in enumerate(found.assignments)]
@@ -90,6 +136,7 @@ def simulate(
         "NMI": float(normalized_mutual_info_score(true, said)),
         "K": len(found.clusters),
         "judged/image": found.calls.judge / images,
+        "second looks": second_looks.asked / images,
         "unassigned": sum(cluster < 0 for cluster in said),
         "seconds": seconds,
     }
@@ -141,7 +188,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[260, 2000])
     parser.add_argument("--classes", type=int, nargs="+", default=[13])
     parser.add_argument("--seeds", type=int, default=3)
-    usual = ["default", "ask everything", "tau .3", "tau .9"]
+    usual = ["default", "plain walk", SAME_SECOND_LOOKS, "ask everything"]
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=usual)
     parser.add_argument("--noise", nargs="+", choices=NOISES, default=["DESIGN"])
     parser.add_argument("--skew", type=float, default=0.0)
@@ -154,14 +201,14 @@ def main() -> None:
             bounds = [oracle(images, classes, s, NOISES[noise], options.skew) for s in range(options.seeds)]
             print(row([images, classes, noise], bounds), flush=True)
         return
-    print("| images | classes | noise | settings | ceiling | NMI | K | judged/image | unassigned | seconds |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    numbers = "ceiling | NMI | K | judged/image | second looks | unassigned | seconds"
+    print(f"| images | classes | noise | settings | {numbers} |\n|{'---|' * 11}")
     for images in options.images:
         for classes in options.classes:
             for noise in options.noise:
                 for name in options.settings:
                     runs = [
-                        simulate(images, classes, s, SETTINGS[name], NOISES[noise], options.skew, not options.blind)
+                        simulate(images, classes, s, name, NOISES[noise], options.skew, not options.blind)
                         for s in range(options.seeds)
                     ]
                     print(row([images, classes, noise, name], runs), flush=True)
