@@ -43,6 +43,7 @@ SETTINGS = {
     "plain walk": plain_walk(Settings(), 0),
     SAME_SECOND_LOOKS: Settings(audit_share=1.0),
     "ask everything": Settings(audit_share=1.0),
+    "allowance .4": Settings(judgements_per_image=0.4),
     "allowance .5": Settings(judgements_per_image=0.5),
     "allowance .75": Settings(judgements_per_image=0.75),
     "allowance 1": Settings(judgements_per_image=1.0),
