@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="nano.pt that training went on from")
     parser.add_argument("--after", type=Path, required=True, help="nano.pt that it came to")
-    parser.add_argument("--share", type=float, default=0.6, help="weight of the latter, as in train.py's own average")
+    parser.add_argument("--share", type=float, default=0.9, help="weight of the latter")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of the parts")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
