@@ -53,6 +53,19 @@ def test_a_small_kind_of_its_own_gets_one_offer_an_image() -> None:
     assert sorted(question.candidate for question in asked) == [8, 9]
 
 
+@pytest.mark.parametrize(("own", "left"), [(0.9, [[0, 1, 2, 3], [4, 5]]), (0.02, [[0, 1, 2, 3, 4, 5]])])
+def test_a_large_cluster_takes_a_small_kind_only_where_that_is_refused_its_own_name(
+    own: float, left: list[list[int]]
+) -> None:
+    """Two cherries and a judge who takes them for roses: they were lost though it calls them cherries, too."""
+    looks = looks_of(["rose"] * 4 + ["cherry"] * 2)
+    offered = drive(
+        offer_leftovers(looks, drafts_of([0, 1, 2, 3], [4, 5]), Refusals(), SETTINGS),
+        lambda question: own if question.profile.words == "cherry" else 0.95,
+    )
+    assert parts(offered) == left
+
+
 def test_leftovers_stand_only_where_their_members_agree() -> None:
     looks = looks_of(["hearts"] * 40 + ["joker", "joker", "ace", "king", "queen", "hearts", "hearts"])
     drafts = drafts_of(list(range(40)), [40, 41, 42], [43], [44], [45, 46])

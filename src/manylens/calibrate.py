@@ -13,12 +13,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.evidence import Ask, EdgeScale, Looks, Profile, Question, Steps, draw_profile, log_odds, seeded_share
+from manylens.evidence import (
+    Ask,
+    EdgeScale,
+    Looks,
+    Profile,
+    Question,
+    Steps,
+    draw_profile,
+    log_odds,
+    seeded_share,
+    without,
+)
 from manylens.records import Settings
 
 _FEWEST_IMAGES = 40
@@ -99,13 +110,8 @@ def _controls(looks: Looks, images: Sequence[int], profiles: dict[str, Profile],
         # Drawn at random, not the nearest: that may be the same kind in other words.
         others = [words for words in names if words != own]
         other = others[int(seeded_share(settings.seed, "other", looks.image_ids[image]) * len(others))]
-        questions += [Question(_without(profiles[words], image, settings), image) for words in (own, other)]
+        questions += [Question(without(profiles[words], image, settings.exemplars), image) for words in (own, other)]
     return questions
-
-
-def _without(profile: Profile, image: int, settings: Settings) -> Profile:
-    exemplars = tuple(exemplar for exemplar in profile.exemplars if exemplar != image)
-    return replace(profile, exemplars=exemplars[: settings.exemplars])
 
 
 def fit(controls: Sequence[tuple[float, bool]]) -> Calibration:

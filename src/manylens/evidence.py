@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -197,6 +197,36 @@ Steps: TypeAlias = Generator[Ask, Sequence[Answer], T]
 Whoever drives it may put the rounds of many such stages into one batch."""
 
 
+def prefer_own_kind(
+    looks: Looks, answered: Sequence[tuple[Question, Answer]], exemplars: int, done: int = 0
+) -> Steps[set[int]]:
+    """The images that stay with their own description, of those that a cluster of another one accepted.
+
+    A yes alone does not move an image whose description others share: the judge is asked about the images of that
+    description, too. One who says yes to both does not say which, and the description decides; where that was a slip of
+    the look, the judge refuses its kind. Without an answer the description stands.
+    """
+    torn: list[tuple[int, float]] = []
+    for question, answer in answered:
+        words, told = looks.words[question.candidate], belonging(looks, question.profile, question.candidate, answer)
+        if told > 0 and words in looks.repeated and words != question.profile.words:
+            torn.append((question.candidate, told))
+    if not torn:
+        return set()
+    groups: dict[str, list[int]] = {looks.words[image]: [] for image, _ in torn}
+    for image, words in enumerate(looks.words):
+        if words in groups:
+            groups[words].append(image)
+    drawn = {words: draw_profile(looks, members, exemplars + 1) for words, members in groups.items()}
+    puts = [Question(without(drawn[looks.words[image]], image, exemplars), image) for image, _ in torn]
+    answers = yield Ask(puts, done)
+    return {
+        image
+        for (image, told), put, answer in zip(torn, puts, answers, strict=True)
+        if answer.probability is None or belonging(looks, put.profile, image, answer) >= told
+    }
+
+
 def typicality(looks: Looks, members: Sequence[int]) -> NDArray[np.float64]:
     """Each member's similarity to the mean direction of all, (len(members),); rounded so that ties are ties."""
     rows = looks.embeddings[np.asarray(members, dtype=np.intp)].astype(np.float64)
@@ -269,3 +299,9 @@ def draw_profile(looks: Looks, members: Iterable[int], exemplars: int) -> Profil
         definition=define_cluster(name, looks.interest.text),
         exemplars=tuple(indices[k] for k in order[:exemplars]),
     )
+
+
+def without(profile: Profile, image: int, exemplars: int) -> Profile:
+    """The profile as an image is asked about it that may be one of its own exemplars."""
+    others = tuple(exemplar for exemplar in profile.exemplars if exemplar != image)
+    return replace(profile, exemplars=others[:exemplars])

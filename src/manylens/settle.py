@@ -21,6 +21,7 @@ from manylens.evidence import (
     Steps,
     belonging,
     draw_profile,
+    prefer_own_kind,
     seeded_share,
 )
 from manylens.records import Settings
@@ -83,7 +84,7 @@ def offer_leftovers(
             for number in willing
             if belonging(looks, targets.profiles[number], image, _BEST) + targets.close(image, number, edge) > 0
         ]
-    offered = _Offered(targets, drafts, result, home, refusals, edge)
+    offered = _Offered(targets, drafts, result, home, refusals, edge, settings.exemplars)
     for turn in range(_OFFERS):
         puts = [(image, choices[image][turn]) for image in sorted(home) if turn < len(choices[image])]
         if not puts:
@@ -122,6 +123,7 @@ class _Offered:
     home: dict[int, int]
     refusals: Refusals
     edge: EdgeScale | None
+    exemplars: int
 
     def is_kin(self, image: int, number: int) -> bool:
         words = self.targets.looks.words[image]
@@ -132,10 +134,13 @@ class _Offered:
         if not puts:
             return {}
         said: dict[int, bool] = {}
-        answers = yield Ask([Question(self.targets.profiles[number], image) for image, number in puts])
+        questions = [Question(self.targets.profiles[number], image) for image, number in puts]
+        answers = yield Ask(questions)
+        answered = list(zip(questions, answers, strict=True))
+        staying = yield from prefer_own_kind(self.targets.looks, answered, self.exemplars)
         for (image, number), answer in zip(puts, answers, strict=True):
             told = belonging(self.targets.looks, self.targets.profiles[number], image, answer)
-            accepted = told + self.targets.close(image, number, self.edge) > 0
+            accepted = told + self.targets.close(image, number, self.edge) > 0 and image not in staying
             if answer.probability is not None:
                 said[image] = accepted
             if accepted or (answer.spent and self.is_kin(image, number)):

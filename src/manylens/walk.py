@@ -36,6 +36,7 @@ from manylens.evidence import (
     alike,
     belonging,
     draw_profile,
+    prefer_own_kind,
     seeded_share,
 )
 from manylens.records import Settings
@@ -186,9 +187,13 @@ class _Growth:
             if not batch:
                 break
             questions = [Question(self.profile, candidate) for candidate, _, _ in batch]
-            answers = yield Ask(questions, self.done + len(self.members))
+            done = self.done + len(self.members)
+            answers = yield Ask(questions, done)
+            answered = list(zip(questions, answers, strict=True))
+            staying = yield from prefer_own_kind(self.looks, answered, self.settings.exemplars, done)
             for (candidate, leader, segment), answer in zip(batch, answers, strict=True):
-                self._settle(candidate, leader, segment, answer)
+                accepted = belonging(self.looks, self.profile, candidate, answer) > 0 and candidate not in staying
+                self._settle(candidate, leader, segment, answer, accepted)
             self._restate()
             if len(self.members) == 1 and len(self.refused) >= _HOPELESS:
                 break  # a seed that resembles nothing around it: its neighbours will seed clusters of their own
@@ -261,9 +266,8 @@ class _Growth:
         share = seeded_share(self.settings.seed, self.looks.image_ids[self.seed], self.looks.image_ids[candidate])
         return share < self.audited
 
-    def _settle(self, candidate: int, leader: int, segment: list[int] | None, answer: Answer) -> None:
+    def _settle(self, candidate: int, leader: int, segment: list[int] | None, answer: Answer, accepted: bool) -> None:
         answered = answer.probability is not None
-        accepted = belonging(self.looks, self.profile, candidate, answer) > 0
         words = self.looks.words[candidate]
         if answered and words in self.looks.repeated and words != self.profile.words:
             self.precedents.setdefault(words, [0, 0])[accepted] += 1
