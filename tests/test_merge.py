@@ -74,6 +74,20 @@ def test_synonyms_are_joined_and_larger_ones_need_more_answers() -> None:
     assert needed[5] < needed[200] <= 2 * SETTINGS.merge_answers
 
 
+@pytest.mark.parametrize(("sees_exemplars", "left", "questions"), [(True, 1, 3), (False, 2, 2)])
+def test_one_mistake_about_a_name_is_not_counted_for_every_image_of_the_kind(
+    sees_exemplars: bool, left: int, questions: int
+) -> None:
+    """Daisies and apples are not alike: prior -3. A judge who sees no exemplars is sure that each is the other: each
+    way counts once, -3 + 2 log 19 = 2.89, where log 20 + log 4 = 4.38 is needed or, when all is asked, log 19 = 2.94.
+    Three such answers reach 5.83."""
+    looks = looks_of(["daisy"] * 4 + ["apple"] * 4)
+    asked: list[Question] = []
+    steps = merge_clusters(looks, drafts_of(chunks([4, 4])), SETTINGS, sees_exemplars)
+    assert len(drive(steps, lambda question: 0.99, asked)) == left
+    assert len(asked) == questions
+
+
 def test_a_part_of_a_wider_kind_is_not_joined_with_it() -> None:
     """Every dark red is a red, but no red of the other cluster is a dark red: both directions must agree."""
     looks = looks_of(["dark red"] * 8 + ["red"] * 8)

@@ -87,11 +87,17 @@ class Merger:
 
     looks: Looks
     settings: Settings
+    sees_exemplars: bool = True
     drafts: dict[int, Draft] = field(default_factory=dict)
     parents: dict[int, int] = field(default_factory=dict)
     barred: dict[int, dict[int, int]] = field(default_factory=dict)  # -> images of the smaller side at the refusal
     profiles: dict[int, Profile] = field(default_factory=dict)
     clear_refusals: dict[int, int] = field(default_factory=dict)
+
+    def most_turns(self, pair: Pair) -> int:
+        """How many exemplars of each side are asked about. A judge who sees no exemplars knows a cluster by its name:
+        where the names differ, what it mistakes once it mistakes for every image of the kind, and that counts once."""
+        return self.settings.merge_answers if pair.equal or self.sees_exemplars else 1
 
     def root(self, cluster: int) -> int:
         while self.parents[cluster] != cluster:
@@ -131,10 +137,12 @@ class Merger:
         self.profiles.pop(loser, None)
 
 
-def merge_clusters(looks: Looks, drafts: Sequence[Draft], settings: Settings) -> Steps[list[Draft]]:
+def merge_clusters(
+    looks: Looks, drafts: Sequence[Draft], settings: Settings, sees_exemplars: bool = True
+) -> Steps[list[Draft]]:
     """Join redundant clusters (the paper's global agent). Clusters of at most `small_cluster` images take part only
     where their description equals another's: for the rest they are offered image by image."""
-    merger = Merger(looks, settings)
+    merger = Merger(looks, settings, sees_exemplars)
     for number, draft in enumerate(drafts):
         merger.drafts[number] = draft
         merger.parents[number] = number
@@ -312,7 +320,7 @@ def _next_questions(merger: Merger, pair: Pair) -> list[Question]:
     questions: list[Question] = []
     both = pair.equal and _accept_at(merger, pair) - pair.log_odds > _SURE
     for _ in range(2 if both else 1):
-        while pair.asked < 2 * merger.settings.merge_answers:
+        while pair.asked < 2 * merger.most_turns(pair):
             turn, backwards = divmod(pair.asked, 2)
             pair.asked += 1
             source, target = (large, small) if backwards else (small, large)

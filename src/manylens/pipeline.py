@@ -184,7 +184,8 @@ async def merge(
 ) -> list[Draft]:
     """The global agent joins redundant clusters; what is still small is offered again, to the joined ones."""
     asker.start("merge", None)
-    merged = await asker.drive(merge_clusters(looks, drafts, settings), _MERGE_SHARE)
+    sees_exemplars = asker.model.capabilities.sees_exemplars
+    merged = await asker.drive(merge_clusters(looks, drafts, settings, sees_exemplars), _MERGE_SHARE)
     merged = await asker.drive(offer_leftovers(looks, merged, refusals, settings, edge), _MERGE_SHARE)
     asker.finish("merge", f"{len(drafts):,} clusters joined to {len(merged):,}")
     return merged
