@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageDraw
 
 from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
@@ -243,10 +244,14 @@ _SIGHT_HINT = "use a vision model, or start the server with the model's vision p
 _NO_SIGHT = re.compile(r"image|picture|vision|visual|multimodal|multi-modal|mmproj|content", re.IGNORECASE)
 
 
-def solid_picture(color: str, side_px: int = 128) -> bytes:
-    """A JPEG of one color."""
+def colored_disc(color: str, side_px: int = 128) -> bytes:
+    """A JPEG of a disc on light grey. A picture without an edge in it is a thing that small models have never seen."""
+    picture = PillowImage.new("RGB", (side_px, side_px), (225, 225, 225))
+    margin = side_px // 16
+    box = (margin, margin, side_px - 1 - margin, side_px - 1 - margin)
+    ImageDraw.Draw(picture).ellipse(box, fill=_COLORS[color])
     buffer = io.BytesIO()
-    PillowImage.new("RGB", (side_px, side_px), _COLORS[color]).save(buffer, "JPEG", quality=90)
+    picture.save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -297,7 +302,7 @@ def probe(door: Door, embedding_door: Door | None = None) -> Dialect:
 
 
 def _ask(door: Door, dialect: Dialect, question: str, colors: Sequence[str], **how: Any) -> Json:
-    parts = [picture_part(solid_picture(color)) for color in colors]
+    parts = [picture_part(colored_disc(color)) for color in colors]
     messages = [{"role": "user", "content": [*parts, text_part(question)]}]
     return _ask_patiently(door, dialect.chat(door.model, messages, 60, **how))
 
@@ -476,7 +481,7 @@ def _tells_apart(door: Door, dialect: Dialect, count: int, green: int) -> bool:
     others = ("red", "blue", "yellow")
     colors = ["green" if number == green else others[number % len(others)] for number in range(count)]
     exemplars, candidates = (
-        [picture_part(solid_picture(color)) for color in shown] for shown in (["green"] * EXEMPLARS_SHOWN, colors)
+        [picture_part(colored_disc(color)) for color in shown] for shown in (["green"] * EXEMPLARS_SHOWN, colors)
     )
     definition = 'Images described as "green" when looked at for "color".'
     opening = prompts.judge_opening("color", "green", definition, EXEMPLARS_SHOWN)
@@ -525,7 +530,7 @@ def _probe_words(door: Door, dialect: Dialect) -> Dialect:
         return dataclasses.replace(dialect, words="nano", structured="none", pictures=1)
     if dialect.structured != "none":
         return dialect
-    messages = look_messages(dialect, picture_part(solid_picture("blue")), "color")
+    messages = look_messages(dialect, picture_part(colored_disc("blue")), "color")
     try:
         prompts.parse_look(answer_text(_ask_patiently(door, dialect.chat(door.model, messages, ANSWER_TOKENS["look"]))))
     except ModelUnavailable:
@@ -563,7 +568,7 @@ def _embeds_pictures(door: Door, model: str) -> bool:
     rows = []
     for color in ("red", "blue"):
         try:
-            reply = door.ask_now("/embeddings", embedding_body(model, solid_picture(color), "color"))
+            reply = door.ask_now("/embeddings", embedding_body(model, colored_disc(color), "color"))
             rows.append(embedding_rows(reply, 1)[0])
         except (ModelError, ValueError):
             return False
