@@ -187,7 +187,7 @@ def test_a_look_and_a_judgement_are_those_of_the_embedded_nano(checkpoint: Path,
     looks = [LookRequest(text, image) for text in texts for image in cards.names[:3]]
     for mine, theirs in zip(asyncio.run(nano.look(looks)), asyncio.run(same.look(looks)), strict=True):
         assert isinstance(mine, LookReply) and isinstance(theirs, LookReply)
-        assert theirs.description == mine.description or mine.confidence < 0.4  # a guess
+        assert theirs.description == mine.description
         assert theirs.confidence == pytest.approx(mine.confidence, abs=0.08)  # activations in int8: .050 was seen
         assert mine.embedding.astype(float) @ theirs.embedding.astype(float) > 0.998
     asked = [JudgeRequest("suit", name, "", (), i) for i in cards.names[:6] for name in ("hearts", "the clubs")]
