@@ -234,6 +234,7 @@ def alike_texts() -> list[str]:
 # --- probing ----------------------------------------------------------------------------------------------------------
 
 _COLORS = {"red": (220, 30, 30), "green": (30, 170, 60), "blue": (40, 80, 210), "yellow": (245, 215, 40)}
+_COLOR_QUESTION = "What is the color of the disc in this picture?"
 _COLOR_SCHEMA = {
     "type": "object",
     "properties": {"color": {"type": "string"}},
@@ -333,11 +334,10 @@ def _probe_sight(door: Door) -> Dialect:
     The question says nothing of JSON: an answer in JSON shows that the schema was honoured.
     """
     dialect = Dialect(structured="json_schema")
-    question = "What is the color of this picture?"
     doubted = False
     for _ in range(7):  # every refusal takes one thing away
         try:
-            reply = _ask(door, dialect, question, ["green"], schema=("color", _COLOR_SCHEMA))
+            reply = _ask(door, dialect, _COLOR_QUESTION, ["green"], schema=("color", _COLOR_SCHEMA))
             text = answer_text(reply)
         except ModelUnavailable:
             raise
@@ -389,7 +389,7 @@ def _without_what_it_refuses(dialect: Dialect, error: ModelError) -> Dialect | N
 def _offers_json_object(door: Door, dialect: Dialect) -> bool:
     try:
         trial = dataclasses.replace(dialect, structured="json_object")
-        question = 'What is the color of this picture? Reply in JSON: {"color": "..."}'
+        question = f'{_COLOR_QUESTION} Reply in JSON: {{"color": "..."}}'
         text = answer_text(_ask(door, trial, question, ["green"], schema=("color", _COLOR_SCHEMA)))
         return _is_json_color(prompts.after_thoughts(text))
     except ModelUnavailable:
@@ -423,7 +423,7 @@ def _unusable(door: Door, error: ModelError) -> ModelUnavailable:
 def _blind(door: Door, color: str, text: str) -> ModelUnavailable:
     said = prompts.cut(prompts.one_line(text), 60)
     return ModelUnavailable(
-        f'{door.model} at {door.host} does not see pictures (shown a {color} one, it says "{said}")', _SIGHT_HINT
+        f'{door.model} at {door.host} does not see pictures (shown a {color} disc, it says "{said}")', _SIGHT_HINT
     )
 
 
@@ -440,7 +440,7 @@ def _probe_pictures(door: Door, dialect: Dialect) -> Dialect:
     except ModelError:
         pass
     try:
-        text = prompts.after_thoughts(answer_text(_ask(door, dialect, "What is the color of this picture?", ["blue"])))
+        text = prompts.after_thoughts(answer_text(_ask(door, dialect, _COLOR_QUESTION, ["blue"])))
     except ModelError as error:
         raise _unusable(door, error) from None
     if not _says(text, "blue"):
