@@ -70,7 +70,7 @@ def evaluate(nano: Nano, pool: Pool, tasks: list[Task], pixels: Tensor, tokenize
         if len(chosen) < 8:
             continue
         truth = [task.answers[i] for i in chosen]
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             features = torch.cat([
                 nano.visual_features(plain(pixels[torch.from_numpy(task.rows[chosen[at : at + 256]]).to(device)])).float()
                 for at in range(0, len(chosen), 256)

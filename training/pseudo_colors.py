@@ -30,7 +30,7 @@ def pooled_features(nano: Nano, images: Tensor, rows: np.ndarray, device: torch.
     found = []
     for at in range(0, len(rows), 256):
         pixels = plain(images[torch.from_numpy(rows[at : at + 256]).to(device)])
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             found.append(nano.visual_features(pixels.contiguous(memory_format=torch.channels_last)).mean(1).float())
     return torch.cat(found)
 

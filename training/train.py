@@ -173,7 +173,7 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
         pixels, partner, own = mix(batches.augmented(rows), batches.set_number[rows], batches.mixable[rows], args.mix_share)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         quarter = len(rows) // 4
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             features = vision.forward_features(pixels)
             pooled = features.mean((2, 3))
             loss = torch.zeros((), device=device)
@@ -209,7 +209,7 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
         index = {v: i for i, v in enumerate(values[head_name(task)])}
         wanted = torch.tensor([index[a] for a, h in zip(task.answers, task.held_out, strict=True) if h], device=device)
         found = []
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for at in range(0, len(rows), 256):
                 pooled = average.forward_features(plain(batches.pixels[rows[at : at + 256]])).mean((2, 3))
                 found.append(average_heads[column[head_name(task)]](pooled).argmax(-1))
@@ -258,7 +258,7 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
             torch.from_numpy(a).to(device, non_blocking=True)
             for a in (b.rows, b.ids, b.answer_tokens, b.answer_places, b.prompt_end, b.group, b.answer_id)
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
                 pixels = batches.augmented(rows).contiguous(memory_format=torch.channels_last)
             with torch.set_grad_enabled(vision_lr is not None):
