@@ -271,10 +271,16 @@ def agree(mine: Outcome, theirs: Outcome, *, at_most: int) -> None:
         assert theirs.nmi[interest] == pytest.approx(mine.nmi[interest], abs=0.01), interest
 
 
+@pytest.mark.parametrize(("device", "at_most"), [("cpu", 2), ("cuda", 6)])  # bfloat16 on a GPU, float32 here
 def test_the_checkpoint_sorts_as_the_embedded_nano(
-    cards: Cards, checkpoint: Path, embedded: Outcome, tmp_path: Path
+    cards: Cards, checkpoint: Path, embedded: Outcome, tmp_path: Path, device: str, at_most: int
 ) -> None:
-    agree(embedded, sort_cards(cards, tmp_path / "out", f"hf:{checkpoint}", ModelOptions(device="cpu")), at_most=2)
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this computer")
+    options = ModelOptions(device=device)
+    agree(embedded, sort_cards(cards, tmp_path / "out", f"hf:{checkpoint}", options), at_most=at_most)
 
 
 def test_a_server_that_is_not_ours_sorts_as_the_embedded_nano(
