@@ -110,6 +110,30 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_dry_run_counts_the_answers_that_are_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run(["cluster", str(folder), "--by", "color"])
+    before = {path: path.stat().st_mtime_ns for path in Path("pictures-manylens").rglob("*")}
+    capsys.readouterr()
+    assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "already holds" in line]
+    assert int(line.split("among the ")[1].split()[0]) >= 36
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_another_folder_is_told_whose_results_it_replaces(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for picture in folder.glob("red-*"):
+        picture.rename(other / picture.name)
+    for _ in range(2):
+        cli.run(["cluster", str(folder), "--by", "color", "--out", "run"])
+        assert "was made from" not in capsys.readouterr().err
+    cli.run(["cluster", str(other), "--by", "color", "--out", "run"])
+    assert "run was made from 24 other images: its results are replaced" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -181,7 +205,14 @@ def test_verify_finds_a_whole_run_whole_and_a_damaged_one_damaged(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.run(["cluster", str(folder), "--by", "color", "--out", "run"])
+    capsys.readouterr()
     assert cli.run(["verify", "run"]) == 0
+    assert "answers)" in capsys.readouterr().out
+    with sqlite3.connect("run/run.sqlite") as connection:
+        connection.execute("DELETE FROM results")
+    connection.close()
+    assert cli.run(["verify", "run"]) == 0
+    assert "no results yet" in capsys.readouterr().out
     with sqlite3.connect("run/run.sqlite") as connection:
         connection.execute("UPDATE answers SET reply = replace(reply, 'red', 'bed')")
     connection.close()

@@ -300,3 +300,9 @@ def test_a_key_in_the_server_s_own_words_is_blotted_out(monkeypatch: pytest.Monk
         assert "swordfish" not in said
         assert "1234" not in said
     assert "\x1b" not in str(door._by_status(500, {"message": "<b>\x1b[2J no\n\n</b>"}, {}))
+    answer = {"choices": [{"message": {"content": "red, Bearer swordfish"}}], "data": [0.5, 0.25], "swordfish": None}
+    assert door._checked(answer) == {
+        "choices": [{"message": {"content": "red, Bearer [key]"}}],
+        "data": [0.5, 0.25],
+        "[key]": None,
+    }

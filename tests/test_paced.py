@@ -103,8 +103,10 @@ def questions(count: int) -> list[JudgeRequest]:
     return [JudgeRequest("suit", "hearts", "", (), f"image{number}") for number in range(count)]
 
 
-def judge(server: Server, count: int, timeout_s: float = 60.0) -> tuple[list[JudgeReply | ModelError], float]:
-    model: Model = Paced(server, timeout_s=timeout_s)
+def judge(
+    server: Server, count: int, timeout_s: float = 60.0, notify: Callable[[str], None] | None = None
+) -> tuple[list[JudgeReply | ModelError], float]:
+    model: Model = Paced(server, timeout_s=timeout_s, notify=notify)
     return run(model.judge(questions(count)))
 
 
@@ -191,6 +193,15 @@ def test_a_dead_server_stops_the_run_and_names_the_cure() -> None:
     assert "run the same command again" in gone[0].hint
     assert sum(isinstance(reply, ModelBusy) for reply in replies) <= 9, "no image pays for it, but those that found out"
     assert 60 <= seconds < 200
+
+
+def test_a_silent_server_is_spoken_of_while_it_is_waited_for() -> None:
+    told: list[str] = []
+    server = Server(lambda image, attempt, now: ModelBusy("the connection broke") if now < 45 else 1.0)
+    replies, _ = judge(server, 4, notify=told.append)
+    assert all(isinstance(reply, JudgeReply) for reply in replies)
+    assert 1 <= len(told) <= 2, "not before ten seconds, and then every half minute"
+    assert "has answered no call for" in told[0] and "the connection broke" in told[0]
 
 
 def test_a_server_that_never_answers_in_time_is_dead_after_some_time_outs() -> None:

@@ -428,6 +428,7 @@ def test_failed_judgements_leave_images_unassigned_and_are_counted() -> None:
     assert found.calls.failed == found.calls.judge > 0
     assert any(assignment.cluster is None for assignment in found.assignments)
     assert "model calls failed" in found.notes[0]
+    assert "Most often: " in found.notes[0]
 
 
 def test_failed_looks_are_listed_with_their_reasons() -> None:

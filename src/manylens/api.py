@@ -52,6 +52,7 @@ from manylens.records import (
     Event,
     Foreseen,
     Interest,
+    Notice,
     Settings,
     StageAdvanced,
     StageFinished,
@@ -429,7 +430,9 @@ async def _open_run(
             chosen = model
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=seed) if is_served else chosen,
+            Paced(chosen, timeout_s=options.timeout_s, seed=seed, notify=lambda text: emit(Notice(text)))
+            if is_served
+            else chosen,
             run,
             lambda calls: emit(Stopping(calls)),
         )
@@ -509,6 +512,10 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
+    before = {image.id for image in run.images()}
+    if before and collection.images and before.isdisjoint(image.id for image in collection.images):
+        images = "1 other image" if len(before) == 1 else f"{len(before):,} other images"
+        emit(Notice(f"{run.path} was made from {images}: its results are replaced, its answers are kept"))
     run.record_collection(collection.images, collection.unreadable)
     readable = collection.files_found - len(collection.unreadable)
     detail = f"{readable:,} images"

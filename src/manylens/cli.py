@@ -289,7 +289,8 @@ def cluster(
     console = manylens.tables.open_console()
     if dry_run:
         planned = manylens.api.plan(folder, interests, model=model, options=options, settings=settings)
-        manylens.tables.print_plan(console, planned, options, settings)
+        held = manylens.store.answers_held(out or manylens.api.default_out(folder))
+        manylens.tables.print_plan(console, planned, options, settings, held)
         return
     with manylens.progress.show_progress() as show:
         result = manylens.api.cluster(
@@ -384,6 +385,7 @@ def doctor(model: str, options: ModelOptions) -> None:
 def verify(out: Path) -> None:
     with manylens.store.RunFolder.open(out, must_exist=True) as run:
         problems = run.verify()
+        answers, is_finished = run.extent()
     for problem in problems:
         manylens.tables.say(manylens.tables.open_console(), problem)
     if problems:
@@ -391,7 +393,8 @@ def verify(out: Path) -> None:
             f"a run folder is whole, {len(problems):,} things in {out} are damaged",
             "restore it from a copy, or run again with another --out",
         )
-    manylens.tables.say(manylens.tables.open_console(), "Everything is whole.")
+    state = "" if is_finished else ", no results yet: the command that began the run goes on with it"
+    manylens.tables.say(manylens.tables.open_console(), f"Everything is whole ({answers:,} answers{state}).")
 
 
 @commands.command(

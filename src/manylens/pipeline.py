@@ -8,7 +8,8 @@ a hard limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -286,10 +287,14 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
             "The model's judgement tells little for this interest (control questions disagree with its own "
             "descriptions): the clusters rest on descriptions."
         )
-    if asker.failed:
-        notes.append(f"{asker.failed:,} model calls failed; the images they were about count as not judged.")
+    if asker.failures:
+        reason = _most_often(asker.failures)
+        notes.append(
+            f"{len(asker.failures):,} model calls failed; the images they were about count as not judged. {reason}"
+        )
     if looks.failed:
-        notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster.")
+        reason = _most_often(reason for _, reason in looks.failed)
+        notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster. {reason}")
     if unassigned:
         why = "the budget was spent before a cluster was found for them"
         notes.append(
@@ -297,6 +302,12 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
             f"{why if asker.spent else 'no cluster fits them well enough, or they are alone of their kind'}."
         )
     return notes
+
+
+def _most_often(reasons: Iterable[str]) -> str:
+    """A sentence with the most frequent of some reasons, the first in the alphabet among equals."""
+    counted = Counter(reasons)
+    return f"Most often: {min(counted, key=lambda reason: (-counted[reason], reason))}"
 
 
 def _budget_note(looks: Looks, settings: Settings) -> str:
@@ -324,7 +335,8 @@ class _Asker:
     ) -> None:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.spared = spared
-        self.judged = self.completed = self.failed = 0
+        self.judged = self.completed = 0
+        self.failures: list[str] = []
         self.judge_calls = 0.0
         self.tokens = looks.tokens
         self.spent = self.silent = False
@@ -356,7 +368,7 @@ class _Asker:
             look=len(self.looks) + failed_looks - self.spared,
             judge=self.whole_judge_calls(),
             complete=self.completed,
-            failed=self.failed + failed_looks,
+            failed=len(self.failures) + failed_looks,
             tokens=self.tokens,
             judgements=self.judged,
         )
@@ -425,7 +437,8 @@ class _Asker:
                 self._budget.charge(requests[key], reply)
                 self.judge_calls += count_calls(reply)
                 if isinstance(reply, ModelError) or not math.isfinite(reply.probability):
-                    self.failed += 1
+                    unusable = "the probability is not a number"
+                    self.failures.append(str(reply) if isinstance(reply, ModelError) else unusable)
                     self._answers[key] = Answer(None)
                 else:
                     probability = min(max(float(reply.probability), 0.0), 1.0)
@@ -482,6 +495,6 @@ class _Asker:
         self._budget.charge(request, reply)
         self.tokens += count_tokens([reply])
         if isinstance(reply, ModelError):
-            self.failed += 1
+            self.failures.append(str(reply))
             return None
         return reply.text

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manylens.records import Event, Foreseen, StageAdvanced, StageFinished, StageStarted, Stopping
+from manylens.records import Event, Foreseen, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.report import shown_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def _line_of(event: Foreseen | Stopping) -> str:
+def _line_of(event: Foreseen | Stopping | Notice) -> str:
+    if isinstance(event, Notice):
+        return event.text
     if isinstance(event, Stopping):
         return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
     if not event.interest:
@@ -44,7 +46,7 @@ class Lines:
                 self._line(event.stage, event.interest, event.detail)
             case StageStarted():
                 self._quarters[event.stage, event.interest] = 0
-            case Foreseen() | Stopping():
+            case Foreseen() | Stopping() | Notice():
                 click.echo(shown_name(_line_of(event)), err=True)
 
     def count(self, what: str, done: int, total: int) -> None:
@@ -72,7 +74,7 @@ class Bars:
         self._finished: set[TaskID] = set()
 
     def event(self, event: Event) -> None:
-        if isinstance(event, Foreseen | Stopping):
+        if isinstance(event, Foreseen | Stopping | Notice):
             self._progress.console.print(shown_name(_line_of(event)), markup=False)
             return
         task = self._task(event.stage, event.interest)

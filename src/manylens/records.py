@@ -383,4 +383,11 @@ class Stopping(_Record):
     calls: int
 
 
-Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen | Stopping
+@dataclass(frozen=True, slots=True)
+class Notice(_Record):
+    """One line that a person should read now: a server is waited for, other results are replaced."""
+
+    text: str
+
+
+Event: TypeAlias = StageStarted | StageAdvanced | StageFinished | Foreseen | Stopping | Notice

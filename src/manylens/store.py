@@ -371,6 +371,11 @@ class RunFolder:
         digest = hashlib.sha256(model_identity.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         return FeatureShards(self.path / "features" / f"{slug}-{digest}")
 
+    def extent(self) -> tuple[int, bool]:
+        """How many answers are stored, and whether results were written after them."""
+        ((answers, results),) = self._rows("SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM results)")
+        return answers, bool(results)
+
     def verify(self) -> list[str]:
         """What is damaged, one sentence each; empty where every key, reply, picture, shard and result file holds."""
         problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
@@ -456,6 +461,18 @@ def _explained(folder: Path) -> Iterator[None]:
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
+
+
+def answers_held(path: str | os.PathLike[str]) -> int:
+    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run."""
+    database = Path(path) / DATABASE_NAME
+    if not database.is_file():
+        return 0
+    with (
+        _explained(Path(path)),
+        contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as reader,
+    ):
+        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -135,7 +135,8 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 
 
-def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings) -> None:
+def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
+    """held: answers that the run folder has already, of whatever interest and model."""
     unreadable = len(plan.unreadable)
     low, likely, high = plan.judgements
     say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
@@ -169,4 +170,6 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"time:       about {about:.1f} minutes ({few:.1f} to {many:.1f}) at {pace}")
     else:
         say(console, f"time:       not known for {plan.model}")
-    say(console, "Nothing was asked and nothing was written. Answers that --out already holds are not asked again.")
+    if held:
+        say(console, f"Of these, what is among the {held:,} answers that --out already holds is not asked again.")
+    say(console, "Nothing was asked and nothing was written.")

@@ -49,6 +49,8 @@ and three requests. One or two alone may be at fault themselves: those fail, and
 _IMPATIENT_ATTEMPTS = 2
 """Attempts of a call once nobody has been answered for 60 s: what is left is to find out whether anybody is."""
 
+_TELL_AFTER_S, _TELL_EVERY_S = 10.0, 30.0
+
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
@@ -59,10 +61,15 @@ class Paced(Wrapped):
 
     timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look,
     its repair, its embedding), is ended here when it takes longer than all of them. seed: of the backoff's jitter.
+    notify: gets a line where the server has been silent for 10 s, and again each half minute.
     """
 
-    def __init__(self, model: Model, *, timeout_s: float, seed: int = 0) -> None:
+    def __init__(
+        self, model: Model, *, timeout_s: float, seed: int = 0, notify: Callable[[str], None] | None = None
+    ) -> None:
         super().__init__(model)
+        self._notify = notify
+        self._notified_at = float("-inf")
         self._timeout_s = timeout_s
         self._random = random.Random(seed)
         self._gate = Gate(model.capabilities.concurrency)
@@ -138,8 +145,16 @@ class Paced(Wrapped):
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
                 tried = f"{last.rule} (tried {attempt} times)"
                 return end_all(ModelBusy(tried, last.hint, retry_after_s=last.retry_after_s))
+            self._tell(now, last)
             backoff_s = min(FIRST_BACKOFF_S * 2 ** (attempt - 1), LONGEST_BACKOFF_S)
             await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))
+
+    def _tell(self, now: float, last: ModelBusy) -> None:
+        silent_s = self._silence.seconds(now)
+        if self._notify is None or silent_s < _TELL_AFTER_S or now - self._notified_at < _TELL_EVERY_S:
+            return
+        self._notified_at = now
+        self._notify(f"waiting: {self.name} has answered no call for {silent_s:.0f} s ({last.rule}); it is asked again")
 
     async def _send(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> Sequence[_Reply | ModelError]:
         try:

@@ -137,7 +137,9 @@ class Door:
             code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
             raise self._by_status(status, reply, {})
-        return reply
+        key, name = _key_for(self.url)
+        hidden: Json = _without(key, reply) if name else reply
+        return hidden
 
     def _not_json(self) -> ModelBusy:
         return ModelBusy(
@@ -216,6 +218,17 @@ class Door:
         text = one_line(re.sub(r"<[^>]*>", " ", message))
         key, _ = _key_for(self.url)
         return cut(_KEY_LIKE.sub("[key]", text.replace(key, "[key]")), _SAID_CHARACTERS)
+
+
+def _without(key: str, value: Any) -> Any:
+    """A JSON value without the key in any of its texts: a server may repeat what it was sent, and answers are kept."""
+    if isinstance(value, str):
+        return value.replace(key, "[key]")
+    if isinstance(value, dict):
+        return {_without(key, name): _without(key, inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return value if value and isinstance(value[0], float) else [_without(key, inner) for inner in value]
+    return value
 
 
 def _code(body: object) -> str:
