@@ -12,6 +12,7 @@ PACKAGE = Path(manylens.__file__).parent
 LEVELS = {
     "errors": 0,
     "records": 1,
+    "run_lock": 1,
     "store": 2,
     "duplicates": 3,
     "images": 3,

@@ -306,3 +306,5 @@ def test_a_key_in_the_server_s_own_words_is_blotted_out(monkeypatch: pytest.Monk
         "data": [0.5, 0.25],
         "[key]": None,
     }
+    monkeypatch.setenv("MANYLENS_API_KEY", "red")  # a placeholder, as local servers are given, is no secret
+    assert door._checked(answer) == answer

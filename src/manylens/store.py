@@ -18,7 +18,6 @@ import importlib.metadata
 import io
 import json
 import os
-import socket
 import sqlite3
 import sys
 import threading
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import StoreError
 from manylens.records import Image, Unreadable
+from manylens.run_lock import RunLock
 
 Vector: TypeAlias = NDArray[np.float16]
 
@@ -152,50 +152,10 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class _RunLock:
-    """An exclusive lock that the system drops with its process, so that a kill never leaves a run locked."""
-
-    _LOCKED_BYTE = 1 << 20
-    """Windows locks are mandatory: lock a byte far behind the text, so that others can still read who holds it."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            self._lock()
-        except OSError as error:
-            holder = os.pread(self._descriptor, 200, 0) if hasattr(os, "pread") else path.read_bytes()[:200]
-            os.close(self._descriptor)
-            if not isinstance(error, (BlockingIOError, PermissionError)):
-                raise StoreError(f"cannot lock {path}: {error.strerror}", "put --out on a local disk") from error
-            raise StoreError(
-                f"one process at a time may use a run; {path.parent} is held by "
-                f"{holder.decode('utf-8', 'replace').strip() or 'another process'}",
-                "wait for it to end, or choose another --out",
-            ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode("utf-8", "replace"))
-
-    def _lock(self) -> None:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(self._descriptor, self._LOCKED_BYTE, os.SEEK_SET)
-            msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def release(self) -> None:
-        # The file stays: unlinking it would let a third process lock a new file while a second holds the old one.
-        os.close(self._descriptor)
-
-
 class RunFolder:
     """A run on disk, held exclusively; use as a context manager. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, lock: _RunLock, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, lock: RunLock, connection: sqlite3.Connection) -> None:
         self.path = path
         self._lock = lock
         self._connection = connection
@@ -220,7 +180,7 @@ class RunFolder:
                     f"({min(strangers)!a}, ...)",
                     "choose another --out",
                 )
-            lock = _RunLock(folder / LOCK_NAME)
+            lock = RunLock(folder / LOCK_NAME)
         except (FileExistsError, NotADirectoryError):
             raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
         except OSError as error:
@@ -465,12 +425,14 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def answers_held(path: str | os.PathLike[str]) -> int:
     """How many answers a run folder holds, read without holding or changing it; 0 where there is no run."""
-    database = Path(path) / DATABASE_NAME
+    database = (Path(path) / DATABASE_NAME).resolve()
     if not database.is_file():
         return 0
+    # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
+    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
     with (
         _explained(Path(path)),
-        contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as reader,
+        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
     ):
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
 

@@ -61,7 +61,7 @@ class Paced(Wrapped):
 
     timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look,
     its repair, its embedding), is ended here when it takes longer than all of them. seed: of the backoff's jitter.
-    notify: gets a line where the server has been silent for 10 s, and again each half minute.
+    notify: gets a line once the server has answered nobody for a while, and again while that lasts.
     """
 
     def __init__(

@@ -45,6 +45,9 @@ _IS_IT_ONE = "is that the address of an OpenAI-compatible server? It usually end
 _REFUSED = "it is left out; look at it, or use another model"
 _SAID_CHARACTERS = 160
 
+_SHORTEST_SECRET = 8
+"""Shorter keys are placeholders (`none`, `EMPTY`, `ollama`): blotting them out would garble words of the answers."""
+
 
 class PageMissing(ModelUnavailable):
     """The server has nothing at this path."""
@@ -138,7 +141,7 @@ class Door:
             status = code if isinstance(code, int) and 400 <= code < 600 else 500
             raise self._by_status(status, reply, {})
         key, name = _key_for(self.url)
-        hidden: Json = _without(key, reply) if name else reply
+        hidden: Json = _without(key, reply) if name and len(key) >= _SHORTEST_SECRET else reply
         return hidden
 
     def _not_json(self) -> ModelBusy:
