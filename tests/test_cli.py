@@ -105,7 +105,7 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "36 distinct images" in shown
     assert "looks:      72 " in shown
-    assert "minutes" in shown
+    assert " seconds (" in shown
     assert "Nothing was asked" in shown
     assert list(Path.cwd().iterdir()) == []
 

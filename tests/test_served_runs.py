@@ -22,12 +22,13 @@ from served import (
     no_keys_and_no_patience,  # noqa: F401  a fixture
 )
 
-from manylens import cli
+from manylens import cli, doctor
 from manylens.models import paced
 from manylens.models.base import (
     ModelOptions,
 )
 from manylens.models.openai_compatible import meet
+from manylens.models.scripted import Noise, ScriptedModel
 from manylens.store import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
@@ -112,7 +113,7 @@ def test_the_doctor_shows_what_a_server_can_do(capsys: pytest.CaptureFixture[str
         assert words in shown
     assert "one look" in shown
     assert "judging together" not in shown
-    assert "fake can be used." in shown
+    assert "fake can be used" in shown
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_the_doctor_tries_several_candidates_where_that_is_asked_for(
         assert cli.run(["doctor", "--model", "fake", "--base-url", server.url, "--judge-together", "4"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert told in shown
-    assert "fake can be used." in shown
+    assert "fake can be used" in shown
 
 
 def test_the_doctor_examines_nano_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,6 +138,18 @@ def test_the_doctor_examines_nano_too(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     assert '"hearts", sure to 0.9' in shown
     assert "nano can be used." in shown
+
+
+def test_the_doctor_says_what_a_wrong_judge_is_good_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suits = {f"{suit} {number}": suit for suit in (doctor.SHOWN, doctor.OTHER) for number in range(9)}
+    model = ScriptedModel({"suit": suits}, noise=Noise(false_no=1.0))
+    monkeypatch.setattr(doctor, "load_model", lambda *arguments: model)
+    assert cli.run(["doctor", "--model", "far"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "tell little" in shown
+    assert shown.endswith("far can be used, for its descriptions: of judgements it gets wrong, a run asks few.")
 
 
 def test_the_doctor_ends_with_1_where_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:

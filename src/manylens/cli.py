@@ -368,7 +368,8 @@ def doctor(model: str, options: ModelOptions) -> None:
     manylens.tables.print_table(console, f"model {diagnosis.model}", columns, rows)
     if diagnosis.problem is not None:
         raise diagnosis.problem
-    manylens.tables.say(console, f"{diagnosis.model} can be used.")
+    rest = "." if diagnosis.judges else ", for its descriptions: of judgements it gets wrong, a run asks few."
+    manylens.tables.say(console, f"{diagnosis.model} can be used{rest}")
 
 
 @commands.command(

@@ -39,11 +39,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """problem: why the model cannot be used, with the cure, or None where it can."""
+    """problem: why the model cannot be used, with the cure, or None where it can. judges: whether its two trial
+    judgements were right."""
 
     model: str
     findings: tuple[Finding, ...]
     problem: ModelError | None = None
+    judges: bool = False
 
 
 class _Cards:
@@ -74,8 +76,8 @@ def examine(spec: str, options: ModelOptions | None = None) -> Diagnosis:
     model = load_model(spec, _Cards(), None, options)
     findings = _of_server(model) if isinstance(model, OpenAICompatible) else []
     findings += _of_capabilities(model.capabilities)
-    tried, problem = asyncio.run(_try(model))
-    return Diagnosis(spec, (*findings, *tried), problem)
+    tried, problem, judges = asyncio.run(_try(model))
+    return Diagnosis(spec, (*findings, *tried), problem, judges)
 
 
 def _of_server(model: OpenAICompatible) -> list[Finding]:
@@ -143,7 +145,7 @@ def _of_capabilities(known: Capabilities) -> list[Finding]:
     ]
 
 
-async def _try(model: Model) -> tuple[list[Finding], ModelError | None]:
+async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
     """Looks at cards of one suit, and two judgements, of which one should be yes and one no."""
     known = model.capabilities
     warm, *ids = [f"{SHOWN} {number}" for number in range(min(known.batch_size, _BATCH) + 1)]
@@ -162,12 +164,12 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None]:
         await close_model(model)
     for reply in (look, yes, no):
         if isinstance(reply, ModelError):
-            return [Finding("a trial", "failed", str(reply))], reply
+            return [Finding("a trial", "failed", str(reply))], reply, False
     assert not isinstance(look, ModelError) and not isinstance(yes, ModelError) and not isinstance(no, ModelError)
     side_by_side = max(1, known.concurrency)
     minutes = 1000 * look_s / side_by_side / 60
     right = yes.probability > 0.5 > no.probability
-    return [
+    findings = [
         Finding(
             "one look",
             f'{look_s:.2f} s{_cost(look.usage)}: "{look.description}", sure to {look.confidence:.2f}',
@@ -180,7 +182,8 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None]:
             if right
             else "the first card belongs and the second does not: its judgements on such pictures tell little",
         ),
-    ], None
+    ]
+    return findings, None, right
 
 
 def _cost(usage: Usage | None) -> str:

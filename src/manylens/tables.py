@@ -163,11 +163,12 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
         say(console, f"money:      about ${plan.usd:,.2f} at {prices}")
     if plan.minutes is not None:
-        few, about, many = plan.minutes
+        unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
+        few, about, many = (f"{minutes * times:.{digits}f}" for minutes in plan.minutes)
         pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
         if plan.tokens is not None:
             pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        say(console, f"time:       about {about:.1f} minutes ({few:.1f} to {many:.1f}) at {pace}")
+        say(console, f"time:       about {about} {unit} ({few} to {many}) at {pace}")
     else:
         say(console, f"time:       not known for {plan.model}")
     if held:

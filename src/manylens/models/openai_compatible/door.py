@@ -41,7 +41,7 @@ _ABOUT_LENGTH = re.compile(
 )
 _ABOUT_MONEY = re.compile(r"insufficient_quota|billing|credit|payment|current quota", re.IGNORECASE)
 _ABOUT_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
-_IS_IT_ONE = "is that the address of an OpenAI-compatible server? It usually ends in /v1"
+_IS_IT_ONE = "is that the address of an OpenAI-compatible API (usually HOST:PORT/v1), not of a web page?"
 _REFUSED = "it is left out; look at it, or use another model"
 _SAID_CHARACTERS = 160
 
