@@ -32,8 +32,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## sort the sample collection by suit, rank and color
 	@$(BIN)/manylens demo
 
+# Two at a time, a file's tests in one process: they share what is dear to set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # A virtual environment of its own: torch is large, and the other tests must pass without it. One thread for torch: on a
 # busy machine two that wait for each other were five times slower, and the server sets no other way of waiting.
@@ -50,7 +53,7 @@ check: $(STAMP) ## all that must hold
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
