@@ -1,8 +1,9 @@
 """What asking every candidate would bring over the default, with nano on the labelled sets of `bench.nano_sets`.
 
-`python -m bench.asking --data DIR --runs DIR [--sets NAME ...]`: NMI of the descriptions alone, of the default settings and
-of settings that trust nothing and have no allowance, with judgements per image. NMI counts each unassigned image as a
-cluster of its own. Looks and judgements are kept in the runs folder, which `bench.thresholds` can share.
+`python -m bench.asking --data DIR --runs DIR [--sets NAME ...] [--whole]`: NMI of the descriptions alone, of the
+default settings and of settings that trust nothing and have no allowance, with judgements per image. NMI counts each
+unassigned image as a cluster of its own. Looks and judgements are kept in the runs folder, which `bench.thresholds` can
+share.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the unpacked sets")
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[])
+    parser.add_argument("--whole", action="store_true", help="every image of the sets, not 1,000 of each")
     options = parser.parse_args()
     print(
         "| set | n | interest | descriptions | default: NMI | judgements per image | every candidate: NMI | judgements per image | loss |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for name in chosen(options.sets):
-        with open_set(options.data, options.runs, name) as parts:
+        with open_set(options.data, options.runs, name, whole=options.whole) as parts:
             for part in parts:
                 described = evaluate_labels(list(part.truth), list(part.looks.descriptions)).nmi
                 default, few, _ = score(part, Settings())

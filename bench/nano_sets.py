@@ -63,8 +63,8 @@ def _drawn(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _part(data: Path, name: str) -> list[tuple[Path, dict[str, str]]]:
-    """(file, row) of the images that belong to a part."""
+def _part(data: Path, name: str, whole: bool) -> list[tuple[Path, dict[str, str]]]:
+    """(file, row) of the images that belong to a part, or to its whole set."""
     of, count, _ = SETS[name]
     if name == "mixed":
         found = []
@@ -78,14 +78,17 @@ def _part(data: Path, name: str) -> list[tuple[Path, dict[str, str]]]:
     else:
         with (data / of / "labels.csv").open(encoding="utf-8") as lines:
             rows = sorted(csv.DictReader(lines), key=lambda row: (not is_held_out(of, row), _drawn(row["file"])))
-    return [(data / of / "images" / row["file"], row) for row in rows[:count]]
+    return [(data / of / "images" / row["file"], row) for row in (rows if whole else rows[:count])]
 
 
 @contextmanager
-def open_set(data: Path, runs: Path, name: str) -> Iterator[list[Collected]]:
-    """Copy the part, look at it once, and hand out each interest's looks with the model that answers from the run."""
-    rows = _part(data, name)
-    place = runs / name.replace(" ", "-")
+def open_set(data: Path, runs: Path, name: str, *, whole: bool = False) -> Iterator[list[Collected]]:
+    """Copy the part, look at it once, and hand out each interest's looks with the model that answers from the run.
+
+    whole: take every image of the set the part is from, however many.
+    """
+    rows = _part(data, name, whole)
+    place = runs / (f"{name} whole" if whole else name).replace(" ", "-")
     images = place / "images"
     images.mkdir(parents=True, exist_ok=True)
     by_file: dict[str, dict[str, str]] = {}
