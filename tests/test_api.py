@@ -151,6 +151,12 @@ def test_it_works_inside_a_running_loop(tmp_path: Path) -> None:
     assert asyncio.run(notebook()) == 3
 
 
+def test_an_error_is_shown_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        manylens.cluster(tmp_path / "nowhere", by="color", model=model_for([]))
+    assert caught.value.__context__ is None
+
+
 def test_an_error_leaves_no_empty_run(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
@@ -176,6 +182,8 @@ def test_interests_that_cannot_be_are_refused(by: list[str]) -> None:
 
 def test_the_default_run_folder_is_named_after_the_images(tmp_path: Path) -> None:
     assert default_out(tmp_path / "holiday") == Path("holiday-manylens")
+    (tmp_path / "photos").symlink_to(tmp_path / "2026-11-26", target_is_directory=True)
+    assert default_out(tmp_path / "photos") == Path("photos-manylens")
 
 
 def test_estimator_labels_files_in_their_order(tmp_path: Path) -> None:
@@ -195,9 +203,13 @@ def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> No
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "notes.txt").write_text("no picture")
     odd = [tmp_path / "broken.jpg", *files, files[0], tmp_path / "missing.png", tmp_path / "notes.txt"]
-    labels = InterestClustering("color", model=model).fit_predict(odd)
+    found = InterestClustering("color", model=model).fit(odd)
+    labels = found.labels_
     assert [index for index, label in enumerate(labels) if label == -1] == [0, len(odd) - 2, len(odd) - 1]
     assert labels[1] == labels[-3]
+    assert found.unreadable_[len(odd) - 2] == "no such file"
+    with pytest.raises(UsageError, match="the first: no such file"):
+        InterestClustering("color", model=model).fit([tmp_path / "missing.png"])
 
 
 def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:

@@ -133,9 +133,39 @@ def test_another_folder_is_told_whose_results_it_replaces(
         picture.rename(other / picture.name)
     for _ in range(2):
         cli.run(["cluster", str(folder), "--by", "color", "--out", "run"])
-        assert "was made from" not in capsys.readouterr().err
+        assert "that are not in" not in capsys.readouterr().err
     cli.run(["cluster", str(other), "--by", "color", "--out", "run"])
-    assert "run was made from 24 other images: its results are replaced" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"run holds 24 images that are not in {other}: its results for the interests asked now are replaced" in told
+
+
+def test_a_folder_of_which_nothing_can_be_read_exits_1_and_has_its_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"")
+    assert cli.run(["cluster", "bad", "--by", "color"]) == 1
+    assert "none of the 1 found can" in capsys.readouterr().err
+    assert "a.jpg,empty file" in Path("bad-manylens", "unreadable.csv").read_text()
+
+
+@pytest.mark.parametrize(("wrong", "is_used_up"), [(0.0, False), (0.5, True)])
+def test_an_allowance_that_was_used_up_is_said(
+    wrong: float,
+    is_used_up: bool,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where half of the descriptions are wrong there is more to ask than is allowed."""
+    labels = {hashlib.sha256(file.read_bytes()).hexdigest(): file.name.split("-")[0] for file in folder.iterdir()}
+    model = ScriptedModel({"color": labels}, noise=Noise(wrong_description=wrong))
+    monkeypatch.setattr(manylens.api, "load_model", lambda *_, **__: model)
+    cli.run(["cluster", str(folder), "--by", "color"])
+    assert ("all that are allowed" in capsys.readouterr().out) == is_used_up
+    summary = json.loads(Path("pictures-manylens", "color", "summary.json").read_bytes())
+    assert (summary["judgements"] == summary["judgements_allowed"]) == is_used_up
 
 
 @pytest.mark.parametrize(
@@ -319,6 +349,9 @@ def test_a_dry_run_for_a_server_states_tokens_and_money(folder: Path, capsys: py
     assert f"about {tokens_in:,} in and {tokens_out:,} out" in shown
     assert f"about ${(tokens_in * 0.5 + tokens_out * 2) / 1e6:,.2f} at" in shown
     assert "2 s a call, 8 at once" in shown
+    assert "ends before that" not in shown
+    assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", *arguments, "--budget-usd", "0.0001"]) == 0
+    assert "the budget of $0.0001 ends before that" in capsys.readouterr().out
 
 
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:

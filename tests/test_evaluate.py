@@ -247,6 +247,7 @@ def test_a_run_is_compared_interest_by_interest(tmp_path: Path) -> None:
     assert (rank.interest, rank.column, rank.chosen_by, rank.scores.nmi) == ("rank", "rank", "same name", 1)
     assert (suit.interest, suit.slug, suit.chosen_by) == ("suits, please", "suits--please", "word")
     assert (suit.scores.images, suit.scores.unassigned, suit.unlabeled) == (3, 1, 1)
+    assert (suit.unused, rank.unused) == ((), ("c.png",))
     (only,) = evaluate_run(tmp_path / ".", Labels("l", ("x", "suit"), rows), {"rank": "suit", "suits, please": "suit"})[
         :1
     ]
@@ -260,6 +261,10 @@ def test_without_a_fitting_column_all_are_tried(tmp_path: Path) -> None:
         ("suit", "every column"),
         ("rank", "every column"),
     ]
+    make_run(tmp_path, "suit", "suit", {"a.png": "1"})
+    rows = {"a.png": {"suit": "h", "rank": "9"}}
+    named = evaluate_run(tmp_path, Labels("l", ("suit", "rank"), rows), {"suit": "rank"})
+    assert [(result.interest, result.column) for result in named] == [("suit", "rank")], "moods have no column"
 
 
 def test_a_run_that_cannot_be_compared_says_why(tmp_path: Path) -> None:

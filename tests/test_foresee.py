@@ -84,7 +84,7 @@ def test_nor_much_less_in_a_collection_that_is_not_small(images: int) -> None:
 
 
 def test_who_asks_every_candidate_is_told_of_more_and_never_of_more_than_is_allowed() -> None:
-    assert expected_judgements(1_000, Settings(audit_share=1.0))[1:] == (1_350, 3_000)
+    assert expected_judgements(1_000, Settings(audit_share=1.0))[1:] == (1_350, 16_000)
     assert expected_judgements(1_000, Settings(judgements_per_image=None))[1] == 180
     assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (20, 100, 100)
     assert expected_judgements(0, Settings()) == (0, 0, 0)

@@ -4,7 +4,7 @@ from by_hand import drive, looks_of
 
 from manylens.evidence import Draft, EdgeScale, Looks, Question, Standing
 from manylens.records import Settings
-from manylens.settle import dissolve_leftovers, offer_leftovers
+from manylens.settle import dissolve_leftovers, join_namesakes, offer_leftovers
 from manylens.targets import Refusals
 
 SETTINGS = Settings()
@@ -150,3 +150,13 @@ def test_where_nothing_is_to_be_trusted_every_offer_is_put(settings: Settings) -
     judge = lambda q: 0.02 if q.candidate == 40 else 0.95  # noqa: E731
     drive(offer_leftovers(looks, drafts, Refusals(), settings), judge, asked)
     assert {question.candidate for question in asked} == set(range(40, 70))
+
+
+def test_clusters_that_only_a_number_would_tell_apart_are_one() -> None:
+    looks = looks_of(["sad"] * 7 + ["ace", "sad", "sad", "king"])
+    # What is described in more than one way keeps its own name ("sad, king") and stays.
+    drafts = drafts_of([0, 1, 2], [7], [3, 4], [8, 9, 10], [5, 6])
+    joined = join_namesakes(looks, drafts)
+    assert parts(joined) == [[0, 1, 2, 3, 4, 5, 6], [7], [8, 9, 10]]
+    assert joined[0].keys == {0, 3, 5}
+    assert parts(drafts) == [[0, 1, 2], [3, 4], [5, 6], [7], [8, 9, 10]]

@@ -36,7 +36,7 @@ from manylens.export import (
     write_unreadable,
 )
 from manylens.foresee import expected_judgements, judgements_per_call
-from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images
+from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images, printable
 from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX
@@ -401,7 +401,7 @@ def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
 
 def default_out(folder: Path) -> Path:
     """`<folder's name>-manylens` in the current directory."""
-    return Path(f"{folder.resolve().name or 'images'}-manylens")
+    return Path(f"{Path(os.path.abspath(folder)).name or 'images'}-manylens")
 
 
 @asynccontextmanager
@@ -513,9 +513,15 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
     before = {image.id for image in run.images()}
-    if before and collection.images and before.isdisjoint(image.id for image in collection.images):
-        images = "1 other image" if len(before) == 1 else f"{len(before):,} other images"
-        emit(Notice(f"{run.path} was made from {images}: its results are replaced, its answers are kept"))
+    gone = before - {image.id for image in collection.images}
+    if gone and collection.images:
+        images = "1 image that is" if len(gone) == 1 else f"{len(gone):,} images that are"
+        emit(
+            Notice(
+                f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
+                "are replaced, those for others stay as they were; no answer is lost"
+            )
+        )
     run.record_collection(collection.images, collection.unreadable)
     readable = collection.files_found - len(collection.unreadable)
     detail = f"{readable:,} images"
@@ -524,7 +530,8 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:
-        detail += f", {collection.skipped_count:,} other files skipped"
+        files = "1 other file" if collection.skipped_count == 1 else f"{collection.skipped_count:,} other files"
+        detail += f", {files} skipped (no pictures, or hidden)"
     emit(StageFinished("read", "", detail))
     return collection
 
@@ -558,11 +565,17 @@ def _ignore(event: Event) -> None:
     pass
 
 
-def _wait(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, or, where a loop runs already (a notebook), the same in a thread of its own."""
+def _in_running_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        return False
+    return True
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, or, where a loop runs already (a notebook), the same in a thread of its own."""
+    if not _in_running_loop():
         return asyncio.run(work)
     outcome: list[T] = []
     failure: list[BaseException] = []

@@ -137,9 +137,9 @@ _teacher_options = _about_models(
     \b
     Examples:
       manylens demo
-      manylens cluster photos/ --by "mood of the person"
+      manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
-      manylens cluster photos/ --by "what the car is used for" --dry-run
+      manylens cluster photos/ --by "kind of object" --dry-run
       manylens evaluate cards-sorted --labels labels.csv
     """,
 )
@@ -196,8 +196,9 @@ def demo(out: Path) -> None:
 @commands.command(
     help="""Sort the pictures in FOLDER by one interest or several.
 
-    An interest is said in plain words: "suit", "mood of the person", "what the car is used for". Give --by several
-    times to sort the same pictures several ways in one run.
+    An interest is said in plain words: "suit", "color of the object", "kind of place". Give --by several times to
+    sort the same pictures several ways in one run. nano, the built-in model, knows cards, faces, fruit, flowers,
+    everyday objects and their colors; for other interests (places, moods, use, quality) name a larger --model.
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, how surely and why), clusters.json and summary.json. Pictures are only read. The same command
@@ -205,10 +206,10 @@ def demo(out: Path) -> None:
 
     \b
     Examples:
-      manylens cluster photos/ --by "mood of the person"
+      manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
-      manylens cluster photos/ --by "kind of place" --dry-run
-      manylens cluster photos/ --by "kind of place" --budget-calls 500
+      manylens cluster photos/ --by "kind of object" --dry-run
+      manylens cluster photos/ --by "kind of object" --budget-calls 500
       manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
@@ -316,7 +317,8 @@ def cluster(
     of its own, so leaving out what was placed rightly lowers every score.
 
     labels.csv has a column `file` (or `image`) and one column per attribute. An interest is compared with the column
-    of its name, or the one whose name occurs in it; --column says otherwise.
+    of its name, or the one whose name occurs in it; where there is none, with every column. --column says otherwise,
+    and leaves out the interests that have no column.
 
     \b
     Examples:
@@ -346,6 +348,7 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
 
 
 @commands.command(
+    short_help="Say what a model can do here, and what to do about the rest.",
     help="""Say what a model can do here, how fast it is, and what to do about what is missing.
 
     Asks a model a few small questions about drawn pictures: is the server there, does it know the name and the key,
@@ -357,7 +360,7 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
       manylens doctor
       manylens doctor --model openai:gpt-5-mini
       manylens doctor --model qwen2.5vl --base-url http://localhost:11434/v1
-    """
+    """,
 )
 @_model_options
 def doctor(model: str, options: ModelOptions) -> None:
@@ -391,8 +394,9 @@ def verify(out: Path) -> None:
         manylens.tables.say(manylens.tables.open_console(), problem)
     if problems:
         raise StoreError(
-            f"a run folder is whole, {len(problems):,} things in {out} are damaged",
-            "restore it from a copy, or run again with another --out",
+            f"a run folder is whole where nothing is damaged, {out} has {len(problems):,} damaged "
+            + ("part" if len(problems) == 1 else "parts"),
+            "do what its line says; where it says nothing, restore the folder from a copy, or run with another --out",
         )
     state = "" if is_finished else ", no results yet: the command that began the run goes on with it"
     manylens.tables.say(manylens.tables.open_console(), f"Everything is whole ({answers:,} answers{state}).")
@@ -418,6 +422,7 @@ def checkpoint(folder: Path) -> None:
 
 
 @commands.command(
+    short_help="Teach nano a kind of picture by a larger model's answers.",
     help="""Tune nano, or another checkpoint, on the pictures in FOLDER, by what a larger model says of a few of them.
 
     The teacher gets at most --teacher-calls calls, over all interests: 90% describe pictures drawn at random, 5% judge
@@ -434,7 +439,7 @@ def checkpoint(folder: Path) -> None:
     Examples:
       manylens tune photos/ --by "kind of place" --teacher openai:gpt-5-mini --teacher-calls 300 --out tuned
       manylens cluster photos/ --by "kind of place" --model nano:tuned/nano
-    """
+    """,
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(

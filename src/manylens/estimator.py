@@ -83,10 +83,10 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
             names = _gather(files, Path(scratch) / "images")
             out = Path(self.out) if self.out is not None else Path(scratch) / "run"
             result = cluster(Path(scratch) / "images", self.by, model=self.model, out=out, settings=self.settings)
-        self._take(result, names)
+            self._take(result, names, files)
         return self
 
-    def _take(self, result: Result, names: Sequence[str]) -> None:
+    def _take(self, result: Result, names: Sequence[str], files: Sequence[Path]) -> None:
         (one,) = result.values()
         position = {name: index for index, name in enumerate(names)}
         decided = {a.image_id: a for a in one.clustering.assignments}
@@ -100,8 +100,14 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
                 labels[position[path]] = assignment.cluster - 1
                 confidence[position[path]] = assignment.confidence
         reasons = {position[file.path]: file.reason for file in result.unreadable if file.path in position}
+        reasons |= {index: "no such file" for index in reasons if not os.path.lexists(files[index])}
         seen = {position[path] for image in result.collection.images for path in image.paths} | set(reasons)
         reasons |= {index: "not an image" for index in range(len(names)) if index not in seen}
+        if not result.collection.images:
+            raise UsageError(
+                f"fit needs at least one image that can be read, got {len(files):,} files, the first: {reasons[0]}",
+                "check the paths",
+            )
         self.labels_ = labels
         self.confidence_ = confidence
         self.cluster_names_ = [c.name for c in one.clusters]

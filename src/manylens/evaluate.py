@@ -63,7 +63,8 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class InterestScores:
-    """One interest compared with one label column. unlabeled: images of the clustering that have no label there."""
+    """One interest compared with one label column. unlabeled: images of the clustering that have no label there.
+    unused: rows of the labels that name none of its images."""
 
     interest: str
     slug: str
@@ -71,6 +72,7 @@ class InterestScores:
     chosen_by: ChosenBy
     scores: Scores
     unlabeled: int
+    unused: tuple[str, ...] = ()
 
 
 def evaluate_labels(true: Sequence[Hashable], predicted: Sequence[Hashable | None]) -> Scores:
@@ -211,18 +213,23 @@ def _normal(path: str) -> str:
 def match_labels(labels: Labels, images: Sequence[str]) -> dict[str, Mapping[str, str]]:
     """The labels of each image, found by its path relative to the folder, else by its base name where that is unique
     among the images and among the labels. Images without labels are left out. Raises UsageError where none matches."""
+    return {image: labels.rows[file] for image, file in _label_files(labels, images).items()}
+
+
+def _label_files(labels: Labels, images: Sequence[str]) -> dict[str, str]:
+    """Image -> the file whose row of labels is its."""
     by_name: dict[str, list[str]] = {}
     for file in labels.rows:
         by_name.setdefault(file.rsplit("/", 1)[-1], []).append(file)
     names = Counter(_normal(image).rsplit("/", 1)[-1] for image in images)
-    found: dict[str, Mapping[str, str]] = {}
+    found: dict[str, str] = {}
     for image in images:
         path = _normal(image)
         name = path.rsplit("/", 1)[-1]
         if path in labels.rows:
-            found[image] = labels.rows[path]
+            found[image] = path
         elif names[name] == 1 and len(by_name.get(name, ())) == 1:
-            found[image] = labels.rows[by_name[name][0]]
+            found[image] = by_name[name][0]
     if not found:
         some_image, some_label = next(iter(images), ""), next(iter(labels.rows), "")
         raise UsageError(
@@ -270,7 +277,8 @@ def evaluate_run(
 ) -> tuple[InterestScores, ...]:
     """Compare every clustering of a run with labels, by slug.
 
-    columns: interest (as typed, or its slug) -> label column, where the person names it.
+    columns: interest (as typed, or its slug) -> label column, where the person names it. Interests beside those are
+    then compared only where a column has their name.
     Raises UsageError: no results in `out`, an interest or a column that does not exist, or no label that matches.
     """
     slugs = sorted(path.parent.name for path in Path(out).glob("*/assignments.csv"))
@@ -289,15 +297,18 @@ def evaluate_run(
     results: list[InterestScores] = []
     for slug in slugs:
         assignments = _read_assignments(Path(out) / slug / "assignments.csv")
-        matched = match_labels(labels, list(assignments))
+        files = _label_files(labels, list(assignments))
+        unused = tuple(sorted(labels.rows.keys() - files.values()))
         chosen, chosen_by = choose_columns(interests[slug], slug, labels.attributes, asked.get(slug))
+        if asked and chosen_by == "every column":
+            continue
         for column in chosen:
-            labeled = {image: row[column] for image, row in matched.items() if row[column]}
+            labeled = {image: label for image, file in files.items() if (label := labels.rows[file][column])}
             if not labeled:
                 continue
             scores = evaluate_labels(list(labeled.values()), [assignments[image] for image in labeled])
             unlabeled = len(assignments) - len(labeled)
-            results.append(InterestScores(interests[slug], slug, column, chosen_by, scores, unlabeled))
+            results.append(InterestScores(interests[slug], slug, column, chosen_by, scores, unlabeled, unused))
     if not results:
         raise UsageError(f"a comparison needs labels, those of {labels.path} are empty", "fill in its columns")
     return tuple(results)

@@ -280,6 +280,10 @@ def spoken(looks: Looks, members: Iterable[int], words: str) -> str:
     return min(forms, key=lambda form: (-forms[form], form)) if forms else words
 
 
+WELL_DESCRIBED = 0.8
+"""From this share of members on, the majority description is all that is said of a cluster."""
+
+
 def define_cluster(name: str, interest: str) -> str:
     """What is said of a cluster that is known by a description."""
     return f'Images described as "{name}" when looked at for "{interest}".'

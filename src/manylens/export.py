@@ -149,6 +149,7 @@ def summary_values(
         "look_calls": calls.look,
         "judge_calls": calls.judge,
         "judgements": calls.judgements,
+        "judgements_allowed": clustering.judgements_allowed,
         "complete_calls": calls.complete,
         "failed_calls": calls.failed,
         "foreseen_calls": calls.look + clustering.foreseen_calls,

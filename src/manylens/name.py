@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from manylens.evidence import (
+    WELL_DESCRIBED,
     Draft,
     Looks,
     Profile,
@@ -99,13 +100,13 @@ def define(looks: Looks, draft: Draft, profile: Profile) -> str:
     if not profile.words:
         return f'Images that belong together when looked at for "{interest}"; the model gave no description.'
     share = f"{profile.share:.0%} of the members"
-    if profile.share >= 0.8:
+    if profile.share >= WELL_DESCRIBED:
         return f'Images described as "{profile.name}" when looked at for "{interest}" ({share}).'
     counted = Counter(looks.words[image] for image in draft.members if looks.words[image] not in (profile.words, ""))
     second = sorted(counted.items(), key=lambda entry: (-entry[1], entry[0]))[:2]
     also = ", ".join(f'"{spoken(looks, draft.members, words)}"' for words, _ in second)
     also = f", also as {also}" if also else ""
-    hedge = "Mostly images" if profile.share >= 0.5 else "A mixed group: images"
+    hedge = "Mostly images" if profile.share > 0.5 else "A mixed group: images"
     return f'{hedge} described as "{profile.name}" ({share}){also}, when looked at for "{interest}".'
 
 

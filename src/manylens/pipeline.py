@@ -47,7 +47,7 @@ from manylens.records import (
     StageStarted,
 )
 from manylens.second_look import take_second_looks
-from manylens.settle import dissolve_leftovers, offer_leftovers
+from manylens.settle import dissolve_leftovers, join_namesakes, offer_leftovers
 from manylens.targets import Refusals
 from manylens.walk import Surroundings, Walked, walk_component
 
@@ -130,6 +130,8 @@ async def sort(
     walked.add_audits(refusals.trusted, refusals.audits)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
     sees_exemplars = asker.model.capabilities.sees_exemplars
+    if not sees_exemplars:
+        drafts = join_namesakes(looks, drafts)
     second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge, sees_exemplars)
     drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
     return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
@@ -208,7 +210,8 @@ async def name(
     clusters = await name_clusters(looks, drafts, settings, asker.complete if writes else None)
     right = (walked.audits - walked.audits_failed + 1) / (walked.audits + 2)
     assignments = assign(looks, drafts, unassigned, right, asker.spent)
-    asker.finish("name", f"{len(clusters):,} clusters named")
+    loose = f", {len(unassigned):,} images unassigned" if unassigned else ""
+    asker.finish("name", f"{len(clusters):,} clusters named{loose}")
     return Clustering(
         interest=looks.interest,
         model=model.name,
@@ -221,6 +224,7 @@ async def name(
         notes=tuple(_notes(looks, unassigned, asker)),
         not_looked=looks.not_looked,
         is_partial=asker.spent or bool(looks.not_looked),
+        judgements_allowed=asker.rationed_to,
     )
 
 
@@ -298,7 +302,7 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
     if unassigned:
         why = "the budget was spent before a cluster was found for them"
         notes.append(
-            f"{len(unassigned):,} unassigned: "
+            f"{len(unassigned):,} {'image is' if len(unassigned) == 1 else 'images are'} unassigned: "
             f"{why if asker.spent else 'no cluster fits them well enough, or they are alone of their kind'}."
         )
     return notes
@@ -340,7 +344,7 @@ class _Asker:
         self.judge_calls = 0.0
         self.tokens = looks.tokens
         self.spent = self.silent = False
-        self._rationed_to = settings.judgements_allowed(len(looks))
+        self.rationed_to = settings.judgements_allowed(len(looks))
         self.calibration = Calibration()
         self._budget, self._allowance = budget, allowance
         self._stage: tuple[Stage, int | None] = ("walk", None)
@@ -475,9 +479,9 @@ class _Asker:
         """Of so many judgements, how many the allowance leaves by the end of a step that may use this share of it."""
         if self.silent:
             return 0
-        if self._rationed_to is None:
+        if self.rationed_to is None:
             return wanted
-        left = math.floor(self._rationed_to * min(share / _SECOND_SHARE, 1.0)) - self.judged
+        left = math.floor(self.rationed_to * min(share / _SECOND_SHARE, 1.0)) - self.judged
         return max(0, min(wanted, left))
 
     async def complete(self, request: CompleteRequest) -> str | None:

@@ -320,7 +320,8 @@ class Clustering:
     trust_error_bound: upper confidence bound on the share of wrong trusted acceptances, or None where none was trusted.
     density: share of image pairs that are edges. notes: what the person should know, in sentences.
     not_looked: image ids that were not looked at because the budget was spent. is_partial: whether it left anything
-    unasked. foreseen_calls: beside the looks, as `Foreseen` says.
+    unasked. foreseen_calls: beside the looks, as `Foreseen` says. judgements_allowed: for so many images, by the
+    settings; None is no limit.
     """
 
     interest: Interest
@@ -335,6 +336,7 @@ class Clustering:
     not_looked: tuple[str, ...] = ()
     is_partial: bool = False
     foreseen_calls: int = 0
+    judgements_allowed: int | None = None
 
 
 Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name", "teach", "tune"]

@@ -127,10 +127,11 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
             if a.image_id not in failed
         ],
         "failed": [[index[image_id], shown_name(reason)] for image_id, reason in clustering.failed],
-        "notLooked": [index[image_id] for image_id in clustering.not_looked],
+        "notLooked": sorted(index[image_id] for image_id in clustering.not_looked),
         "calls": {"look": calls.look, "judge": calls.judge, "complete": calls.complete},
         "density": clustering.density,
         "trust": clustering.trust_error_bound,
+        "partial": clustering.is_partial,
         "notes": [shown_name(note) for note in clustering.notes],
     }
 

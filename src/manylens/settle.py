@@ -1,8 +1,8 @@
-"""Between the stages: offers to leftovers. Images are placed one by one, clusters stay what they are.
+"""Between the stages: offers to leftovers, and which clusters stand.
 
 In: drafts. Out: drafts over the same images. Promise: pure (rounds of questions out, answers in). No image is placed
-where it was not judged to belong, except with the cluster of its own description: where nobody answers, and where
-nearly all of a sample of such offers was accepted.
+where it was not judged to belong, except with the cluster of its own description: where nobody answers, where nearly
+all of a sample of such offers was accepted, and where the judge could not tell the two clusters apart.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manylens.evidence import (
+    WELL_DESCRIBED,
     Answer,
     Ask,
     Draft,
@@ -188,3 +189,24 @@ def dissolve_leftovers(looks: Looks, drafts: Sequence[Draft], settings: Settings
             standing.append(Draft(draft.keys, agreeing))
         unassigned += [image for image in draft.members if len(agreeing) < 2 or image not in agreeing]
     return standing, sorted(unassigned)
+
+
+def join_namesakes(looks: Looks, drafts: Sequence[Draft]) -> list[Draft]:
+    """Join clusters of one description that at least `WELL_DESCRIBED` of each one's members have.
+
+    For a judge who goes by name and definition alone: such clusters are one question to it, so what it refused was no
+    other kind, and a person would be shown "sad", "sad (2)" and "sad (3)" with one definition.
+    """
+    result: list[Draft] = []
+    first: dict[str, Draft] = {}
+    for draft in drafts:
+        profile = draw_profile(looks, draft.members, 1)
+        if profile.words in first and profile.share >= WELL_DESCRIBED:
+            namesake = first[profile.words]
+            namesake.keys |= draft.keys
+            namesake.members.update(draft.members)
+            continue
+        result.append(Draft(draft.keys, dict(draft.members)))
+        if profile.words and profile.share >= WELL_DESCRIBED:
+            first[profile.words] = result[-1]
+    return result

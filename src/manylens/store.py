@@ -545,7 +545,11 @@ class FeatureShards:
         for index in sorted(self.folder.glob(_INDEX_NAMES)):
             shard = _open_shard(index.with_suffix(".npy"))
             if shard is None or zlib.crc32(shard.tobytes()) != _read_index(index)[1]:
-                problems.append(f"features {index.with_suffix('.npy')}: does not match its index; delete both")
+                shard_path = index.with_suffix(".npy")
+                problems.append(
+                    f"features {shard_path}: does not match its index; delete both, it and {index.name}: the same "
+                    "command makes them anew"
+                )
         return problems
 
 

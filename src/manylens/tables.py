@@ -18,7 +18,7 @@ from manylens.api import (
     Plan,
     Result,
 )
-from manylens.errors import ModelError
+from manylens.errors import ModelError, UsageError
 from manylens.evaluate import InterestScores
 from manylens.records import ModelOptions, Settings
 from manylens.report import shown_name
@@ -73,7 +73,9 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     calls = one.clustering.calls
     naming = f", {calls.complete:,} for names" if calls.complete else ""
     shared = f" in {calls.judge:,} calls" if calls.judge != calls.judgements else ""
-    judged = f"{calls.judgements:,} judgements{shared}"
+    allowed = one.clustering.judgements_allowed
+    ended = ", all that are allowed" if allowed is not None and calls.judgements >= allowed > 0 else ""
+    judged = f"{calls.judgements:,} judgements{shared}{ended}"
     parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{naming})")
     say(console, f"{counts.found:,} files: {'; '.join(parts)}")
     for note in one.clustering.notes:
@@ -81,7 +83,8 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
 
 
 def print_end(console: Console, result: Result, settings: Settings) -> None:
-    """The account of a run. Raises ModelError where more of its calls failed than may."""
+    """The account of a run. Raises UsageError where no file could be read, ModelError where more calls failed than
+    may."""
     console.print()
     if result.unreadable:
         files = "1 file" if len(result.unreadable) == 1 else f"{len(result.unreadable):,} files"
@@ -96,6 +99,11 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
+    if not result.collection.images:
+        raise UsageError(
+            f"a folder needs at least one image that can be read, none of the {len(result.unreadable):,} found can",
+            f"see the reasons in {result.out / 'unreadable.csv'}",
+        )
     if result.failed_share > settings.max_failed:
         calls = result.calls
         raise ModelError(
@@ -103,6 +111,10 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
             f"({result.failed_share:.1%}); the results are written without them",
             "the same command asks only those again; --max-failed allows more",
         )
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 0.01 else f"${usd:.6f}".rstrip("0")
 
 
 def _calls_line(result: Result) -> str:
@@ -130,7 +142,12 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
     for one in scores:
         if one.unlabeled:
-            say(console, f"{one.interest}: {one.unlabeled:,} images have no {one.column} label and were left out")
+            images = "1 image has" if one.unlabeled == 1 else f"{one.unlabeled:,} images have"
+            say(console, f"{one.interest}: {images} no {one.column} label and were left out")
+    if unused := set(scores[0].unused).intersection(*(one.unused for one in scores)):
+        rows_name = "1 row of the labels names" if len(unused) == 1 else f"{len(unused):,} rows of the labels name"
+        shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
+        say(console, f"{rows_name} no picture of this run: {shown}")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
         say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 
@@ -161,7 +178,10 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"tokens:     about {into:,} in and {out:,} out ({supposed})")
     if plan.usd is not None:
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
-        say(console, f"money:      about ${plan.usd:,.2f} at {prices}")
+        say(console, f"money:      about {_dollars(plan.usd)} at {prices}")
+        if settings.budget_usd is not None and plan.usd > settings.budget_usd:
+            limit = _dollars(settings.budget_usd)
+            say(console, f"            the budget of {limit} ends before that; looks come first")
     if plan.minutes is not None:
         unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
         few, about, many = (f"{minutes * times:.{digits}f}" for minutes in plan.minutes)

@@ -152,13 +152,14 @@ function overview(interest) {
   const loose = (interest.members.get(0) || []).length;
   const parts = interest.clusters.map((cluster) => part("#c" + cluster.id, cluster.name, (interest.members.get(cluster.id) || []).length, ""));
   if (loose) parts.push(part("#loose", "unassigned", loose, "loose"));
-  const total = interest.assignments.length + interest.failed.length + interest.notLooked.length;
+  const looked = interest.assignments.length + interest.failed.length;
+  const total = looked + interest.notLooked.length;
   const calls = interest.calls.look + interest.calls.judge + interest.calls.complete;
   const facts = element("p", { class: "facts" });
   const say = (bold, text) => facts.append(element("b", {}, bold), text);
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
-  say(plural(total, "image", "images"), ", asked with ");
-  say(plural(calls, "model call", "model calls"), total ? " (" + (calls / total).toFixed(2) + " an image). " : ". ");
+  say((looked < total ? number(looked) + " of " : "") + plural(total, "image", "images"), ", asked with ");
+  say(plural(calls, "model call", "model calls"), looked ? " (" + (calls / looked).toFixed(2) + " an image). " : ". ");
   // A bound from a handful of audits says how few they were, not how good the clustering is: it would only frighten.
   if (interest.trust !== null && interest.trust < 0.5) facts.append("Strong likenesses were accepted unasked; by the audited ones, asking would have refused at most ", element("b", {}, (interest.trust * 100).toFixed(1) + "%"), " of them (95% confidence).");
   else if (interest.trust !== null) facts.append("Strong likenesses were accepted unasked; too few were audited to bound their error.");
@@ -173,7 +174,8 @@ function draw() {
   hide();
   const interest = data.interests[state.which];
   const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false));
-  sections.push(section("loose", "Unassigned", "No cluster fits these well enough; they are left apart rather than forced in.", interest.members.get(0) || [], [], true));
+  const apart = interest.partial ? "The budget was spent before a cluster was found for these." : "No cluster fits these well enough, or they are alone of their kind; they are left apart rather than forced in.";
+  sections.push(section("loose", "Unassigned", apart, interest.members.get(0) || [], [], true));
   const failed = interest.failed.flatMap(([image, reason]) => data.images[image].paths.map((path) => [path, reason]));
   sections.push(listing("failed", "Failed", "The model failed on these; running the same command again retries them.", failed));
   const notLooked = interest.notLooked.flatMap((image) => data.images[image].paths.map((path) => [path, "the budget was spent"]));

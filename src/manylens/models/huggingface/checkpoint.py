@@ -66,6 +66,7 @@ def find_checkpoint(source: str, device: str | None = None, adapter: str | None 
 
     Raises UsageError for what is not there, ModelUnavailable for what cannot be run.
     """
+    _check_source(source)
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise missing_extra(package)
@@ -89,15 +90,19 @@ def find_checkpoint(source: str, device: str | None = None, adapter: str | None 
     )
 
 
-def _folder(source: str) -> Path:
+def _check_source(source: str) -> None:
     folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or not _HUB_ID.fullmatch(source):
+    if not folder.is_dir() and (folder.exists() or not _HUB_ID.fullmatch(source)):
         raise UsageError(
             f"a checkpoint is a folder or a hub id like org/name, got {source!r}",
             "pass --model hf:FOLDER; manylens checkpoint FOLDER makes one of nano",
         )
+
+
+def _folder(source: str) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
     from huggingface_hub import snapshot_download
 
     patterns = [f"*{suffix}" for suffix in _LOADED_SUFFIXES if suffix != ".py"]
