@@ -18,7 +18,7 @@ import numpy as np
 from bench.baselines import text_rows
 from bench.workbench import Metered, ignore
 from manylens import pipeline
-from manylens.evidence import Draft, Looks, Standing, Steps
+from manylens.evidence import Draft, Looks, Question, Standing, Steps
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, edge_weight
 from manylens.models.base import Capabilities
 from manylens.records import Clustering, Event, Settings, StageFinished, StageStarted
@@ -69,6 +69,16 @@ def ask_every_candidate(settings: Settings, images: int) -> Settings:
     return turned(settings, **_EVERY_CANDIDATE)
 
 
+def nobody_is_a_stranger(looks: Looks, question: Question) -> bool:
+    """Every question is put, whatever the judge may know of it."""
+    return False
+
+
+def namesakes_stay(looks: Looks, drafts: Sequence[Draft]) -> list[Draft]:
+    """Clusters of one description stay apart where the merge left them so."""
+    return list(drafts)
+
+
 def component_is_cluster(around: Surroundings, nodes: Sequence[int], settings: Settings, *more: Any) -> Steps[Walked]:
     """No walk: what hangs together in the graph is one cluster."""
     yield from ()
@@ -97,7 +107,9 @@ ABLATIONS: dict[str, Ablation] = {
     "no audited trust": Ablation(change=ask_every_candidate),
     "H from the description's text": Ablation(looks=text_instead_of_state),
 }
-PLAIN_WALK = Ablation(change=plain_walk)
+PLAIN_WALK = Ablation(
+    change=plain_walk, swap=(("is_stranger", nobody_is_a_stranger), ("join_namesakes", namesakes_stay))
+)
 
 
 async def run(

@@ -25,9 +25,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=[])
     parser.add_argument("--whole", action="store_true", help="every image of the sets, not 1,000 of each")
     options = parser.parse_args()
-    print(
-        "| set | n | interest | descriptions | default: NMI | judgements per image | every candidate: NMI | judgements per image | loss |"
-    )
+    numbers = "default: NMI | judgements per image | every candidate: NMI | judgements per image | loss"
+    print(f"| set | n | interest | descriptions | {numbers} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in chosen(options.sets):
         with open_set(options.data, options.runs, name, whole=options.whole) as parts:

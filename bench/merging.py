@@ -1,7 +1,8 @@
 """How many questions the merge asks for M clusters: M log M, not M^2.
 
-`python -m bench.merging [--seed N]`: M clusters of 6 images of M / 2 kinds (each kind in two clusters, half of those under
-two descriptions), embeddings at random around the kinds' centres, a judge right 97 times in 100. No limit on questions.
+`python -m bench.merging [--seed N]`: M clusters of 6 images of M / 2 kinds (each kind in two clusters, half of those
+under two descriptions), embeddings at random around the kinds' centres, a judge right 97 times in 100. No limit on
+questions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """nano's looks at parts of the labelled sets, kept in run folders so that no experiment asks for one twice.
 
-In: a folder of unpacked sets (`<set>/images`, `<set>/labels.csv`) and a folder for runs. Out: one `Collected` per set and
-interest. Promise: which images a set's part holds depends on the set and the count alone: those nano was never trained
-on come first. Labels go into scores, never into a run.
+In: a folder of unpacked sets (`<set>/images`, `<set>/labels.csv`) and a folder for runs. Out: one `Collected` per set
+and interest. Promise: which images a set's part holds depends on the set and the count alone: those nano was never
+trained on come first. Labels go into scores, never into a run.
 """
 
 from __future__ import annotations

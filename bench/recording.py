@@ -51,12 +51,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch, RunFolder.open(Path(scratch) / "run") as run:
             for _ in range(2):
 
-                async def look(recorded: Recorded) -> None:
+                async def look(recorded: Recorded, ids: list[str]) -> None:
                     for start in range(0, len(ids), 1024):
                         await recorded.look([LookRequest("suit", image_id) for image_id in ids[start : start + 1024]])
 
                 began = time.perf_counter()
-                asyncio.run(look(Recorded(model, run)))  # type: ignore[arg-type]
+                asyncio.run(look(Recorded(model, run), ids))  # type: ignore[arg-type]
                 speeds.append(len(ids) / (time.perf_counter() - began))
         print(f"| batches of {batch}, {side_by_side} side by side | {speeds[0]:,.0f} | {speeds[1]:,.0f} |", flush=True)
 

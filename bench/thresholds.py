@@ -1,8 +1,8 @@
 """How NMI and calls move over tau, with the model's own beta and b and with those calibrated for the interest.
 
-`python -m bench.thresholds --data DIR --runs DIR [--sets NAME ...]`: nano on the labelled sets of `bench.nano_sets`, default
-settings but for tau. `spread` is the best NMI of the row less that at tau .6. Looks and judgements are kept in the runs
-folder, so a second call asks only what is new. NMI counts each unassigned image as a cluster of its own.
+`python -m bench.thresholds --data DIR --runs DIR [--sets NAME ...]`: nano on the labelled sets of `bench.nano_sets`,
+default settings but for tau. `spread` is the best NMI of the row less that at tau .6. Looks and judgements are kept in
+the runs folder, so a second call asks only what is new. NMI counts each unassigned image as a cluster of its own.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from by_hand import looks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaincinv
@@ -14,7 +15,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from manylens import walk as walking
 from manylens.errors import ModelBusy, ModelError
-from manylens.evidence import Answer, Question, belonging, normalise_description
+from manylens.evidence import Answer, Question, belonging, draw_profile, is_stranger, normalise_description
 from manylens.graph import build_graph
 from manylens.look import look_at_images
 from manylens.models.base import (
@@ -572,3 +573,32 @@ def test_a_stand_ins_look_serves_the_images_it_stands_for() -> None:
     looked = {served.get(image_id, image_id) for image_id in ids}
     assert model.calls["look"] == found.calls.look == len(looked) < 300
     assert agreement(found, labels) == 1.0
+
+
+@pytest.mark.parametrize(("writes", "asked"), [(False, False), (True, True)])
+def test_images_alone_of_their_kind_are_left_alone_by_a_judge_who_knows_names_only(writes: bool, asked: bool) -> None:
+    """Its yes puts a coral reef among the roses. Where few are alone, a description that nobody shares is a slip."""
+    labels = draw_labels(40, 2, 0) | {f"{number:016x}": f"thing {'ab'[number % 2] * number}" for number in range(1, 21)}
+    loners = {image for image, label in labels.items() if label.startswith("thing")}
+    put: list[JudgeRequest] = []
+
+    class Judging(ScriptedModel):
+        async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+            put.extend(requests)
+            return await super().judge(requests)
+
+    model = Judging({"kind": labels}, noise=Noise(false_yes=0.4), sees_exemplars=False, writes_text=writes)
+    found = run(labels, model=model, edge_questions=0)
+    check_partition(found, list(labels))
+    assert any(request.candidate_id in loners for request in put) == asked
+    if not asked:
+        assert {a.image_id for a in found.assignments if a.cluster is None} == loners
+
+
+def test_a_stranger_is_alone_where_many_are_and_shares_no_word() -> None:
+    looks = looks_of(["rose"] * 8 + ["coral reef", "red rose"])
+    rose = Question(draw_profile(looks, range(8), 3), 8)
+    assert is_stranger(looks, rose)
+    assert not is_stranger(looks, replace(rose, candidate=9)), "a word in common"
+    assert not is_stranger(looks, replace(rose, candidate=0)), "not alone"
+    assert not is_stranger(looks_of(["rose"] * 10 + ["coral reef"]), replace(rose, candidate=10)), "one slip in eleven"

@@ -184,6 +184,19 @@ def belonging(looks: Looks, profile: Profile, image: int, answer: Answer) -> flo
     return log_odds(answer.probability, 0.03) + described
 
 
+_RARELY_ALONE = 0.9
+"""From this share of repeated descriptions on, one that nobody shares is more likely a slip of the look than a kind."""
+
+
+def is_stranger(looks: Looks, question: Question) -> bool:
+    """Whether the candidate is alone of its description, as more than one image in ten are here, and that has no word
+    in common with the cluster's. A yes of a judge who knows names alone then says that it mistakes one name for the
+    other; there are no others of the candidate's kind to ask it about."""
+    words = looks.words[question.candidate]
+    alone = bool(words) and words not in looks.repeated and looks.share_repeated < _RARELY_ALONE
+    return alone and token_overlap(words, question.profile.words) == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One round of questions. done: steps of the stage that are finished, for the progress events."""

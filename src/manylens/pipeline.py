@@ -17,7 +17,7 @@ import numpy as np
 
 from manylens.calibrate import Calibration, calibrate_edges, calibrate_judge
 from manylens.errors import ModelError, ModelUnavailable
-from manylens.evidence import Answer, Ask, Draft, EdgeScale, Looks, Question, Steps
+from manylens.evidence import Answer, Ask, Draft, EdgeScale, Looks, Question, Steps, is_stranger
 from manylens.foresee import SupposedJudge
 from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, RelationalGraph, build_graph
 from manylens.look import look_at_images
@@ -123,16 +123,18 @@ async def sort(
     looks: Looks, graph: RelationalGraph, edge: EdgeScale, settings: Settings, asker: _Asker
 ) -> tuple[list[Draft], list[int], Walked]:
     """From the graph to the final clusters, the largest first, and the images that are in none."""
+    judge = asker.model.capabilities
+    # One who writes is taken to know what names mean.
+    asker.leaves_strangers = not (judge.sees_exemplars or judge.writes_text)
     walked = await walk(looks, graph, settings, asker)
     refusals = Refusals(walked.refused)
     drafts = await asker.drive(offer_leftovers(looks, walked.drafts, refusals, settings, edge), _OFFER_SHARE)
     drafts = await merge(looks, drafts, refusals, settings, edge, asker)
     walked.add_audits(refusals.trusted, refusals.audits)
     drafts, unassigned = dissolve_leftovers(looks, drafts, settings)
-    sees_exemplars = asker.model.capabilities.sees_exemplars
-    if not sees_exemplars:
+    if not judge.sees_exemplars:
         drafts = join_namesakes(looks, drafts)
-    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge, sees_exemplars)
+    second = take_second_looks(looks, drafts, unassigned, refusals, settings, edge, judge.sees_exemplars)
     drafts, unassigned = await asker.drive(second, _SECOND_SHARE)
     return sorted(drafts, key=lambda draft: (-draft.size, min(draft.members))), unassigned, walked
 
@@ -343,7 +345,7 @@ class _Asker:
         self.failures: list[str] = []
         self.judge_calls = 0.0
         self.tokens = looks.tokens
-        self.spent = self.silent = False
+        self.spent = self.silent = self.leaves_strangers = False
         self.rationed_to = settings.judgements_allowed(len(looks))
         self.calibration = Calibration()
         self._budget, self._allowance = budget, allowance
@@ -423,6 +425,13 @@ class _Asker:
             results[number] = end.value
 
     async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
+        """The answers, in order; none to questions about strangers, where those are left alone."""
+        strange = [self.leaves_strangers and is_stranger(self.looks, question) for question in questions]
+        known = [question for question, is_strange in zip(questions, strange, strict=True) if not is_strange]
+        answers = iter(await self._put(known, share))
+        return [Answer(None) if is_strange else next(answers) for is_strange in strange]
+
+    async def _put(self, questions: Sequence[Question], share: float) -> list[Answer]:
         put = [self._request(question) for question in questions]
         keys = [request_key(self.model, request) for request in put]
         requests = dict(zip(keys, put, strict=True))
