@@ -33,8 +33,8 @@ FEWEST_OF_ALLOWED = 0.2
 
 EVERY_CANDIDATE = (1.35, 16.0)
 """Judgements per image, likely and at most, where every candidate is asked: 1.01 to 1.52 on photographs of kinds that
-many share, 3 where descriptions are uncertain, 6 to 15 where most images are alone of their kind
-(docs/simulation.md)."""
+many share, 3 where descriptions are uncertain, 6 to 15 where most images are alone of their kind and a judge is asked
+about those, as models other than nano are (docs/simulation.md)."""
 
 _COMPANY = 2
 """Where K candidates of a cluster may share a call, 3 K / (K + 2) do on average: rounds are small while a cluster is
