@@ -159,13 +159,16 @@ class _SecondLooks:
         self.to_seek.sort()
         entries, self.to_seek = self.to_seek[: self.few], self.to_seek[self.few :]
         puts: list[tuple[int, int]] = []
+        chances: list[float] = []
         for _, image in entries:
             number, odd = self.choices[image].pop()
-            self.sought[1] += odd / (self.odds[image] + odd)
+            chances.append(odd / (self.odds[image] + odd))
             puts.append((image, number))
         yield from self._ask(puts, lambda score: score > 0)
-        for image, number in puts:
-            if number in self.evidence.get(image, {}) and self._score(image, number) > 0:
+        for (image, number), chance in zip(puts, chances, strict=True):
+            is_answered = number in self.evidence.get(image, {})
+            self.sought[1] += chance if is_answered else 0.0
+            if is_answered and self._score(image, number) > 0:
                 self.sought[0] += 1
             else:
                 self._queue(image)
