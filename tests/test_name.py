@@ -119,7 +119,7 @@ def test_confidence_follows_its_formula_and_the_reason_its_evidence() -> None:
     assert first.confidence == pytest.approx(0.4 * 0.95 + 0.3 + 0.3, abs=1e-4)
     assert second.confidence == pytest.approx(0.4 * 0.97 + 0.3 + 0.3 * 0.8, abs=1e-4)
     assert third.confidence == pytest.approx(0.4 * 0.9 + 0.0 + 0.3 * 0.5, abs=1e-4)
-    assert second.reason == 'described as "hearts"; accepted by judgement (0.97): a red heart'
-    assert third.reason == 'described as "spades"; moved by a second look (0.90)'
+    assert second.reason == 'described as "hearts"; accepted by judgement (yes at 0.97): a red heart'
+    assert third.reason == 'described as "spades"; moved by a second look (yes at 0.90)'
     assert (fourth.cluster, fourth.confidence, fourth.decided_by) == (None, 0.0, "")
     assert fourth.reason == 'described as "joker"; no cluster fits it well enough'

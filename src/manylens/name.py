@@ -205,13 +205,13 @@ def assign(
 
 def explain(looks: Looks, image: int, standing: Standing) -> str:
     """Why an image is where it is, from the evidence: its description, how it was decided, the model's own words."""
-    judged = "not judged" if standing.probability is None else f"{standing.probability:.2f}"
+    judged = "not judged" if standing.probability is None else f"yes at {standing.probability:.2f}"
     how = {
         "seed": "the cluster grew from it" if standing.probability is None else f"kept by judgement ({judged})",
         "judge": f"accepted by judgement ({judged})",
         "trust": "accepted unasked for its close resemblance"
         if standing.probability is None
-        else f"accepted for its close resemblance, judged at {judged}",
+        else f"accepted for its close resemblance ({judged})",
         "offer": f"taken up from the leftovers ({judged})",
         "second look": f"moved by a second look ({judged})",
         "person": "placed by a person",

@@ -188,7 +188,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
         if plan.tokens is not None:
             pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        say(console, f"time:       about {about} {unit} ({few} to {many}) at {pace}")
+        say(console, f"time:       about {about} {unit} ({few} to {many}) at {pace}, and some to read the pictures")
     else:
         say(console, f"time:       not known for {plan.model}")
     if held:
