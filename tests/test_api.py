@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -151,6 +152,36 @@ def test_it_works_inside_a_running_loop(tmp_path: Path) -> None:
     assert asyncio.run(notebook()) == 3
 
 
+def test_an_interrupt_inside_a_running_loop_ends_the_work() -> None:
+    """As a person stops a notebook's cell: a real signal, in a process of its own."""
+    script = (
+        "import asyncio, signal\n"
+        "from manylens.waiting import run_until_done\n"
+        "async def work():\n"
+        "    print('begun', flush=True)\n"
+        "    try: await asyncio.sleep(60)\n"
+        "    except asyncio.CancelledError: print('cancelled', flush=True); raise\n"
+        "async def cell():\n"
+        # asyncio.run takes SIGINT for itself; a notebook's kernel raises KeyboardInterrupt where it waits.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "    try: run_until_done(work())\n"
+        "    except KeyboardInterrupt: print('stopped', flush=True)\n"
+        "asyncio.run(cell())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "cancelled\nstopped\n"
+
+
+def test_a_result_knows_its_interests_and_nothing_else(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures", each=4)
+    result = manylens.cluster(folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out")
+    assert "color" in result
+    assert 0 not in result  # type: ignore[comparison-overlap]
+
+
 def test_an_error_is_shown_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         manylens.cluster(tmp_path / "nowhere", by="color", model=model_for([]))
@@ -203,11 +234,13 @@ def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> No
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "notes.txt").write_text("no picture")
     odd = [tmp_path / "broken.jpg", *files, files[0], tmp_path / "missing.png", tmp_path / "notes.txt"]
+    odd.append(tmp_path / "pictures")
     found = InterestClustering("color", model=model).fit(odd)
     labels = found.labels_
-    assert [index for index, label in enumerate(labels) if label == -1] == [0, len(odd) - 2, len(odd) - 1]
-    assert labels[1] == labels[-3]
-    assert found.unreadable_[len(odd) - 2] == "no such file"
+    assert [index for index, label in enumerate(labels) if label == -1] == [0, *range(len(odd) - 3, len(odd))]
+    assert labels[1] == labels[-4]
+    reasons = [found.unreadable_[len(odd) - back] for back in (3, 2, 1)]
+    assert reasons == ["no such file", "not an image", "a folder, not a file"]
     with pytest.raises(UsageError, match="the first: no such file"):
         InterestClustering("color", model=model).fit([tmp_path / "missing.png"])
 
@@ -215,7 +248,13 @@ def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> No
 def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
     estimator = InterestClustering("color", settings=manylens.Settings(seed=3))
     copy = clone(estimator).set_params(by="shape")
-    assert copy.get_params() == {"by": "shape", "model": "nano", "settings": manylens.Settings(seed=3), "out": None}
+    assert copy.get_params() == {
+        "by": "shape",
+        "model": "nano",
+        "options": None,
+        "settings": manylens.Settings(seed=3),
+        "out": None,
+    }
     assert estimator.by == "color"
     with pytest.raises(UsageError):
         estimator.fit("a folder, not a list")
@@ -236,4 +275,7 @@ def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
         "print(found.get_params(), 'sklearn.base' in sys.modules, callable(found.fit_predict))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "{'by': 'shape', 'model': 'nano', 'settings': None, 'out': None} False True"
+    assert (
+        done.stdout.strip()
+        == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'out': None} False True"
+    )

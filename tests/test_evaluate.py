@@ -267,6 +267,15 @@ def test_without_a_fitting_column_all_are_tried(tmp_path: Path) -> None:
     assert [(result.interest, result.column) for result in named] == [("suit", "rank")], "moods have no column"
 
 
+def test_an_interest_of_other_pictures_is_passed_over(tmp_path: Path) -> None:
+    make_run(tmp_path, "old", "old", {"other.png": "1"})
+    make_run(tmp_path, "suit", "suit", {"a.png": "1"})
+    labels = Labels("l", ("suit", "old"), {"a.png": {"suit": "h", "old": "x"}})
+    assert [result.interest for result in evaluate_run(tmp_path, labels)] == ["suit"]
+    with pytest.raises(UsageError, match="none of the 1 rows"):
+        evaluate_run(tmp_path, labels, {"old": "old"})
+
+
 def test_a_run_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
     labels = labels_of("a.png")
     with pytest.raises(UsageError, match="has none"):

@@ -184,6 +184,24 @@ def test_links_lead_to_every_assigned_file(tmp_path: Path) -> None:
     }
 
 
+def test_links_hold_where_the_run_lies_behind_a_link_and_where_paths_are_long(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    long = "/".join(["d" * 200, "e" * 200, "b.png"])
+    (root / long).parent.mkdir(parents=True)
+    (root / "copy").mkdir()
+    (root / long).write_text("long")
+    for name in ("a.png", "b.png", "copy/b.png"):
+        (root / name).write_text(name)
+    (tmp_path / "data" / "deep" / "place").mkdir(parents=True)
+    (tmp_path / "short").symlink_to(tmp_path / "data" / "deep" / "place")
+    of = collection(root)
+    of = replace(of, images=tuple(replace(i, paths=(*i.paths, long)) if "a.png" in i.paths else i for i in of.images))
+    folder = write(tmp_path / "short" / "out", clustering(), of, links=True) / "clusters" / "1 hearts"
+    assert sorted(link.read_text() for link in folder.iterdir()) == ["a.png", "b.png", "copy/b.png", "long"]
+    write(tmp_path / "short" / "out", clustering(), of)
+    assert not list(folder.parent.iterdir()), "links of a former clustering"
+
+
 def test_links_of_an_earlier_run_go_and_other_files_stay(tmp_path: Path) -> None:
     of = collection(tmp_path)
     old = write(tmp_path / "out", clustering("spades"), of, links=True) / "clusters" / "1 spades"

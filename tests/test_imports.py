@@ -11,6 +11,7 @@ PACKAGE = Path(manylens.__file__).parent
 
 LEVELS = {
     "errors": 0,
+    "waiting": 0,
     "records": 1,
     "run_lock": 1,
     "store": 2,

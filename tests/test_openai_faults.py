@@ -84,6 +84,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         ("fake", "localhost:8000", "http://localhost:8000/v1"),
         ("fake", "ftp://a/v1", "http://localhost:8000/v1"),
         ("fake", "http://a:port/v1", "http://localhost:8000/v1"),
+        ("fake", "http://[::1:80/v1", "http://localhost:8000/v1"),
         ("fake", f"http://me:{SECRET}@a/v1", "MANYLENS_API_KEY"),
         ("fake", f"http://a/v1?key={SECRET}", "MANYLENS_API_KEY"),
         ("fake", f"me:{SECRET}@a/v1", "http://localhost:8000/v1"),

@@ -602,3 +602,21 @@ def test_a_stranger_is_alone_where_many_are_and_shares_no_word() -> None:
     assert not is_stranger(looks, replace(rose, candidate=9)), "a word in common"
     assert not is_stranger(looks, replace(rose, candidate=0)), "not alone"
     assert not is_stranger(looks_of(["rose"] * 10 + ["coral reef"]), replace(rose, candidate=10)), "one slip in eleven"
+
+
+def test_a_look_that_failed_for_many_failed_once() -> None:
+    labels = draw_labels(20, 2, 0)
+    first, *others = sorted(labels)
+    model = ScriptedModel({"kind": labels}, noise=Noise(failed_look=1.0))
+    stand_ins = dict.fromkeys(others, first)
+    (found,) = asyncio.run(
+        cluster_images(list(labels), [KIND], model, Settings(), lambda event: None, stand_ins)
+    ).values()
+    assert (found.calls.look, found.calls.failed, len(found.failed)) == (1, 1, 20)
+
+
+def test_nothing_is_taken_unasked_where_nothing_is_trusted() -> None:
+    labels = draw_labels(1500, 5, 0)
+    found = run(labels, noise=DESIGN_NOISE, trust_weight=1.0, judgements_per_image=None)
+    assert found.trust_error_bound is None
+    assert not [a for a in found.assignments if a.decided_by in ("trust", "offer") and "not judged" in a.reason]

@@ -178,6 +178,7 @@ def test_an_empty_clustering_still_renders() -> None:
         ("\u202egnp.exe", "\\u202egnp.exe"),
         ("caf\udce9", "caf\\udce9"),
         ("line\u2028break", "line\\u2028break"),
+        ("in\u200bvi\u00adsible\u2060", "in\\u200bvi\\xadsible\\u2060"),
         ("שלום 🃏 👩‍🚀", "שלום 🃏 👩‍🚀"),
     ],
 )

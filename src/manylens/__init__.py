@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from manylens.api import InterestResult, Plan, Result, cluster, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
-    from manylens.records import Settings
+    from manylens.records import ModelOptions, Settings
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "InterestClustering",
     "InterestResult",
     "ManylensError",
+    "ModelOptions",
     "Plan",
     "Result",
     "Settings",
@@ -36,6 +37,7 @@ _HOMES = {
     "InterestClustering": "estimator",
     "InterestResult": "api",
     "ManylensError": "errors",
+    "ModelOptions": "records",
     "Plan": "api",
     "Result": "api",
     "Settings": "records",
@@ -43,7 +45,8 @@ _HOMES = {
     "plan": "api",
 }
 _MODULES = frozenset(
-    {"api", "doctor", "estimator", "evaluate", "models", "progress", "report", "sample", "store", "tables"}
+    {"api", "doctor", "errors", "estimator", "evaluate", "models", "progress", "records", "report", "sample"}
+    | {"store", "tables"}
 )
 
 

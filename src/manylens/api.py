@@ -7,19 +7,17 @@ and ends with the same files.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import math
 import os
 import shutil
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from PIL import Image as PillowImage
 
@@ -64,10 +62,10 @@ from manylens.records import (
 from manylens.report import encode_thumbnail, render_report
 from manylens.store import RunFolder, write_atomically
 from manylens.tune import Tuned, tune_student
+from manylens.waiting import run_until_done
 
 PathLike: TypeAlias = str | os.PathLike[str]
 OnEvent: TypeAlias = Callable[[Event], None]
-T = TypeVar("T")
 
 MAX_SLUG_BYTES = 240
 """File systems allow 255 bytes in a folder's name."""
@@ -146,6 +144,8 @@ class Result(Mapping[str, InterestResult]):
         self._results = dict(results)
 
     def __getitem__(self, interest: str) -> InterestResult:
+        if not isinstance(interest, str):
+            raise KeyError(interest)
         return self._results[" ".join(interest.split())]
 
     def __iter__(self) -> Iterator[str]:
@@ -251,7 +251,7 @@ def cluster(
     """
     interests = parse_interests(by)
     place = Path(folder)
-    return _wait(
+    return run_until_done(
         _cluster(
             place,
             interests,
@@ -297,7 +297,8 @@ def _plan(
     company = judgements_per_call(together)
     judgements = [int(min(count * len(interests), left * company)) for count in each]
     low, likely, high = (int(min(math.ceil(count / company), left)) for count in judgements)
-    naming = 0 if here or not looks else int(min(len(interests), most - looks - likely))
+    writes = not here or model.startswith(HF_PREFIX)
+    naming = 0 if not writes or not looks else int(min(len(interests), most - looks - likely))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
     tokens = None if here else _plan_tokens(looks, judgements[1], likely, naming, options.image_px)
@@ -372,7 +373,7 @@ def tune(
                 emit=emit,
             )
 
-    return _wait(work())
+    return run_until_done(work())
 
 
 def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
@@ -563,32 +564,3 @@ def _table(clustering: Clustering, collection: Collection) -> tuple[ClusterRow, 
 
 def _ignore(event: Event) -> None:
     pass
-
-
-def _in_running_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _wait(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, or, where a loop runs already (a notebook), the same in a thread of its own."""
-    if not _in_running_loop():
-        return asyncio.run(work)
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=target, name="manylens")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]

@@ -21,7 +21,7 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import ModelOptions, Settings, TuneSettings
+from manylens.records import MODEL_OPTION_BOUNDS, ModelOptions, Settings, TuneSettings
 
 if TYPE_CHECKING:
     import manylens.api
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import manylens.tables
 
 EXIT_ERROR = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _DEFAULTS, _TUNING = Settings(), TuneSettings()
@@ -43,6 +42,11 @@ DEMO_INTERESTS = ("suit", "rank", "color")
 
 
 _Command: TypeAlias = Callable[..., None]
+
+
+def _bounds(option: str) -> tuple[int, int]:
+    least, most = MODEL_OPTION_BOUNDS[option]
+    return int(least), int(most)
 
 
 def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -64,20 +68,20 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
         ),
         click.option(
             "--image-px",
-            type=click.IntRange(32, 4096),
+            type=click.IntRange(*_bounds("image_px")),
             metavar="N",
             help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
         ),
         click.option(
             "--concurrency",
-            type=click.IntRange(1, 4096),
+            type=click.IntRange(*_bounds("concurrency")),
             metavar="N",
             help=f"Calls that may be under way at once. [default: {defaults['concurrency']}]",
         ),
         click.option(
             "--timeout",
             "timeout_s",
-            type=click.FloatRange(0.1, 86_400),
+            type=click.FloatRange(*MODEL_OPTION_BOUNDS["timeout_s"]),
             metavar="SECONDS",
             help=f"How long one call may take. [default: {defaults['timeout_s']:g}]",
         ),
@@ -87,7 +91,7 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
         click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
         click.option(
             "--judge-together",
-            type=click.IntRange(1, 16),
+            type=click.IntRange(*_bounds("judge_together")),
             metavar="N",
             help="Candidates of a cluster that a server is asked about in one request, where its model tells so many "
             f"pictures apart. [default: {defaults['judge_together']}]",
@@ -478,6 +482,10 @@ def tune(
     _check_interests(interests)
     given = {"steps": steps, "batch": batch, "seed": seed}
     said = {name: number for name, number in given.items() if number is not None}
+    try:
+        settings = TuneSettings(**said)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
     with manylens.progress.show_progress() as show:
         result = manylens.api.tune(
             folder,
@@ -487,7 +495,7 @@ def tune(
             out=out,
             student=student,
             options=options,
-            settings=said,
+            settings=settings,
             on_event=show.event,
         )
     console = manylens.tables.open_console()

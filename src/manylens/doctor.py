@@ -7,7 +7,6 @@ is shown.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from manylens.models.base import Capabilities, JudgeRequest, LookRequest, Model,
 from manylens.models.openai_compatible import OpenAICompatible
 from manylens.prompts import WORD_PROBABILITY
 from manylens.sample import RANKS, Card, draw_card
+from manylens.waiting import run_until_done
 
 SHOWN, OTHER = "hearts", "spades"
 _INTEREST = "suit"
@@ -76,7 +76,7 @@ def examine(spec: str, options: ModelOptions | None = None) -> Diagnosis:
     model = load_model(spec, _Cards(), None, options)
     findings = _of_server(model) if isinstance(model, OpenAICompatible) else []
     findings += _of_capabilities(model.capabilities)
-    tried, problem, judges = asyncio.run(_try(model))
+    tried, problem, judges = run_until_done(_try(model))
     return Diagnosis(spec, (*findings, *tried), problem, judges)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from manylens.api import Result, cluster
 from manylens.errors import UsageError
 from manylens.models.base import Model
-from manylens.records import Settings
+from manylens.records import ModelOptions, Settings
 
 try:
     from sklearn.base import BaseEstimator, ClusterMixin
@@ -50,8 +50,9 @@ except ImportError:
 class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Cluster image files by an interest in plain words.
 
-    by: the interest. model: a name or a `Model`. settings: `Settings`, or None for the defaults. out: a run folder to
-    keep and continue, or None for a temporary one.
+    by: the interest. model: a name or a `Model`. options: of a named model (`ModelOptions`): its server's address, for
+    one. settings: `Settings`, or None for the defaults. out: a run folder to keep and continue, or None for a
+    temporary one.
 
     After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling size. cluster_names_ and
     definitions_: lists, by label. confidence_ (n,) float64 in [0, 1]. unreadable_: {position: reason}.
@@ -62,11 +63,13 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         by: str = "main subject",
         *,
         model: str | Model = "nano",
+        options: ModelOptions | None = None,
         settings: Settings | None = None,
         out: str | os.PathLike[str] | None = None,
     ) -> None:
         self.by = by
         self.model = model
+        self.options = options
         self.settings = settings
         self.out = out
 
@@ -82,7 +85,14 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         with tempfile.TemporaryDirectory(prefix="manylens-") as scratch:
             names = _gather(files, Path(scratch) / "images")
             out = Path(self.out) if self.out is not None else Path(scratch) / "run"
-            result = cluster(Path(scratch) / "images", self.by, model=self.model, out=out, settings=self.settings)
+            result = cluster(
+                Path(scratch) / "images",
+                self.by,
+                model=self.model,
+                options=self.options,
+                out=out,
+                settings=self.settings,
+            )
             self._take(result, names, files)
         return self
 
@@ -101,6 +111,7 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
                 confidence[position[path]] = assignment.confidence
         reasons = {position[file.path]: file.reason for file in result.unreadable if file.path in position}
         reasons |= {index: "no such file" for index in reasons if not os.path.lexists(files[index])}
+        reasons |= {index: "a folder, not a file" for index, file in enumerate(files) if file.is_dir()}
         seen = {position[path] for image in result.collection.images for path in image.paths} | set(reasons)
         reasons |= {index: "not an image" for index in range(len(names)) if index not in seen}
         if not result.collection.images:
@@ -136,7 +147,7 @@ def _gather(files: Sequence[Path], folder: Path) -> list[str]:
 
 
 def _link(file: Path, place: Path) -> None:
-    for make in _ways():
+    for make in () if file.is_dir() else _ways():
         with contextlib.suppress(OSError):
             make(file, place)
             return

@@ -295,9 +295,16 @@ def evaluate_run(
             raise UsageError(f"the run has no interest {interest!r}", f"did you mean {' or '.join(near)}?")
         asked[slug] = column
     results: list[InterestScores] = []
+    strange: UsageError | None = None
     for slug in slugs:
         assignments = _read_assignments(Path(out) / slug / "assignments.csv")
-        files = _label_files(labels, list(assignments))
+        try:
+            files = _label_files(labels, list(assignments))
+        except UsageError as error:  # an interest of an earlier collection in the same run folder
+            if slug in asked:
+                raise
+            strange = strange or error
+            continue
         unused = tuple(sorted(labels.rows.keys() - files.values()))
         chosen, chosen_by = choose_columns(interests[slug], slug, labels.attributes, asked.get(slug))
         if asked and chosen_by == "every column":
@@ -309,6 +316,8 @@ def evaluate_run(
             scores = evaluate_labels(list(labeled.values()), [assignments[image] for image in labeled])
             unlabeled = len(assignments) - len(labeled)
             results.append(InterestScores(interests[slug], slug, column, chosen_by, scores, unlabeled, unused))
+    if not results and strange is not None:
+        raise strange
     if not results:
         raise UsageError(f"a comparison needs labels, those of {labels.path} are empty", "fill in its columns")
     return tuple(results)

@@ -15,6 +15,7 @@ is the same file, and such a name or reason gets a leading `'`.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -35,6 +36,8 @@ UNREADABLE_NAME = "unreadable.csv"
 ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decided_by")
 UNREADABLE_COLUMNS = ("image", "reason")
 MAX_FOLDER_NAME_CHARACTERS = 80
+MAX_LINK_NAME_BYTES = 220
+"""File systems allow 255 bytes in a name; a hash and a number in brackets may come to it."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -90,10 +93,11 @@ def write_results(
         folder / "assignments.csv", _csv_bytes(ASSIGNMENT_COLUMNS, _assignment_rows(clustering, collection))
     )
     write_atomically(folder / "clusters.json", _json_bytes(cluster_values(clustering, collection)))
-    if links:
-        write_links(folder / "clusters", clustering, collection)
     summary = summary_values(clustering, collection, settings=settings, seconds=seconds, version=version)
     write_atomically(folder / "summary.json", _json_bytes(summary))
+    _remove_links(folder / "clusters")  # those of an earlier run, which may have sorted otherwise
+    if links:
+        write_links(folder / "clusters", clustering, collection)
     return folder
 
 
@@ -172,21 +176,21 @@ def summary_values(
 def write_links(folder: Path, clustering: Clustering, collection: Collection) -> None:
     """Make `folder/<id> <name>/` per cluster with a symbolic link to each of its files.
 
-    Links of an earlier run are removed first; anything else found there is left alone. Raises UsageError where this
-    file system has no symbolic links.
+    What is found there is left alone. Raises UsageError where this file system has no symbolic links.
     """
-    _remove_links(folder)
     names = {cluster.id: cluster.name for cluster in clustering.clusters}
     digits = len(str(max(names, default=1)))
     paths = {image.id: image.paths for image in collection.images}
+    root = collection.root.resolve()
     for assignment in clustering.assignments:
         if assignment.cluster is None:
             continue
         below = folder / f"{assignment.cluster:0{digits}} {folder_name(names[assignment.cluster])}"
         below.mkdir(parents=True, exist_ok=True)
         for path in paths[assignment.image_id]:
-            link = _free_name(below, path.replace("/", "__").replace(os.sep, "__"))
-            target = os.path.relpath(collection.root / path, below)
+            link = _free_name(below, _link_name(path))
+            # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
+            target = os.path.relpath(root / path, below.resolve())
             try:
                 link.symlink_to(target)
             except OSError as error:
@@ -194,6 +198,16 @@ def write_links(folder: Path, clustering: Clustering, collection: Collection) ->
                     f"--links needs a file system with symbolic links, got {error.strerror} at {str(link)!r}",
                     "leave --links out, or write to another disk with --out",
                 ) from error
+
+
+def _link_name(path: str) -> str:
+    """`a/b.png` as `a__b.png`; a long path keeps its end, behind a hash of the whole."""
+    name = path.replace("/", "__").replace(os.sep, "__")
+    raw = os.fsencode(name)
+    if len(raw) <= MAX_LINK_NAME_BYTES:
+        return name
+    kept = raw[-MAX_LINK_NAME_BYTES:].decode("utf-8", "ignore")
+    return f"{hashlib.sha256(raw).hexdigest()[:8]}__{kept}"
 
 
 def folder_name(name: str) -> str:

@@ -326,7 +326,6 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
                 raise _too_large(f"{width:,} x {height:,} pixels")
             if width < 1 or height < 1:
                 raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
-            turn = _turn(picture)
             scale = min(1.0, longest_side_px / max(width, height))
             small = (max(1, round(width * scale)), max(1, round(height * scale)))
             # JPEG only: decode at a half to an eighth; twice the wanted size keeps the quality.
@@ -336,6 +335,7 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
                     shrunk = _shrink(picture, small)
             else:
                 shrunk = _shrink(picture, small)
+            turn = _turn(picture)  # after it was loaded: Pillow sets a TIFF upright itself, and forgets the orientation
     except ImageUnreadable:
         raise
     except PIL.Image.DecompressionBombError as error:

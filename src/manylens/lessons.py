@@ -17,6 +17,7 @@ contradicts itself: its description teaches nothing. What images without a descr
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ DESCRIBE_SHARE = 0.9
 """Of the calls; the rest judges pairs and memberships."""
 
 HELD_OUT_SHARE = 0.15
+_FEWEST_HELD_OUT = 2
 FEWEST_CALLS = 20
 """Per interest: with fewer, three descriptions or less are held out, which tell nothing."""
 
@@ -171,10 +173,12 @@ async def take_lessons(
         emit(StageAdvanced("teach", interest, done, calls))
     ids = list(described)
     held_out = frozenset(ids[: round(len(ids) * HELD_OUT_SHARE)])
-    if len(held_out) < 2 or len(set(map(normalise_description, described.values()))) < 2:
+    kinds = len(set(map(normalise_description, described.values())))
+    if len(held_out) < _FEWEST_HELD_OUT or kinds < 2:
+        fewest = next(n for n in itertools.count() if round(n * HELD_OUT_SHARE) >= _FEWEST_HELD_OUT)
         raise ModelError(
-            f"a teacher gives at least 14 descriptions, of two kinds or more, for {interest!r}: {len(ids)} came, of "
-            f"{len(set(described.values()))}",
+            f"a teacher gives at least {fewest} descriptions, of two kinds or more, for {interest!r}: {len(ids)} came, "
+            f"of {kinds}",
             "name an interest by which the images differ, or use another teacher",
         )
     pairs = list(_draw_pairs(interest, described, seed))

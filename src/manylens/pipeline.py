@@ -83,7 +83,7 @@ async def cluster_images(
     found: dict[Interest, Clustering] = {}
     for number, (interest, seen) in enumerate(looks.items()):
         looked = [*seen.image_ids, *(image_id for image_id, _ in seen.failed)]
-        spared = sum(1 for image_id in looked if (stand_ins or {}).get(image_id, image_id) != image_id)
+        spared = frozenset(image_id for image_id in looked if (stand_ins or {}).get(image_id, image_id) != image_id)
         allowance = budget.part(1 / (len(looks) - number))
         found[interest] = await cluster_looks(seen, model, settings, emit, budget, allowance, spared)
     return found
@@ -96,11 +96,11 @@ async def cluster_looks(
     emit: Emit,
     budget: Budget | None = None,
     allowance: Allowance | None = None,
-    spared: int = 0,
+    spared: frozenset[str] = frozenset(),
 ) -> Clustering:
     """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its.
 
-    spared: images that another's look served.
+    spared: ids of images that another's look served.
     """
     budget = budget or Budget(model, settings)
     asker = _Asker(looks, model, settings, emit, budget, allowance or budget.part(1.0), spared)
@@ -337,7 +337,7 @@ class _Asker:
         emit: Emit,
         budget: Budget,
         allowance: Allowance,
-        spared: int = 0,
+        spared: frozenset[str] = frozenset(),
     ) -> None:
         self.looks, self.model, self.settings, self.emit = looks, model, settings, emit
         self.spared = spared
@@ -369,9 +369,9 @@ class _Asker:
         self.emit(StageFinished(stage, self.looks.interest.text, detail))
 
     def counts(self) -> CallCounts:
-        failed_looks = len(self.looks.failed)
+        failed_looks = sum(image_id not in self.spared for image_id, _ in self.looks.failed)
         return CallCounts(
-            look=len(self.looks) + failed_looks - self.spared,
+            look=len(self.looks) + len(self.looks.failed) - len(self.spared),
             judge=self.whole_judge_calls(),
             complete=self.completed,
             failed=len(self.failures) + failed_looks,

@@ -54,6 +54,11 @@ class Interest(_Record):
             raise UsageError(
                 "an interest needs at least one word, got an empty text", 'say what to sort by: --by "color"'
             )
+        if any("\ud800" <= c <= "\udfff" for c in folded):
+            raise UsageError(
+                f"an interest is text, got bytes that are none: {folded.encode('utf-8', 'backslashreplace').decode()}",
+                "type it in a terminal that writes UTF-8",
+            )
         if len(folded) > MAX_INTEREST_CHARACTERS:
             raise UsageError(
                 f"an interest has at most {MAX_INTEREST_CHARACTERS} characters, got {len(folded):,}",
@@ -208,9 +213,17 @@ class TuneSettings:
     patience: int = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 8), ("examine_every", 1), ("patience", 1)):
+        for name, least in (("seed", 0), ("steps", 1), ("batch", 8), ("examine_every", 1), ("patience", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is at least {least}, got {getattr(self, name)}", f"pass {least} or more")
+
+
+MODEL_OPTION_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "image_px": (32, 4096),
+    "timeout_s": (0.1, 86_400),
+    "concurrency": (1, 4096),
+    "judge_together": (1, 16),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +247,12 @@ class ModelOptions(_Record):
     judge_together: int = 1
     device: str | None = None
     adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in MODEL_OPTION_BOUNDS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise UsageError(f"{name} is from {least:g} to {most:,g}, got {value}", "pass one in between")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +325,10 @@ class CallCounts(_Record):
     failed: int = 0
     tokens: Tokens = NO_TOKENS
     judgements: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "tokens": Tokens.from_dict(values.get("tokens", {}))})
 
     @property
     def total(self) -> int:

@@ -21,12 +21,13 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 from manylens.images import Collection
-from manylens.prompts import DIRECTION_CONTROLS
 from manylens.records import Clustering, Image
 
 THUMBNAIL_PX = 96
 THUMBNAIL_QUALITY = 62
 MAX_THUMBNAILS = 4000
+
+_JOINERS = "\u200c\u200d"
 
 Thumbnail: TypeAlias = Callable[[str], bytes | None]
 """Image id -> JPEG bytes, or None where there is no picture to show."""
@@ -39,8 +40,8 @@ def shown_name(text: str) -> str:
 
 
 def _shown_character(c: str) -> str:
-    # Cf other than the joiners (which emoji and several scripts need) is invisible or changes direction.
-    hidden = unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in DIRECTION_CONTROLS or c == "\ufeff"
+    # Cf other than the joiners, which emoji and several scripts need, is invisible or changes direction.
+    hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in _JOINERS
     if not hidden:
         return c
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c) or (

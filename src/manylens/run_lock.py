@@ -51,4 +51,6 @@ class RunLock:
 
     def release(self) -> None:
         # The file stays: unlinking it would let a third process lock a new file while a second holds the old one.
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

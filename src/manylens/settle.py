@@ -94,7 +94,11 @@ def offer_leftovers(
         rest = set(_drawn(looks, kin, settings)[_PRECEDENTS:])
         answers = yield from offered.put([put for put in puts if put not in rest])
         said = [answers[image] for image, number in kin if image in answers]
-        if len(said) >= _PRECEDENTS and sum(said) >= max(_CONSISTENT_SHARE, settings.trust_weight) * len(said):
+        if (
+            settings.trust_weight < 1
+            and len(said) >= _PRECEDENTS
+            and sum(said) >= max(_CONSISTENT_SHARE, settings.trust_weight) * len(said)
+        ):
             # The sample that granted the trust cannot audit it: it was lucky more often than not.
             audited = {put for put in rest if _is_audited(looks, put[0], settings)}
             answers = yield from offered.put(sorted(audited))

@@ -258,10 +258,16 @@ class RunFolder:
 
     def thumbnail(self, image_id: str) -> bytes:
         """The stored JPEG bytes of one image. Raises StoreError for an image that the run does not know."""
-        rows = self._rows("SELECT thumbnail FROM images WHERE id = ?", (image_id,))
+        rows = self._rows("SELECT thumbnail, checksum FROM images WHERE id = ?", (image_id,))
         if not rows:
             raise StoreError(f"a thumbnail is stored for every image of the run, {image_id!r} has none", "run again")
-        return bytes(rows[0][0])
+        jpeg, checksum = bytes(rows[0][0]), rows[0][1]
+        if checksum is not None and zlib.crc32(jpeg) != checksum:
+            raise StoreError(
+                f"a thumbnail is as it was stored, that of {image_id!r} is damaged",
+                "restore the run folder from a copy, or choose another --out",
+            )
+        return jpeg
 
     # Answers
 
@@ -332,7 +338,7 @@ class RunFolder:
         return FeatureShards(self.path / "features" / f"{slug}-{digest}")
 
     def extent(self) -> tuple[int, bool]:
-        """How many answers are stored, and whether results were written after them."""
+        """How many answers are stored, and whether there are results of a finished run."""
         ((answers, results),) = self._rows("SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM results)")
         return answers, bool(results)
 
@@ -343,8 +349,11 @@ class RunFolder:
             for row in self._connection.execute(
                 f"SELECT key, model_identity, request, {_REPLY_COLUMNS} FROM answers ORDER BY key"
             ):
-                request = bytes(row[2]).decode("utf-8", "surrogatepass")
-                if answer_key(row[1], request) != row[0]:
+                try:
+                    follows = answer_key(row[1], bytes(row[2]).decode("utf-8", "surrogatepass")) == row[0]
+                except UnicodeDecodeError:
+                    follows = False
+                if not follows:
                     problems.append(f"answer {row[0]}: its key does not follow from its request and model")
                 problem = _reply_problem(*row[3:])
                 if problem:

@@ -164,7 +164,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         shared = f" in {plan.judge_calls:,} calls" if plan.judge_calls != likely else ""
         say(console, f"judgements: about {likely:,}{shared} ({spread})")
     else:
-        say(console, "judgements: none, the budget ends before them")
+        say(console, "judgements: none" + (", the budget ends before them" if plan.images else ""))
     if plan.naming:
         say(console, f"naming:     {plan.naming:,}")
     say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")

@@ -241,6 +241,8 @@ class _Growth:
         return batch
 
     def _is_trusted(self, candidate: int, weight: float) -> bool:
+        if self.settings.trust_weight == 1:  # an edge's weight may be 1, too
+            return False
         if candidate in self.must_ask or candidate in self.walked.doubted or not self.profile.words:
             return False
         if self.looks.words[candidate] != self.profile.words and self._speaks(candidate) <= 0:

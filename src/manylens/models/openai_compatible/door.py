@@ -46,7 +46,7 @@ _REFUSED = "it is left out; look at it, or use another model"
 _SAID_CHARACTERS = 160
 
 _SHORTEST_SECRET = 8
-"""Shorter keys are placeholders (`none`, `EMPTY`, `ollama`): blotting them out would garble words of the answers."""
+"""Shorter keys are placeholders (`none`, `EMPTY`, `ollama`): blotting them out would garble the server's words."""
 
 
 class PageMissing(ModelUnavailable):
@@ -220,7 +220,8 @@ class Door:
             return ""
         text = one_line(re.sub(r"<[^>]*>", " ", message))
         key, _ = _key_for(self.url)
-        return cut(_KEY_LIKE.sub("[key]", text.replace(key, "[key]")), _SAID_CHARACTERS)
+        hidden = text.replace(key, "[key]") if len(key) >= _SHORTEST_SECRET else text
+        return cut(_KEY_LIKE.sub("[key]", hidden), _SAID_CHARACTERS)
 
 
 def _without(key: str, value: Any) -> Any:
@@ -268,8 +269,8 @@ def _number(text: str | None) -> float | None:
 
 def clean_url(url: str) -> str:
     """The address in one form. Raises UsageError where it is none, or holds a key: those are in the environment."""
-    parts = urlsplit(url.strip())
     try:
+        parts = urlsplit(url.strip())
         parts.port  # noqa: B018  # raises where it is no number
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
