@@ -224,6 +224,8 @@ DAMAGE = {
     "a judge reply has": "UPDATE answers SET kind = 'judge' WHERE image_id = 'image1'",
     "checksum  ": "UPDATE answers SET tokens_in = 1, tokens_out = 1 WHERE image_id = 'image1'",
     "thumbnail does not match": "UPDATE images SET thumbnail = CAST(replace(thumbnail, 'whole', 'whale') AS BLOB)",
+    "key does not follow  ": "UPDATE answers SET request = X'FF00FF' WHERE image_id = 'image1'",
+    "checksum   ": "UPDATE answers SET reply = CAST(X'7B22FF227D' AS TEXT) WHERE image_id = 'image1'",
     "not a whole JPEG": "UPDATE images SET thumbnail = substr(thumbnail, 1, 5)",
 }
 
@@ -257,6 +259,15 @@ def test_bytes_that_rot_on_the_disk_end_in_an_explained_error_or_a_named_problem
             assert named or lost == 0
     except StoreError as error:
         assert error.hint
+
+
+def test_a_damaged_thumbnail_is_not_handed_out(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path) as run:
+        run.put_thumbnails([Thumbnail("a", 1, 1, JPEG)])
+        assert run.thumbnail("a") == JPEG
+        run._connection.execute(DAMAGE["thumbnail does not match"])
+        with pytest.raises(StoreError, match="that of 'a' is damaged"):
+            run.thumbnail("a")
 
 
 def test_a_damaged_answer_is_not_used(tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ class Merger:
 def merge_clusters(
     looks: Looks, drafts: Sequence[Draft], settings: Settings, sees_exemplars: bool = True
 ) -> Steps[list[Draft]]:
-    """Join redundant clusters (the paper's global agent). Clusters of at most `small_cluster` images take part only
-    where their description equals another's: for the rest they are offered image by image."""
+    """Join redundant clusters (the paper's global agent): of equal description first, then near ones, and at the end
+    clusters of at most `small_cluster` images with the large one nearest to each."""
     merger = Merger(looks, settings, sees_exemplars)
     for number, draft in enumerate(drafts):
         merger.drafts[number] = draft

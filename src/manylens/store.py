@@ -342,10 +342,19 @@ class RunFolder:
         ((answers, results),) = self._rows("SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM results)")
         return answers, bool(results)
 
+    @contextlib.contextmanager
+    def _any_text(self) -> Iterator[None]:
+        """SQLite would fail on a damaged text; replaced, it does not match its checksum."""
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        try:
+            yield
+        finally:
+            self._connection.text_factory = str
+
     def verify(self) -> list[str]:
         """What is damaged, one sentence each; empty where every key, reply, picture, shard and result file holds."""
         problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        with self._guard, _explained(self.path):
+        with self._guard, _explained(self.path), self._any_text():
             for row in self._connection.execute(
                 f"SELECT key, model_identity, request, {_REPLY_COLUMNS} FROM answers ORDER BY key"
             ):

@@ -169,7 +169,12 @@ def count_tokens(replies: Iterable[Reply | ModelError]) -> Tokens:
 
 
 class Model(Protocol):
-    """A multi-modal language model behind manylens."""
+    """A multi-modal language model behind manylens.
+
+    `look`, `judge` and `complete` take any number of requests and give one reply for each, in their order; a request
+    that failed has its `ModelError` in its place. Raised are only `ModelUnavailable`, which ends the run, and a
+    `ModelError` that concerns them all. The same request gets the same reply.
+    """
 
     @property
     def name(self) -> str:
@@ -182,17 +187,25 @@ class Model(Protocol):
         ...
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What it can do, and how many calls may be under way; the same for the whole run."""
+        ...
 
     def render(self, request: Request) -> str:
         """The whole request as this model gets it: wording, image ids, parameters and prompt version, as JSON."""
         ...
 
-    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]: ...
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        """A description, its confidence in [0, 1], and H(u), (d,) of unit length, d the same for all."""
+        ...
 
-    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]: ...
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        """The probability, in [0, 1], that the candidate belongs with the cluster."""
+        ...
 
-    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]: ...
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        """Text, where `capabilities.writes_text`; else errors."""
+        ...
 
 
 class Wrapped:
