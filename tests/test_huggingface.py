@@ -92,9 +92,10 @@ def cosine(first: LookReply, second: LookReply) -> float:
 
 
 def test_a_name_with_hf_is_a_model_and_hf_alone_is_not_found() -> None:
-    check_model_name("hf:somewhere")
-    with pytest.raises(UsageError, match="hf:FOLDER"):
-        check_model_name("hf-somewhere")
+    check_model_name("hf:org/name")
+    for neither in ("hf-somewhere", "hf:somewhere"):
+        with pytest.raises(UsageError, match="hf:FOLDER"):
+            check_model_name(neither)
 
 
 @pytest.mark.skipif(HAS_TORCH, reason="the extra is installed")

@@ -80,6 +80,7 @@ def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     ("spec", "url", "cure"),
     [
         ("fake", None, "--base-url URL"),
+        ("hf:no/such/folder", None, "hf:FOLDER"),
         ("openai:", None, "openai:NAME"),
         ("fake", "localhost:8000", "http://localhost:8000/v1"),
         ("fake", "ftp://a/v1", "http://localhost:8000/v1"),
@@ -94,6 +95,11 @@ def test_a_name_or_address_that_cannot_be_is_wrong_usage(spec: str, url: str | N
     with pytest.raises(UsageError, match=cure) as caught:
         check_model_name(spec, ModelOptions(base_url=url))
     assert SECRET not in str(caught.value)
+
+
+def test_an_adapter_for_nano_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match="belongs to an hf: checkpoint"):
+        check_model_name("nano", ModelOptions(adapter="tuned/adapter"))
 
 
 def test_addresses_have_one_form() -> None:

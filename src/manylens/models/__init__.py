@@ -17,7 +17,7 @@ from manylens.errors import UsageError
 from manylens.images import ImageSource
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX, HuggingFace
-from manylens.models.huggingface.checkpoint import find_checkpoint
+from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano import MODEL_FILES, Nano
 from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
@@ -37,9 +37,16 @@ def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
         if not spec.removeprefix(OPENAI_PREFIX):
             raise UsageError("a model behind a server has a name, got none", "pass --model openai:NAME")
         server_url(options)
+    elif spec.startswith(HF_PREFIX):
+        check_source(spec.removeprefix(HF_PREFIX))
+    elif options.adapter is not None:
+        raise UsageError(
+            f"--adapter belongs to an hf: checkpoint, got it with {spec!r}",
+            "leave it out; a tuned nano is --model nano:FOLDER",
+        )
     elif spec.startswith(NANO_PREFIX):
         find_nano(spec)
-    elif spec != "nano" and not spec.startswith(HF_PREFIX):
+    elif spec != "nano":
         raise UsageError(
             f"a model is known by its name, got {spec!r}",
             "pass --model nano, the embedded model, --model hf:FOLDER for a checkpoint, or --model NAME with "

@@ -66,7 +66,7 @@ def find_checkpoint(source: str, device: str | None = None, adapter: str | None 
 
     Raises UsageError for what is not there, ModelUnavailable for what cannot be run.
     """
-    _check_source(source)
+    check_source(source)
     for package in ("torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             raise missing_extra(package)
@@ -90,7 +90,8 @@ def find_checkpoint(source: str, device: str | None = None, adapter: str | None 
     )
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str) -> None:
+    """Raises UsageError for what is neither a folder nor may be a hub id; loads and asks nothing."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and (folder.exists() or not _HUB_ID.fullmatch(source)):
         raise UsageError(
