@@ -16,16 +16,11 @@ import shutil
 from collections import defaultdict
 from pathlib import Path
 
-from bench.nano_sets import MIXED
+from bench.nano_sets import MIXED, look_at_folder
 from manylens.evaluate import evaluate_labels
 from manylens.evidence import normalise_description
-from manylens.images import StoredImages, find_images
-from manylens.look import look_at_images
-from manylens.models import load_model
-from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_looks
 from manylens.records import Interest, Settings
-from manylens.store import RunFolder
 
 KINDS = {"15x4": (15, 4, 4), "8x6": (8, 6, 6), "31x1-3": (31, 1, 3), "15x10": (15, 10, 10), "40x1+10x8": (50, 1, 8)}
 """name -> (kinds, images of each at least, at most). Of the last, 40 kinds have one image and 10 up to eight."""
@@ -69,13 +64,8 @@ def measure(rows: list[Row], place: Path) -> dict[str, float]:
     labels = {f"{folder}-{file.name}": kind for file, kind, folder in rows}
     for file, _, folder in rows:
         shutil.copyfile(file, images / f"{folder}-{file.name}")
-    with RunFolder.open(place / "run") as run:
-        collection = find_images(images, known=run.known_images(), keep=run.put_thumbnails)
-        run.record_collection(collection.images, collection.unreadable)
-        source = StoredImages(collection.root, collection.images, run.thumbnail)
-        model = Recorded(load_model("nano", source, run.features), run)
-        first = {image.id: image.paths[0] for image in collection.images}
-        (looks,) = asyncio.run(look_at_images(list(first), [INTEREST], model, lambda event: None)).values()
+    with look_at_folder(images, place / "run", [INTEREST]) as (every, first, model):
+        looks = every[INTEREST]
         found = asyncio.run(cluster_looks(looks, model, Settings(), lambda event: None))
     true = [labels[first[image_id]] for image_id in looks.image_ids]
     words = dict(zip(looks.image_ids, looks.words, strict=True))

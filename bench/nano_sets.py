@@ -82,6 +82,20 @@ def _part(data: Path, name: str, whole: bool) -> list[tuple[Path, dict[str, str]
 
 
 @contextmanager
+def look_at_folder(
+    images: Path, run_folder: Path, interests: Sequence[Interest]
+) -> Iterator[tuple[dict[Interest, Looks], dict[str, str], Model]]:
+    """nano's looks at a folder, the first path of each image id, and the model that answers from the run."""
+    with RunFolder.open(run_folder) as run:
+        collection = find_images(images, known=run.known_images(), keep=run.put_thumbnails)
+        run.record_collection(collection.images, collection.unreadable)
+        source = StoredImages(collection.root, collection.images, run.thumbnail)
+        model = Recorded(load_model("nano", source, run.features), run)
+        first = {image.id: image.paths[0] for image in collection.images}
+        yield asyncio.run(look_at_images(list(first), interests, model, lambda event: None)), first, model
+
+
+@contextmanager
 def open_set(data: Path, runs: Path, name: str, *, whole: bool = False) -> Iterator[list[Collected]]:
     """Copy the part, look at it once, and hand out each interest's looks with the model that answers from the run.
 
@@ -98,15 +112,7 @@ def open_set(data: Path, runs: Path, name: str, *, whole: bool = False) -> Itera
         if not (images / file).exists():
             shutil.copyfile(path, images / file)
     interests = SETS[name][2]
-    with RunFolder.open(place / "run") as run:
-        collection = find_images(images, known=run.known_images(), keep=run.put_thumbnails)
-        run.record_collection(collection.images, collection.unreadable)
-        source = StoredImages(collection.root, collection.images, run.thumbnail)
-        model = Recorded(load_model("nano", source, run.features), run)
-        first = {image.id: image.paths[0] for image in collection.images}
-        found = asyncio.run(
-            look_at_images(list(first), [Interest(words) for words, _ in interests], model, lambda event: None)
-        )
+    with look_at_folder(images, place / "run", [Interest(words) for words, _ in interests]) as (found, first, model):
         yield [
             Collected(
                 name,

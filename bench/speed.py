@@ -1,8 +1,9 @@
 """How fast nano looks and judges here, how soon it is loaded, and what memory a run takes.
 
-`python -m bench.speed [--images 312] [--torch]` draws sample cards, prints a Markdown table. Numbers are of this
-machine and moment; compare only rows of one run. `--torch` also times the same parts uncut in plain PyTorch
-(`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
+`python -m bench.speed [--images 312] [--folder DIR] [--torch]` draws sample cards, prints a Markdown table. Numbers are
+of this machine and moment; compare only rows of one run. `--folder` also says what a second interest on the pictures of
+a folder costs against the first, with and without the reading of the files. `--torch` also times the same parts uncut in
+plain PyTorch (`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.workbench import NanoTokens
 from manylens.images import StoredImages, find_images
 from manylens.models.base import JudgeRequest, LookReply, LookRequest
 from manylens.models.nano import Nano
+from manylens.records import Event, StageFinished, StageStarted
 from manylens.sample import write_sample
 
 
@@ -76,9 +78,36 @@ def compare_with_torch(images: StoredImages, image_ids: Sequence[str]) -> list[t
     ]  # fmt: skip
 
 
+def compare_interests(folder: Path, out: Path) -> list[tuple[str, str]]:
+    """What three interests on a folder cost, one run after the other: reading and looks, and the looks alone."""
+    costs: list[tuple[float, float]] = []
+    for interest in ("kind of object", "color of the object", "main color"):
+        began: dict[str, float] = {}
+        took: dict[str, float] = {}
+
+        def clock(event: Event, began: dict[str, float] = began, took: dict[str, float] = took) -> None:
+            match event:
+                case StageStarted(stage=stage):
+                    began[stage] = time.perf_counter()
+                case StageFinished(stage=stage):
+                    took[stage] = time.perf_counter() - began[stage]
+
+        manylens.cluster(folder, by=interest, out=out, on_event=clock)
+        costs.append((took["read"] + took["look"], took["look"]))
+    return [
+        (
+            f"{what}, {words} interest on {folder.name}",
+            f"{costs[0][at]:.1f} s, then {costs[place][at] / costs[0][at]:.2f}",
+        )
+        for place, words in ((1, "second"), (2, "third"))
+        for at, what in enumerate(("reading and looks", "looks"))
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=312)
+    parser.add_argument("--folder", type=Path, help="pictures of your own: the price of a second interest on them")
     parser.add_argument("--torch", action="store_true", help="compare with plain PyTorch, 30 layers, float32")
     options = parser.parse_args()
     wanted = options.images
@@ -106,6 +135,8 @@ def main() -> None:
         began = time.perf_counter()
         manylens.cluster(folder, by=["suit"], out=Path(scratch) / "run")
         rows.append((f"whole run, {len(ids)} images, one interest", f"{time.perf_counter() - began:.0f} s"))
+        if options.folder:
+            rows += compare_interests(options.folder, Path(scratch) / "folder-run")
         if options.torch:  # before the memory is read: its row says so
             rows += compare_with_torch(images, ids)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

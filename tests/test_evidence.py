@@ -1,8 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from by_hand import looks_of
 
-from manylens.evidence import centroid, draw_profile, majority, normalise_description, seeded_share, token_overlap
+from manylens.evidence import (
+    Question,
+    centroid,
+    draw_profile,
+    is_stranger,
+    majority,
+    normalise_description,
+    seeded_share,
+    token_overlap,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +66,12 @@ def test_a_seeded_share_is_uniform_and_depends_on_every_part() -> None:
     shares = [seeded_share(0, "a", str(number)) for number in range(2000)]
     assert abs(np.mean(shares) - 0.5) < 0.03
     assert len({seeded_share(0, "a", "b"), seeded_share(1, "a", "b"), seeded_share(0, "ab", "")}) == 3
+
+
+def test_a_stranger_is_alone_where_many_are_and_shares_no_word() -> None:
+    looks = looks_of(["rose"] * 8 + ["coral reef", "red rose"])
+    rose = Question(draw_profile(looks, range(8), 3), 8)
+    assert is_stranger(looks, rose)
+    assert not is_stranger(looks, replace(rose, candidate=9)), "a word in common"
+    assert not is_stranger(looks, replace(rose, candidate=0)), "not alone"
+    assert not is_stranger(looks_of(["rose"] * 10 + ["coral reef"]), replace(rose, candidate=10)), "one slip in eleven"

@@ -7,7 +7,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from by_hand import looks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betaincinv
@@ -15,7 +14,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from manylens import walk as walking
 from manylens.errors import ModelBusy, ModelError
-from manylens.evidence import Answer, Question, belonging, draw_profile, is_stranger, normalise_description
+from manylens.evidence import Answer, Question, belonging, normalise_description
 from manylens.graph import build_graph
 from manylens.look import look_at_images
 from manylens.models.base import (
@@ -593,15 +592,6 @@ def test_images_alone_of_their_kind_are_left_alone_by_a_judge_who_knows_names_on
     assert any(request.candidate_id in loners for request in put) == asked
     if not asked:
         assert {a.image_id for a in found.assignments if a.cluster is None} == loners
-
-
-def test_a_stranger_is_alone_where_many_are_and_shares_no_word() -> None:
-    looks = looks_of(["rose"] * 8 + ["coral reef", "red rose"])
-    rose = Question(draw_profile(looks, range(8), 3), 8)
-    assert is_stranger(looks, rose)
-    assert not is_stranger(looks, replace(rose, candidate=9)), "a word in common"
-    assert not is_stranger(looks, replace(rose, candidate=0)), "not alone"
-    assert not is_stranger(looks_of(["rose"] * 10 + ["coral reef"]), replace(rose, candidate=10)), "one slip in eleven"
 
 
 def test_a_look_that_failed_for_many_failed_once() -> None:

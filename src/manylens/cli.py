@@ -398,8 +398,8 @@ def verify(out: Path) -> None:
         manylens.tables.say(manylens.tables.open_console(), problem)
     if problems:
         raise StoreError(
-            f"a run folder is whole where nothing is damaged, {out} has {len(problems):,} damaged "
-            + ("part" if len(problems) == 1 else "parts"),
+            f"every part of a run folder is whole, of {out} {len(problems):,} "
+            + ("is damaged" if len(problems) == 1 else "are damaged"),
             "do what its line says; where it says nothing, restore the folder from a copy, or run with another --out",
         )
     state = "" if is_finished else ", no results yet: the command that began the run goes on with it"

@@ -147,10 +147,11 @@ def _gather(files: Sequence[Path], folder: Path) -> list[str]:
 
 
 def _link(file: Path, place: Path) -> None:
-    for make in () if file.is_dir() else _ways():
-        with contextlib.suppress(OSError):
-            make(file, place)
-            return
+    if not file.is_dir():  # whose pictures nobody asked for
+        for make in _ways():
+            with contextlib.suppress(OSError):
+                make(file, place)
+                return
     # Nothing worked, so the file cannot be read: an empty one of its name is reported as such.
     place.touch()
 

@@ -210,14 +210,10 @@ def _normal(path: str) -> str:
     return path.strip().replace("\\", "/").removeprefix("./")
 
 
-def match_labels(labels: Labels, images: Sequence[str]) -> dict[str, Mapping[str, str]]:
-    """The labels of each image, found by its path relative to the folder, else by its base name where that is unique
-    among the images and among the labels. Images without labels are left out. Raises UsageError where none matches."""
-    return {image: labels.rows[file] for image, file in _label_files(labels, images).items()}
-
-
-def _label_files(labels: Labels, images: Sequence[str]) -> dict[str, str]:
-    """Image -> the file whose row of labels is its."""
+def match_labels(labels: Labels, images: Sequence[str]) -> dict[str, str]:
+    """Image -> the file whose row of labels is its: by its path relative to the folder, else by its base name where
+    that is unique among the images and among the labels. Images without are left out. Raises UsageError where none
+    matches."""
     by_name: dict[str, list[str]] = {}
     for file in labels.rows:
         by_name.setdefault(file.rsplit("/", 1)[-1], []).append(file)
@@ -299,7 +295,7 @@ def evaluate_run(
     for slug in slugs:
         assignments = _read_assignments(Path(out) / slug / "assignments.csv")
         try:
-            files = _label_files(labels, list(assignments))
+            files = match_labels(labels, list(assignments))
         except UsageError as error:  # an interest of an earlier collection in the same run folder
             if slug in asked:
                 raise

@@ -91,7 +91,7 @@ class Settings(_Record):
     trust_weight: a candidate is accepted unasked (audited trust) where its edge and its description together make it at
         least this probable that it belongs; 1.0 trusts nothing.
     audit_share: at least this share of trusted acceptances is asked all the same; 1.0 asks every candidate, as in the
-        paper, and lifts `judgements_per_image`.
+        paper, and lifts `judgements_per_image` (but a judge who knows names alone: `evidence.is_stranger`).
     audits: in a small collection the share is raised, up to a quarter, so that about this many are asked; 0 does not.
     small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
     exemplars: medoids kept per cluster, shown to the judge and in the report.
