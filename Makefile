@@ -50,8 +50,8 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(MODELS)/bin/python -m pytest -m models -s
 
 check: $(STAMP) ## all that must hold
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench training
+	$(BIN)/ruff format --check src tests bench training
 	$(BIN)/mypy
 	$(PYTEST)
 

@@ -2,8 +2,8 @@
 
 `python -m bench.speed [--images 312] [--folder DIR] [--torch]` draws sample cards, prints a Markdown table. Numbers are
 of this machine and moment; compare only rows of one run. `--folder` also says what a second interest on the pictures of
-a folder costs against the first, with and without the reading of the files. `--torch` also times the same parts uncut in
-plain PyTorch (`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
+a folder costs against the first, with and without the reading of the files. `--torch` also times the same parts uncut
+in plain PyTorch (`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
         ModelOptions(**wrong)
 
 
+def test_where_an_embedding_model_answers_needs_its_name() -> None:
+    with pytest.raises(UsageError, match="embedding_url says where embedding_model answers"):
+        ModelOptions(embedding_url="http://localhost:8081/v1")
+
+
 def test_a_negative_seed_for_tuning_is_refused() -> None:
     with pytest.raises(UsageError, match="seed is at least 0"):
         TuneSettings(seed=-1)

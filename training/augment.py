@@ -1,6 +1,7 @@
 """Image augmentation on the GPU: one affine warp and a few photo effects per image, no loops.
 
-In: (b, 3, side, side) uint8 and which rows may be mirrored or turned. Out: (b, 3, IMAGE_PX, IMAGE_PX) float32, normalised.
+In: (b, 3, side, side) uint8 and which rows may be mirrored or turned.
+Out: (b, 3, IMAGE_PX, IMAGE_PX) float32, normalised.
 Hue is left alone and saturation hardly touched: color words are answers here.
 """
 
@@ -23,7 +24,9 @@ def plain(pixels: Tensor) -> Tensor:
     """What the run-time does: resize to IMAGE_PX, normalise."""
     x = pixels.float()
     if x.shape[-1] != IMAGE_PX:
-        x = F.interpolate(x, size=(IMAGE_PX, IMAGE_PX), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+        x = F.interpolate(x, size=(IMAGE_PX, IMAGE_PX), mode="bicubic", antialias=True, align_corners=False).clamp(
+            0, 255
+        )
     return normalize(x)
 
 

@@ -1,8 +1,9 @@
 """Images and tasks that nano learns from, with a validation part that is never trained on.
 
-In: the labelled zips (`--data`, see `../shared/data/README.md` for their layout), `interests.toml`, `labels/`, the
-project's own drawn decks and synthetic colors. Out: `Pool` (all images as one uint8 array) and `Task`s (an interest, its
-phrasings, its answers and the rows of the pool that have one).
+In: the labelled zips (`--data`: images/ and labels.csv each), `interests.toml`, `labels/`, the project's own drawn
+decks and synthetic colors.
+Out: `Pool` (all images as one uint8 array) and `Task`s (an interest, its phrasings, its answers and the rows of the
+pool that have one).
 Promise: the split depends on file names (persons for faces) and a fixed hash, so it is the same everywhere.
 """
 
@@ -24,8 +25,17 @@ from phrasings import Phrasings
 from PIL import Image
 
 HELD_OUT_PERSONS = frozenset({"boland", "phoebe", "tammo"})
-HELD_OUT_SHARE = {"card": 0.0, "cmuface": 0.0, "fruit": 0.10, "flowers": 0.20, "cifar10": 0.10, "textures": 0.15,
-                  "emotion": 0.10, "fashion": 0.10, "objects1000": 0.0}
+HELD_OUT_SHARE = {
+    "card": 0.0,
+    "cmuface": 0.0,
+    "fruit": 0.10,
+    "flowers": 0.20,
+    "cifar10": 0.10,
+    "textures": 0.15,
+    "emotion": 0.10,
+    "fashion": 0.10,
+    "objects1000": 0.0,
+}
 """Share held out by a hash of the file name, where the set has no split of its own (cards) and no persons (faces)."""
 
 NO_MIRROR = frozenset({"card", "deck", "cmuface", "position"})
@@ -37,17 +47,30 @@ COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
     "cmuface": (("pose", "cmuface.pose"), ("glass", "cmuface.glass"), ("emotion", "cmuface.emotion")),
     "fruit": (("species", "fruit.species"), ("color", "fruit.color")),
     "flowers": (("species", "flowers.species"), ("color", "flowers.color")),
-    "cifar10": (("class", "cifar10.class"), ("type", "cifar10.type"), ("environment", "cifar10.environment"),
-                ("color", "object.color")),
+    "cifar10": (
+        ("class", "cifar10.class"),
+        ("type", "cifar10.type"),
+        ("environment", "cifar10.environment"),
+        ("color", "object.color"),
+    ),
     "textures": (("texture", "textures.texture"),),
     "emotion": (("emotion", "emotion.emotion"),),
-    "fashion": (("type", "fashion.type"), ("color", "fashion.color"), ("category", "fashion.category"),
-                ("gender", "fashion.gender"), ("usage", "fashion.usage")),
+    "fashion": (
+        ("type", "fashion.type"),
+        ("color", "fashion.color"),
+        ("category", "fashion.category"),
+        ("gender", "fashion.gender"),
+        ("usage", "fashion.usage"),
+    ),
     "objects1000": (("object", "objects1000.object"), ("color", "object.color")),
     "deck": (("rank", "card.rank"), ("suit", "card.suit"), ("color", "card.color"), ("style", "card.style")),
     "hued": (("color", "object.color"),),
-    "synthetic": (("color", "object.color"), ("background", "object.background"), ("count", "object.count"),
-                  ("position", "object.position")),
+    "synthetic": (
+        ("color", "object.color"),
+        ("background", "object.background"),
+        ("count", "object.count"),
+        ("position", "object.position"),
+    ),
 }
 
 
@@ -113,10 +136,21 @@ def read_set(data: Path, labels: Path, name: str) -> Iterator[tuple[bytes, dict[
 
 
 def load(
-    data: Path, labels: Path, interests: Path, synthetic: Path | None, hued: Path | None, decks: Path | None, *,
-    side: int, processes: int, limit: int | None = None,
+    data: Path,
+    labels: Path,
+    interests: Path,
+    synthetic: Path | None,
+    hued: Path | None,
+    decks: Path | None,
+    *,
+    side: int,
+    processes: int,
+    limit: int | None = None,
 ) -> tuple[Pool, list[Task]]:
-    """Read everything. `synthetic`, `hued`: the npz of `synthesize.py` and `recolor.py`; `decks`: folders made by `manylens.sample`."""
+    """Read everything.
+
+    synthetic, hued: the npz of `synthesize.py` and `recolor.py`. decks: a folder made by `draw_decks.py`.
+    """
     encoded: list[bytes] = []
     rows: list[tuple[str, dict[str, str]]] = []
 
@@ -168,11 +202,23 @@ def make_tasks(rows: list[tuple[str, dict[str, str]]], held: np.ndarray, interes
             ]
             if not chosen:
                 continue
-            part = np.array([held[i] or rows[i][1].get("color_part") == "heldout" and column == "color" for i in chosen])
+            part = np.array(
+                [held[i] or (rows[i][1].get("color_part") == "heldout" and column == "color") for i in chosen]
+            )
             answers = [words.get(rows[i][1][column], rows[i][1][column]) for i in chosen]
             values = sorted(set(answers))
-            tasks.append(Task(f"{set_name}.{column}", set_name, Phrasings.from_table(entry, values), entry["heldout"],
-                              np.array(chosen), answers, part, values))  # fmt: skip
+            tasks.append(
+                Task(
+                    f"{set_name}.{column}",
+                    set_name,
+                    Phrasings.from_table(entry, values),
+                    entry["heldout"],
+                    np.array(chosen),
+                    answers,
+                    part,
+                    values,
+                )
+            )
     return tasks
 
 

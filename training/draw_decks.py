@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
 from manylens.sample import DECK_STYLES, RANKS, SUITS, Card, draw_card
 
 FIRST_SEED = 1_000_000
@@ -22,7 +23,9 @@ FIRST_SEED = 1_000_000
 def draw(args: tuple[int, str]) -> tuple[str, Card]:
     number, folder = args
     rng = np.random.default_rng(FIRST_SEED + number)
-    card = Card(RANKS[rng.integers(len(RANKS))], SUITS[rng.integers(len(SUITS))], DECK_STYLES[rng.integers(len(DECK_STYLES))])
+    card = Card(
+        RANKS[rng.integers(len(RANKS))], SUITS[rng.integers(len(SUITS))], DECK_STYLES[rng.integers(len(DECK_STYLES))]
+    )
     name = f"{number:06d}.jpg"
     draw_card(card, rng=rng, size_px=192).save(Path(folder) / name, quality=90)
     return name, card

@@ -5,10 +5,10 @@
 
 ONNX, for `manylens.models.nano`:
   vision.onnx   pixels (b, 192, 192, 3) uint8 -> visual tokens (b, 9, 576); int8 weights, computed in float32
-  decoder.onnx  embeds (b, t, 576), past keys and values (16, b, 3, p, 64) -> state of the last token (b, 576), H (b, 256)
-                and the new keys and values; int8 weights in blocks (MatMulNBits), activations quantised per row, so that
-                what one image gets does not depend on which others share its batch
-  words.npz     the tied embedding table (16384, 576) int8 with one float32 scale a row, used to embed and to score words
+  decoder.onnx  embeds (b, t, 576), past keys and values (16, b, 3, p, 64) -> state of the last token (b, 576),
+                H (b, 256) and the new keys and values; int8 weights in blocks (MatMulNBits), activations quantised
+                per row, so that what one image gets does not depend on which others share its batch
+  words.npz     the tied embedding table (16384, 576) int8 with one float32 scale a row, to embed and to score words
   tokenizer.json, nano.json (numbers the run-time needs)
 The checkpoint is what `manylens checkpoint` makes of these files: a stock `FastVlmForConditionalGeneration` with the
 de-quantised int8 values, so every backend computes the same function up to rounding.
@@ -26,9 +26,19 @@ import onnx
 import torch
 import torch.nn.functional as F
 from nano_model import (
-    END_ID, HEAD_WIDTH, HEADS, IMAGE_PX, KV_HEADS, MEAN, START_ID, STD, TEXT_WIDTH, VISUAL_TOKENS,
-    Nano, load_nano,
-)  # fmt: skip
+    END_ID,
+    HEAD_WIDTH,
+    HEADS,
+    IMAGE_PX,
+    KV_HEADS,
+    MEAN,
+    START_ID,
+    STD,
+    TEXT_WIDTH,
+    VISUAL_TOKENS,
+    Nano,
+    load_nano,
+)
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 from torch import Tensor, nn
 
@@ -96,16 +106,32 @@ class DecoderGraph(nn.Module):
         return state, F.normalize(self.head(state), dim=-1), torch.stack(keys), torch.stack(values)
 
 
-def export_graph(module: nn.Module, example: tuple[Tensor, ...], inputs: dict[str, dict[int, str]],
-                 outputs: dict[str, dict[int, str]], file: Path) -> onnx.ModelProto:  # fmt: skip
-    torch.onnx.export(module, example, str(file), input_names=list(inputs), output_names=list(outputs),
-                      dynamic_axes={**inputs, **outputs}, opset_version=17, dynamo=False)  # fmt: skip
+def export_graph(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: dict[str, dict[int, str]],
+    outputs: dict[str, dict[int, str]],
+    file: Path,
+) -> onnx.ModelProto:
+    torch.onnx.export(
+        module,
+        example,
+        str(file),
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_axes={**inputs, **outputs},
+        opset_version=17,
+        dynamo=False,
+    )
     return onnx.load(str(file))
 
 
 def shrink_weights(model: onnx.ModelProto) -> None:
-    """Store convolution and matrix weights as int8 with a float32 scale per output; the run-time multiplies them out once,
-    when it loads (constant folding), and computes in float32. Batch norms are folded into the convolutions by then."""
+    """Store convolution and matrix weights as int8 with a float32 scale per output.
+
+    The run-time multiplies them out once, when it loads (constant folding), and computes in float32. Batch norms are
+    folded into the convolutions by then.
+    """
     nodes = []
     for tensor in list(model.graph.initializer):
         values, name = onnx.numpy_helper.to_array(tensor), tensor.name
@@ -141,8 +167,13 @@ def main() -> None:
     layers = len(nano.language_model.model.layers)
 
     vision_file = args.onnx / "vision.onnx"
-    vision = export_graph(VisionGraph(nano), (torch.zeros(2, IMAGE_PX, IMAGE_PX, 3, dtype=torch.uint8),),
-                          {"pixels": {0: "b"}}, {"tokens": {0: "b"}}, vision_file)  # fmt: skip
+    vision = export_graph(
+        VisionGraph(nano),
+        (torch.zeros(2, IMAGE_PX, IMAGE_PX, 3, dtype=torch.uint8),),
+        {"pixels": {0: "b"}},
+        {"tokens": {0: "b"}},
+        vision_file,
+    )
     shrink_weights(vision)
     onnx.save(vision, str(vision_file))
 
@@ -150,14 +181,20 @@ def main() -> None:
     past = torch.randn(layers, 2, KV_HEADS, 5, HEAD_WIDTH)
     kv = {1: "b", 3: "p"}
     decoder = export_graph(
-        DecoderGraph(nano), (torch.randn(2, 7, TEXT_WIDTH), past, past),
+        DecoderGraph(nano),
+        (torch.randn(2, 7, TEXT_WIDTH), past, past),
         {"embeds": {0: "b", 1: "t"}, "past_k": kv, "past_v": kv},
-        {"state": {0: "b"}, "embedding": {0: "b"}, "new_k": {1: "b", 3: "t"}, "new_v": {1: "b", 3: "t"}}, decoder_file,
-    )  # fmt: skip
+        {"state": {0: "b"}, "embedding": {0: "b"}, "new_k": {1: "b", 3: "t"}, "new_v": {1: "b", 3: "t"}},
+        decoder_file,
+    )
     quantizer = MatMulNBitsQuantizer(
-        decoder, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=4,
+        decoder,
+        bits=8,
+        block_size=BLOCK,
+        is_symmetric=True,
+        accuracy_level=4,
         algo_config=DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, bits=8, accuracy_level=4),
-    )  # fmt: skip
+    )
     quantizer.process()
     onnx.save(quantizer.model.model, str(decoder_file))
 
@@ -165,10 +202,17 @@ def main() -> None:
     np.savez(args.onnx / "words.npz", codes=codes, scale=scale)
     shutil.copy(args.parts / "tokenizer.json", args.onnx / "tokenizer.json")
     description = {
-        "image_px": IMAGE_PX, "visual_tokens": VISUAL_TOKENS, "width": TEXT_WIDTH, "layers": layers,
-        "kv_heads": KV_HEADS, "head_width": HEAD_WIDTH, "start_id": START_ID, "end_id": END_ID,
-        "edge_scale": round(nano.edge_scale.item(), 4), "edge_offset": round(nano.edge_offset.item(), 4),
-    }  # fmt: skip
+        "image_px": IMAGE_PX,
+        "visual_tokens": VISUAL_TOKENS,
+        "width": TEXT_WIDTH,
+        "layers": layers,
+        "kv_heads": KV_HEADS,
+        "head_width": HEAD_WIDTH,
+        "start_id": START_ID,
+        "end_id": END_ID,
+        "edge_scale": round(nano.edge_scale.item(), 4),
+        "edge_offset": round(nano.edge_offset.item(), 4),
+    }
     (args.onnx / "nano.json").write_text(json.dumps(description, indent=1) + "\n")
     if args.checkpoint is not None:
         write_checkpoint(args.checkpoint, args.onnx)

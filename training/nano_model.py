@@ -144,7 +144,7 @@ class Nano(nn.Module):
         return self.vision_tower.forward_features(pixels).flatten(2).permute(0, 2, 1)
 
     def hidden_states(self, ids: Tensor, features: Tensor) -> Tensor:
-        """Last hidden states (b, t, 576). Rows are right-padded: under a causal mask padding changes nothing before it."""
+        """Last hidden states (b, t, 576). Rows are right-padded, which a causal mask hides from what comes before."""
         embeds = self.language_model.model.embed_tokens(ids)
         visual = self.multi_modal_projector(features).to(embeds.dtype)
         embeds = embeds.masked_scatter((ids == self.image_token).unsqueeze(-1), visual)

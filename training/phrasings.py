@@ -1,8 +1,8 @@
 """Thousands of ways to say one interest, composed from nouns, subjects, templates and answers.
 
 In: a table of `interests.toml`. Out: one random phrasing a call. Why: trained on some 37 fixed phrasings for each
-interest, nano learned them by heart and read unseen ones as another interest (accuracy 0 on some); composed ones make it
-read the words. The `heldout` phrasings are never produced on purpose and are used for reporting only.
+interest, nano learned them by heart and read unseen ones as another interest (accuracy 0 on some); composed ones make
+it read the words. The `heldout` phrasings are never produced on purpose and are used for reporting only.
 """
 
 from __future__ import annotations
@@ -14,24 +14,85 @@ from typing import Any
 ANY_SUBJECT = (("image", "images"), ("picture", "pictures"), ("photo", "photos"), ("photograph", "photographs"))
 
 TEMPLATES = (
-    "{n}", "the {n}", "{n} of the {s}", "the {n} of the {s}", "{n} of the {p}", "{n} of each {s}", "the {s}'s {n}",
-    "{s} {n}", "{p} by {n}", "by {n}", "by the {n} of the {s}", "group by {n}", "group the {p} by {n}",
-    "group these {p} by their {n}", "sort by {n}", "sort the {p} by their {n}", "sort my {p} by {n}", "cluster by {n}",
-    "cluster these {p} by {n}", "split the {p} by {n}", "what is the {n}?", "what's the {n} of this {s}?",
-    "what is the {n} of the {s}", "which {n} is it?", "what {n} is it?", "which {n} does the {s} have?",
-    "what {n} does the {s} have?", "tell me the {n}", "{n} shown in the {s}", "{n} in the {s}", "different {n}s",
-    "{n}s", "{n}s of the {p}", "organise by {n}", "organize {p} by {n}", "{n}, please", "please group by {n}",
-    "arrange the {p} according to their {n}", "according to {n}", "categorise the {p} by {n}", "separate {p} by {n}",
-    "what {n} is shown", "what {n} can be seen?", "how would you describe the {n}?", "classify by {n}",
-    "identify the {n}", "the {n} of every {s}", "{n} per {s}", "each {s}'s {n}", "interested in the {n}",
-    "{p} with the same {n}", "same {n} together", "put {p} of the same {n} together", "based on the {n}",
-    "in terms of {n}", "I care about the {n}", "show me the {n}s", "make groups by {n}", "with respect to {n}",
-    "{n} and nothing else", "which {n}", "what {n}", "whatever {n} the {s} has", "{n} or {m}", "{n} ({m})", "{n}, i.e. {m}",
-)  # fmt: skip
+    "{n}",
+    "the {n}",
+    "{n} of the {s}",
+    "the {n} of the {s}",
+    "{n} of the {p}",
+    "{n} of each {s}",
+    "the {s}'s {n}",
+    "{s} {n}",
+    "{p} by {n}",
+    "by {n}",
+    "by the {n} of the {s}",
+    "group by {n}",
+    "group the {p} by {n}",
+    "group these {p} by their {n}",
+    "sort by {n}",
+    "sort the {p} by their {n}",
+    "sort my {p} by {n}",
+    "cluster by {n}",
+    "cluster these {p} by {n}",
+    "split the {p} by {n}",
+    "what is the {n}?",
+    "what's the {n} of this {s}?",
+    "what is the {n} of the {s}",
+    "which {n} is it?",
+    "what {n} is it?",
+    "which {n} does the {s} have?",
+    "what {n} does the {s} have?",
+    "tell me the {n}",
+    "{n} shown in the {s}",
+    "{n} in the {s}",
+    "different {n}s",
+    "{n}s",
+    "{n}s of the {p}",
+    "organise by {n}",
+    "organize {p} by {n}",
+    "{n}, please",
+    "please group by {n}",
+    "arrange the {p} according to their {n}",
+    "according to {n}",
+    "categorise the {p} by {n}",
+    "separate {p} by {n}",
+    "what {n} is shown",
+    "what {n} can be seen?",
+    "how would you describe the {n}?",
+    "classify by {n}",
+    "identify the {n}",
+    "the {n} of every {s}",
+    "{n} per {s}",
+    "each {s}'s {n}",
+    "interested in the {n}",
+    "{p} with the same {n}",
+    "same {n} together",
+    "put {p} of the same {n} together",
+    "based on the {n}",
+    "in terms of {n}",
+    "I care about the {n}",
+    "show me the {n}s",
+    "make groups by {n}",
+    "with respect to {n}",
+    "{n} and nothing else",
+    "which {n}",
+    "what {n}",
+    "whatever {n} the {s} has",
+    "{n} or {m}",
+    "{n} ({m})",
+    "{n}, i.e. {m}",
+)
 VALUE_TEMPLATES = (
-    "{a}, {b} or {c}?", "is it {a}, {b} or {c}?", "{a} or {b}", "{a} or {b}?", "whether it is {a} or {b}",
-    "{a}, {b}, {c} ...", "{n}: {a}, {b}, {c}", "{n} ({a}, {b}, ...)", "{n}, for example {a} or {b}", "is the {n} {a} or {b}?",
-)  # fmt: skip
+    "{a}, {b} or {c}?",
+    "is it {a}, {b} or {c}?",
+    "{a} or {b}",
+    "{a} or {b}?",
+    "whether it is {a} or {b}",
+    "{a}, {b}, {c} ...",
+    "{n}: {a}, {b}, {c}",
+    "{n} ({a}, {b}, ...)",
+    "{n}, for example {a} or {b}",
+    "is the {n} {a} or {b}?",
+)
 
 
 @dataclass
@@ -50,7 +111,9 @@ class Phrasings:
     @classmethod
     def from_table(cls, table: dict[str, Any], values: list[str]) -> Phrasings:
         never = frozenset(map(_folded, table["heldout"]))
-        return cls(table["train"], table["nouns"], table["subjects"], table["plurals"], table["questions"], values, never)
+        return cls(
+            table["train"], table["nouns"], table["subjects"], table["plurals"], table["questions"], values, never
+        )
 
     def draw(self, rng: random.Random) -> str:
         while _folded(text := self._compose(rng)) in self.never:

@@ -26,7 +26,7 @@ LEAST_SURE = 0.5
 
 @torch.no_grad()
 def pooled_features(nano: Nano, images: Tensor, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Mean of the visual features over the places, (n, 1280) float32. images: (m, 3, side, side) uint8, all of the pool."""
+    """Mean of the visual features over the places, (n, 1280) float32. images: (m, 3, side, side) uint8, the pool."""
     found = []
     for at in range(0, len(rows), 256):
         pixels = plain(images[torch.from_numpy(rows[at : at + 256]).to(device)])

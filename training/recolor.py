@@ -64,7 +64,9 @@ def main() -> None:
     contents: list[bytes] = []
     words: list[str] = []
     labels = Path(__file__).with_name("labels")
-    for name, content, row in ((name, *item) for name in ("objects1000", "cifar10") for item in read_set(args.data, labels, name)):
+    for name, (content, row) in (
+        (source, item) for source in ("objects1000", "cifar10") for item in read_set(args.data, labels, source)
+    ):
         photo = Image.open(io.BytesIO(content)).convert("RGB")
         photo.thumbnail((160, 160))
         if row.get("color_part") == "train":
@@ -83,8 +85,15 @@ def main() -> None:
             words.append(word)
     offsets = np.cumsum([0, *map(len, contents)])
     empty = np.array([""] * len(words))
-    np.savez(args.out, data=np.frombuffer(b"".join(contents), np.uint8), offsets=offsets, color=np.array(words),
-             background=empty, count=empty, position=empty)  # fmt: skip
+    np.savez(
+        args.out,
+        data=np.frombuffer(b"".join(contents), np.uint8),
+        offsets=offsets,
+        color=np.array(words),
+        background=empty,
+        count=empty,
+        position=empty,
+    )
     print(f"{len(words)} images, {offsets[-1] / 1e6:.0f} MB")
 
 

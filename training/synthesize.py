@@ -1,11 +1,12 @@
 """Synthetic photographs with known answers: the color of one object, how many there are, where it stands.
 
-In:  fashion and fruit photos on white ground (cut out), cifar10, objects1000 and textures photos (backgrounds), each set
-     unpacked at DATA/<set>/{images,labels.csv}; a third kind of object (cars, furniture, vases, ...) is drawn.
-Out: `Synthesizer.color_image`, `.count_image`, `.position_image`: a 192 x 192 RGB image and a dict of answers, all lower case.
+In:  fashion and fruit photos on white ground (cut out), cifar10, objects1000 and textures photos (backgrounds), each
+     set unpacked at DATA/<set>/{images,labels.csv}; a third kind of object (cars, furniture, vases, ...) is drawn.
+Out: `Synthesizer.color_image`, `.count_image`, `.position_image`: a 192 x 192 RGB image and a dict of answers, all
+     lower case.
 The same `rng` state gives the same image. A source named in `exclude` (keys like 'fashion/000123.jpg') is never opened.
-The command line writes JPEG bytes and labels to one .npz: `data` (uint8, all files one after the other), `offsets` (int64, n + 1),
-and `kind`, `color`, `background`, `count`, `position` (strings, '' where the question has no known answer).
+The command line writes JPEG bytes and labels to one .npz: `data` (uint8, all files one after the other), `offsets`
+(int64, n + 1), and `kind`, `color`, `background`, `count`, `position` (strings, '' where there is no known answer).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Answers = dict[str, str]
 FRAME = 192  # pixels
 HLS = tuple[float, float, float, float, float, float]
 
-# color word -> ranges of (hue in degrees from, to, saturation from, to, value from, to); several rows are drawn with equal chance
+# color word -> ranges of (hue in degrees from, to, saturation from, to, value from, to);
+# several rows are drawn with equal chance
 PALETTE: dict[str, list[HLS]] = {
     "black": [(0, 360, 0, 0.15, 0.05, 0.13), (200, 250, 0, 0.2, 0.05, 0.13)],
     "white": [(0, 360, 0, 0.03, 0.93, 1), (30, 60, 0, 0.06, 0.93, 1)],
@@ -53,14 +55,27 @@ GROUNDS = [c for c in PALETTE if c not in METALLIC]
 COUNTS = ("one", "two", "three", "four")
 CENTERS = {"left": (0.2, 0.5), "right": (0.8, 0.5), "top": (0.5, 0.2), "bottom": (0.5, 0.8), "center": (0.5, 0.5)}
 # Worn clothes show skin and other garments, which must not be dyed too; pairs would make a count wrong.
-WHOLE = {"casual shoes", "sports shoes", "formal shoes", "watches", "handbags", "sunglasses", "wallets", "backpacks", "caps"}
+WHOLE = {
+    "casual shoes",
+    "sports shoes",
+    "formal shoes",
+    "watches",
+    "handbags",
+    "sunglasses",
+    "wallets",
+    "backpacks",
+    "caps",
+}
 PAIRS = {"flip flops", "heels", "sandals", "belts", "socks", "flats", "ties"}
 CLOTHES = {"shirts", "tshirts", "sweaters", "sweatshirts", "tops", "kurtas", "jackets", "shorts", "trousers", "jeans"}
 
 
 class Cutout(NamedTuple):
-    """One object, not yet colored. shade: (h, w) in [-1, 1], 0 = the dye itself; alpha: (h, w) in [0, 1];
-    parts: (h, w, 4) in [0, 1], what is not dyed (rgb and its coverage); rgb: the photo's own colors, or None if drawn."""
+    """One object, not yet colored.
+
+    shade: (h, w) in [-1, 1], 0 = the dye itself; alpha: (h, w) in [0, 1]; parts: (h, w, 4) in [0, 1], what is not dyed
+    (rgb and its coverage); rgb: the photo's own colors, or None if drawn.
+    """
 
     shade: Floats
     alpha: Floats
@@ -74,7 +89,13 @@ def _blur(a: Floats, radius: float) -> Floats:
 
 
 def _resize(a: Floats, size: tuple[int, int]) -> Floats:
-    return np.asarray(Image.fromarray((np.clip(a, 0, 1) * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC), np.float32) / 255
+    return (
+        np.asarray(
+            Image.fromarray((np.clip(a, 0, 1) * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC),
+            np.float32,
+        )
+        / 255
+    )
 
 
 def _to_image(a: Floats) -> Image.Image:
@@ -90,14 +111,18 @@ def _cropped(shade: Floats, alpha: Floats, parts: Floats, rgb: Floats | None) ->
 def sample_color(word: str, rng: np.random.Generator) -> Floats:
     """An rgb triple in [0, 1] that a person would call `word`."""
     h0, h1, s0, s1, v0, v1 = PALETTE[word][rng.integers(len(PALETTE[word]))]
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(h0, h1) / 360 % 1, rng.uniform(s0, s1), rng.uniform(v0, v1)), np.float32)
+    return np.array(
+        colorsys.hsv_to_rgb(rng.uniform(h0, h1) / 360 % 1, rng.uniform(s0, s1), rng.uniform(v0, v1)), np.float32
+    )
 
 
 def dye(shade: Floats, word: str, rng: np.random.Generator) -> Floats:
     """(h, w, 3): shade below 0 darkens the dye, shade near 1 turns to a white highlight, as on paint and cloth."""
     base, contrast, shine = sample_color(word, rng), rng.uniform(0.3, 0.6), rng.uniform(0, 0.4)
     if word in METALLIC:  # metal is told from grey, beige or brown by its reflections alone
-        x = np.linspace(-1, 1, shade.shape[1])[None] + np.linspace(-1, 1, shade.shape[0])[:, None] * rng.uniform(-0.5, 0.5)
+        x = np.linspace(-1, 1, shade.shape[1])[None] + np.linspace(-1, 1, shade.shape[0])[:, None] * rng.uniform(
+            -0.5, 0.5
+        )
         shade = np.clip(shade * 0.8 + 0.5 * np.sin(x * rng.uniform(3, 7) + rng.uniform(0, 6)).astype(np.float32), -1, 1)
         contrast, shine = rng.uniform(0.5, 0.7), rng.uniform(0.5, 0.85)
     elif word in ("white", "yellow", "orange", "beige", "pink"):  # deep shadow would make them grey, olive or brown
@@ -109,8 +134,16 @@ def dye(shade: Floats, word: str, rng: np.random.Generator) -> Floats:
     return painted + (1 - painted) * shine * np.clip(s, 0, 1) ** (2 if word in METALLIC else 4)
 
 
-MATERIAL = {"tyre": (22, 22, 24), "lamp": (235, 230, 205), "wood": (95, 68, 45), "metal": (140, 142, 146), "signal": (150, 20, 20), "eye": (12, 12, 12)}
-# Silhouettes on a 256 x 256 sheet: "kind fill numbers". Kind: box (x0 y0 x1 y1 radius), poly (x y ...), oval (x0 y0 x1 y1).
+MATERIAL = {
+    "tyre": (22, 22, 24),
+    "lamp": (235, 230, 205),
+    "wood": (95, 68, 45),
+    "metal": (140, 142, 146),
+    "signal": (150, 20, 20),
+    "eye": (12, 12, 12),
+}
+# Silhouettes on a 256 x 256 sheet: "kind fill numbers".
+# Kind: box (x0 y0 x1 y1 radius), poly (x y ...), oval (x0 y0 x1 y1).
 # Fill: a number is the tone of a dyed part (0 = the dye itself), a word a material that stays undyed.
 _WHEELS = "oval tyre 28 136 76 184;oval tyre 178 136 226 184;oval metal 39 147 65 173;oval metal 189 147 215 173"
 _LAMPS = "oval lamp 8 116 22 128;box signal 240 116 248 130 2"
@@ -150,16 +183,22 @@ def draw(name: str, rng: np.random.Generator) -> Cutout:
     half = np.interp(np.abs(np.arange(257) - 128), np.linspace(0, 128, 3), across / across[-1] * 128)
     warp_x, warp_y = 128 + np.sign(np.arange(257) - 128) * half, np.interp(np.arange(257), knots, down / down[-1] * 256)
     tint = rng.uniform(0.7, 1.05)
-    material = {k: tuple(int(c * tint) for c in v) + (255,) for k, v in MATERIAL.items()}
+    material = {k: (*(int(c * tint) for c in v), 255) for k, v in MATERIAL.items()}
     material["glass"] = (*(int(v) for v in rng.integers(15, 100) + np.array([0, 5, 12])), 255)
     for step in DRAWN[name].split(";"):
         kind, fill, *numbers = step.split()
         radius = float(numbers.pop()) if kind == "box" else 0
-        points = [(float(warp_x[int(x)]), float(warp_y[int(y)])) for x, y in zip(numbers[::2], numbers[1::2])]
+        points = [
+            (float(warp_x[int(x)]), float(warp_y[int(y)])) for x, y in zip(numbers[::2], numbers[1::2], strict=True)
+        ]
         if fill == "tyre" or (fill == "metal" and kind == "oval"):  # wheels stay round
             (x0, y0), (x1, y1) = points
             middle, reach = ((x0 + x1) / 2, (y0 + y1) / 2), (x1 - x0 + y1 - y0) / 4
-            points = [(middle[0] - reach, middle[1] - reach), (middle[0] + reach, middle[1] + reach)] if kind == "oval" else points
+            points = (
+                [(middle[0] - reach, middle[1] - reach), (middle[0] + reach, middle[1] + reach)]
+                if kind == "oval"
+                else points
+            )
         layers = [(part, material[fill])] if fill in material else [(body, 255), (shade, int(128 + 127 * float(fill)))]
         for pen, color in layers:
             if kind == "poly":
@@ -216,7 +255,11 @@ class Synthesizer:
         if np.median(rgb[mask]) < 0.75:  # the ground also shows through handles and straps
             holes = Image.fromarray((mask & (rgb.min(2) > 0.96)).astype(np.uint8))
             mask = mask & (np.asarray(holes.filter(ImageFilter.MinFilter(5)).filter(ImageFilter.MaxFilter(7))) == 0)
-        solid = np.asarray(Image.fromarray((mask * 255).astype(np.uint8)).filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.MinFilter(3)))
+        solid = np.asarray(
+            Image.fromarray((mask * 255).astype(np.uint8))
+            .filter(ImageFilter.MedianFilter(5))
+            .filter(ImageFilter.MinFilter(3))
+        )
         grown = np.asarray(Image.fromarray(solid).filter(ImageFilter.MaxFilter(3))) > 0
         if grown.sum() < 0.85 * mask.sum():  # frayed: a white product with a leaking outline
             return None
@@ -231,7 +274,10 @@ class Synthesizer:
         return _cropped(shade, alpha, parts, rgb)
 
     def _object(self, rng: np.random.Generator, single: bool = False) -> Cutout:
-        """Any object: 28% drawn (two thirds of them cars), some 17% fruit, the rest products (few clothes: most are worn); `single`: surely one thing."""
+        """Any object: 28% drawn (two thirds of them cars), some 17% fruit, the rest products.
+
+        Few clothes: most are worn. `single`: surely one thing.
+        """
         if rng.random() < 0.28:
             return draw(str(rng.choice(CARS if rng.random() < 0.5 else list(DRAWN))), rng)
         weights = (0.25, 0.75, 0, 0) if single else (0.22, 0.36, 0.16, 0.26)
@@ -248,7 +294,10 @@ class Synthesizer:
         shade, (height, width) = cutout.shade, cutout.shade.shape
         if rng.random() < 0.15:  # a woven, grained or printed surface
             pool = self.grounds[2]
-            grain = np.asarray(self._open(pool[rng.integers(len(pool))]).convert("L").resize((width, height)), np.float32) / 255
+            grain = (
+                np.asarray(self._open(pool[rng.integers(len(pool))]).convert("L").resize((width, height)), np.float32)
+                / 255
+            )
             shade = np.clip(shade + (grain - grain.mean()) * rng.uniform(0.2, 0.6), -1, 1)
         rgb = dye(shade, word or str(rng.choice(list(PALETTE))), rng)
         parts = cutout.parts
@@ -292,8 +341,13 @@ class Synthesizer:
             slope = np.cos(angle) * across[None] + np.sin(angle) * across[:, None]
             return sample_color(word, rng) * (1 + strength * slope[..., None]), word
         if draw < 0.48:  # a wall or sky above a floor or road
-            wall, floor = (sample_color(str(rng.choice(["grey", "beige", "white", "brown", "black"] * 5 + GROUNDS)), rng) for _ in range(2))
-            edge = _blur((across[:, None].repeat(FRAME, 1) > rng.uniform(-0.1, 0.3)).astype(np.float32), rng.uniform(0.5, 6))[..., None]
+            wall, floor = (
+                sample_color(str(rng.choice(["grey", "beige", "white", "brown", "black"] * 5 + GROUNDS)), rng)
+                for _ in range(2)
+            )
+            edge = _blur(
+                (across[:, None].repeat(FRAME, 1) > rng.uniform(-0.1, 0.3)).astype(np.float32), rng.uniform(0.5, 6)
+            )[..., None]
             grain = _resize(rng.random((48, 48)).astype(np.float32), (FRAME, FRAME))[..., None] - 0.5
             scene = wall * (1 - edge) + floor * edge * (1 + 0.3 * grain)
             return scene * (1 - 0.25 * across[:, None, None] * rng.choice([-1, 1])), None
@@ -312,13 +366,18 @@ class Synthesizer:
             scene = grey + (scene - grey) * rng.uniform(0.4, 1.8)
         return scene * rng.uniform(0.75, 1.15), None
 
-    def _place(self, scene: Floats, thing: Image.Image, side: float, center: tuple[float, float], rng: np.random.Generator) -> Floats:
+    def _place(
+        self, scene: Floats, thing: Image.Image, side: float, center: tuple[float, float], rng: np.random.Generator
+    ) -> Floats:
         """Scaled so that its longer side is `side` pixels, turned, set down with a shadow."""
         stretch = np.exp(rng.uniform(-0.15, 0.15, 2))
         if rng.random() < 0.5:
             thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         scale = side / max(thing.width * stretch[0], thing.height * stretch[1])
-        thing = thing.resize((max(8, int(thing.width * stretch[0] * scale)), max(8, int(thing.height * stretch[1] * scale))), Image.Resampling.BICUBIC)
+        thing = thing.resize(
+            (max(8, int(thing.width * stretch[0] * scale)), max(8, int(thing.height * stretch[1] * scale))),
+            Image.Resampling.BICUBIC,
+        )
         if rng.random() < 0.5:
             rgb = Image.new("RGBA", thing.size)
             rgb.paste(thing)
@@ -332,7 +391,10 @@ class Synthesizer:
             cast = Image.new("L", (FRAME, FRAME))
             if rng.random() < 0.6:
                 low, tall = at[1] + thing.height, max(4, 0.06 * thing.height)
-                ImageDraw.Draw(cast).ellipse((at[0] + 0.06 * thing.width, low - 1.6 * tall, at[0] + 0.94 * thing.width, low + 0.8 * tall), fill=255)
+                ImageDraw.Draw(cast).ellipse(
+                    (at[0] + 0.06 * thing.width, low - 1.6 * tall, at[0] + 0.94 * thing.width, low + 0.8 * tall),
+                    fill=255,
+                )
             else:
                 cast.paste(255, (int(at[0] + rng.integers(-10, 11)), at[1] + 5), thing.getchannel("A"))
             shadow = np.asarray(cast.filter(ImageFilter.GaussianBlur(rng.uniform(2, 7))), np.float32) / 255
@@ -371,14 +433,22 @@ class Synthesizer:
         count = int(rng.integers(1, 5))
         like, alike = self._object(rng, single=True), rng.random() < 0.7
         word = str(rng.choice(list(PALETTE))) if rng.random() < 0.5 else None
-        things = [self._painted(like if alike else self._object(rng, single=True), word if alike else None, rng) for _ in range(count)]
+        things = [
+            self._painted(like if alike else self._object(rng, single=True), word if alike else None, rng)
+            for _ in range(count)
+        ]
         scene = self._contrasting(things, rng)
         layouts = {1: [1], 2: [2, 3], 3: [3, 4], 4: [4]}[count]
-        grid = {1: [(0.5, 0.5)], 2: [(0.27, 0.5), (0.73, 0.5)], 3: [(0.5, 0.26), (0.26, 0.73), (0.74, 0.73)], 4: [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)]}
+        grid = {
+            1: [(0.5, 0.5)],
+            2: [(0.27, 0.5), (0.73, 0.5)],
+            3: [(0.5, 0.26), (0.26, 0.73), (0.74, 0.73)],
+            4: [(0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)],
+        }
         spots = grid[layouts[rng.integers(len(layouts))]]
         side = FRAME * (rng.uniform(0.25, 0.75) if count == 1 else rng.uniform(0.26, 0.42))
         room = 0.14 if count == 1 else max(0.0, 0.22 - side / FRAME / 2)
-        for i, thing in zip(rng.permutation(len(spots)), things):
+        for i, thing in zip(rng.permutation(len(spots)), things, strict=False):
             center = (spots[i][0] + rng.uniform(-room, room), spots[i][1] + rng.uniform(-room, room))
             scene = self._place(scene, thing, side * rng.uniform(0.88, 1), center, rng)
         return self._photo(scene, rng), {"count": COUNTS[count - 1]}
@@ -388,7 +458,10 @@ class Synthesizer:
         where = str(rng.choice(list(CENTERS)))
         thing = self._painted(self._object(rng), None if rng.random() < 0.5 else str(rng.choice(list(PALETTE))), rng)
         x, y = CENTERS[where]
-        jitter_x, jitter_y = (0.06 if x != 0.5 or where == "center" else 0.14), (0.06 if y != 0.5 or where == "center" else 0.14)
+        jitter_x, jitter_y = (
+            (0.06 if x != 0.5 or where == "center" else 0.14),
+            (0.06 if y != 0.5 or where == "center" else 0.14),
+        )
         center = (x + rng.uniform(-jitter_x, jitter_x), y + rng.uniform(-jitter_y, jitter_y))
         scene = self._place(self._contrasting([thing], rng), thing, FRAME * rng.uniform(0.25, 0.42), center, rng)
         return self._photo(scene, rng), {"position": where}
@@ -416,7 +489,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the unpacked image sets")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--exclude", type=Path, help="text file, one source key a line, e.g. fashion/000123.jpg")
-    for kind, count in (("--color", 12000), ("--count-images", 2000), ("--position-images", 2000), ("--size", 160), ("--processes", 16), ("--seed", 0)):
+    for kind, count in (
+        ("--color", 12000),
+        ("--count-images", 2000),
+        ("--position-images", 2000),
+        ("--size", 160),
+        ("--processes", 16),
+        ("--seed", 0),
+    ):
         parser.add_argument(kind, type=int, default=count)
     args = parser.parse_args()
     exclude = frozenset(args.exclude.read_text().split() if args.exclude else ())
@@ -426,10 +506,19 @@ def main() -> None:
     start = time.monotonic()
     with multiprocessing.Pool(args.processes) as pool:
         made = [row for rows in pool.imap(_make, jobs) for row in rows]
-    columns = {name: np.array([a.get(name, "") for _, _, a in made]) for name in ("color", "background", "count", "position")}
+    columns = {
+        name: np.array([a.get(name, "") for _, _, a in made]) for name in ("color", "background", "count", "position")
+    }
     offsets = np.cumsum([0] + [len(jpeg) for jpeg, _, _ in made])
     data = np.frombuffer(b"".join(jpeg for jpeg, _, _ in made), np.uint8)
-    np.savez(args.out, data=data, offsets=offsets, kind=np.array([kind for _, kind, _ in made]), allow_pickle=False, **columns)
+    np.savez(
+        args.out,
+        data=data,
+        offsets=offsets,
+        kind=np.array([kind for _, kind, _ in made]),
+        allow_pickle=False,
+        **columns,
+    )
     seconds = time.monotonic() - start
     print(f"{len(made)} images, {len(data) / 1e6:.0f} MB, {seconds:.0f} s, {len(made) / seconds:.0f} images/s")
 

@@ -23,9 +23,12 @@ START_ID, END_ID, VISUAL_TOKENS = 1, 2, 9
 
 @dataclass
 class TextBatch:
-    """rows: (b,) rows of the pool. ids: (b, t), right-padded. answer_places: (a,) places in the flattened (b * t,) whose
-    next token is answer_tokens (a,). prompt_end: (b,) place of the last prompt token in its row. group: (b,) group number
-    of describing rows, -1 for judging rows. answer_id: (b,) number of the answer's word. All int64."""
+    """One step's prompts and answers, all int64.
+
+    rows: (b,) rows of the pool. ids: (b, t), right-padded. answer_places: (a,) places in the flattened (b * t,) whose
+    next token is answer_tokens (a,). prompt_end: (b,) place of the last prompt token in its row. group: (b,) group
+    number of describing rows, -1 for judging rows. answer_id: (b,) number of the answer's word.
+    """
 
     rows: np.ndarray
     ids: np.ndarray
@@ -37,12 +40,23 @@ class TextBatch:
 
 
 class TextWriter:
-    """A batch describes, in groups of rows that share one interest, or it judges: of one kind, its prompts are of like length."""
+    """A batch describes, in groups of rows that share one interest, or it judges.
+
+    Of one kind, its prompts are of like length.
+    """
 
     def __init__(
-        self, tasks: Sequence[Task], weights: Mapping[str, float], colors: AbstractSet[str], tokenizer: Tokenizer,
-        image_token: int, *, groups: int, group_rows: int, judge_share: float,
-    ) -> None:  # fmt: skip
+        self,
+        tasks: Sequence[Task],
+        weights: Mapping[str, float],
+        colors: AbstractSet[str],
+        tokenizer: Tokenizer,
+        image_token: int,
+        *,
+        groups: int,
+        group_rows: int,
+        judge_share: float,
+    ) -> None:
         self.tasks = {t.key: t for t in tasks if (~t.held_out).any()}
         self.tokenizer, self.image_token = tokenizer, image_token
         self.groups, self.group_rows, self.judge_share = groups, group_rows, judge_share
@@ -115,8 +129,15 @@ class TextWriter:
         def array(values: list[int]) -> np.ndarray:
             return np.array(values, dtype=np.int64)
 
-        return TextBatch(array(rows), ids, array(places), array([t for a in answers for t in a]),
-                         array([len(p) - 1 for p in prompts]), array(group), array(words))  # fmt: skip
+        return TextBatch(
+            array(rows),
+            ids,
+            array(places),
+            array([t for a in answers for t in a]),
+            array([len(p) - 1 for p in prompts]),
+            array(group),
+            array(words),
+        )
 
 
 def written_ahead(writer: TextWriter, seeds: Sequence[int]) -> Iterator[TextBatch]:

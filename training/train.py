@@ -37,16 +37,39 @@ from torch import Tensor, nn
 
 # Weight of each task in stage 2; a set's weight in stage 1 is the sum over its tasks.
 TASK_WEIGHT = {
-    "card.rank": 15, "card.suit": 9, "card.color": 3,
-    "deck.rank": 4, "deck.suit": 3, "deck.color": 1, "deck.style": 2,
-    "cmuface.pose": 6, "cmuface.glass": 4, "cmuface.emotion": 2,
-    "fruit.species": 2, "fruit.color": 3, "flowers.species": 2, "flowers.color": 7,
-    "cifar10.class": 11, "cifar10.type": 5, "cifar10.environment": 9, "cifar10.color": 12,
-    "textures.texture": 2, "emotion.emotion": 10,
-    "fashion.type": 9, "fashion.color": 9, "fashion.category": 2, "fashion.gender": 3, "fashion.usage": 2,
-    "objects1000.object": 2, "objects1000.color": 5,
-    "hued.color": 10, "synthetic.color": 8, "synthetic.background": 1, "synthetic.count": 1, "synthetic.position": 1,
-}  # fmt: skip
+    "card.rank": 15,
+    "card.suit": 9,
+    "card.color": 3,
+    "deck.rank": 4,
+    "deck.suit": 3,
+    "deck.color": 1,
+    "deck.style": 2,
+    "cmuface.pose": 6,
+    "cmuface.glass": 4,
+    "cmuface.emotion": 2,
+    "fruit.species": 2,
+    "fruit.color": 3,
+    "flowers.species": 2,
+    "flowers.color": 7,
+    "cifar10.class": 11,
+    "cifar10.type": 5,
+    "cifar10.environment": 9,
+    "cifar10.color": 12,
+    "textures.texture": 2,
+    "emotion.emotion": 10,
+    "fashion.type": 9,
+    "fashion.color": 9,
+    "fashion.category": 2,
+    "fashion.gender": 3,
+    "fashion.usage": 2,
+    "objects1000.object": 2,
+    "objects1000.color": 5,
+    "hued.color": 10,
+    "synthetic.color": 8,
+    "synthetic.background": 1,
+    "synthetic.count": 1,
+    "synthetic.position": 1,
+}
 COLOR_TASKS = frozenset(
     f"{name}.color" for name in ("fruit", "flowers", "fashion", "objects1000", "cifar10", "hued", "synthetic")
 )
@@ -77,7 +100,9 @@ class Batches:
         self.set_number = torch.tensor([names.index(s) for s in pool.set_of], device=device)
 
     def augmented(self, rows: Tensor) -> Tensor:
-        return augment(self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows], self.shrinkable[rows])
+        return augment(
+            self.pixels[rows], self.mirror[rows], self.turn[rows], self.half_turn[rows], self.shrinkable[rows]
+        )
 
 
 def head_name(task: Task) -> str:
@@ -117,8 +142,15 @@ def unfold_batch_norms(vision: nn.Module, batches: Batches, device: torch.device
         m.running_var.copy_(variance)
 
 
-def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches: Batches, args: argparse.Namespace,
-                 device: torch.device) -> dict[str, float]:  # fmt: skip
+def stage_vision(
+    nano: Nano,
+    parts: Path,
+    pool: Pool,
+    tasks: list[Task],
+    batches: Batches,
+    args: argparse.Namespace,
+    device: torch.device,
+) -> dict[str, float]:
     """Multi-head classification + distillation. Leaves the averaged weights in `nano.vision_tower`."""
     vision = load_vision(parts, drop_path=0.1)
     if args.resume is not None:
@@ -139,7 +171,9 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
     for task in tasks:
         index = {v: i for i, v in enumerate(values[head_name(task)])}
         keep = ~task.held_out
-        targets[task.rows[keep], column[head_name(task)]] = [index[a] for a, k in zip(task.answers, keep, strict=True) if k]
+        targets[task.rows[keep], column[head_name(task)]] = [
+            index[a] for a, k in zip(task.answers, keep, strict=True) if k
+        ]
     target = torch.from_numpy(targets).to(device)
     heads = nn.ModuleList([nn.Linear(VISION_WIDTH, len(values[n])) for n in names]).to(device)
 
@@ -170,7 +204,9 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
             group["lr"] = max(rate, 1e-6)
         at = step % 500 * args.vision_batch
         rows = order[at : at + args.vision_batch]
-        pixels, partner, own = mix(batches.augmented(rows), batches.set_number[rows], batches.mixable[rows], args.mix_share)
+        pixels, partner, own = mix(
+            batches.augmented(rows), batches.set_number[rows], batches.mixable[rows], args.mix_share
+        )
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         quarter = len(rows) // 4
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -198,7 +234,10 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
             for mine, theirs in zip(average.buffers(), vision.buffers(), strict=True):
                 mine.copy_(theirs)
         if step % 100 == 0 or step == 1:
-            print(f"vision step {step} {elapsed:.0f}s loss {loss.item():.3f} distill {distill.item():.3f} lr {rate:.1e}", flush=True)
+            print(
+                f"vision step {step} {elapsed:.0f}s loss {loss.item():.3f} distill {distill.item():.3f} lr {rate:.1e}",
+                flush=True,
+            )
 
     average.eval()
     accuracy: dict[str, float] = {}
@@ -219,13 +258,31 @@ def stage_vision(nano: Nano, parts: Path, pool: Pool, tasks: list[Task], batches
     return accuracy
 
 
-def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: Tokenizer, args: argparse.Namespace,
-                   device: torch.device, *, seconds: float, text_lr: float, projector_lr: float,
-                   vision_lr: float | None) -> dict[str, float]:  # fmt: skip
-    """Teach the language model to answer. vision_lr: trains vision too (batch-norm statistics stay), or None: frozen."""
+def stage_language(
+    nano: Nano,
+    tasks: list[Task],
+    batches: Batches,
+    tokenizer: Tokenizer,
+    args: argparse.Namespace,
+    device: torch.device,
+    *,
+    seconds: float,
+    text_lr: float,
+    projector_lr: float,
+    vision_lr: float | None,
+) -> dict[str, float]:
+    """Teach the language model to answer. vision_lr: trains vision too (batch norms stay as they are); None: frozen."""
     nano.vision_tower.eval().requires_grad_(vision_lr is not None)
-    writer = TextWriter(tasks, TASK_WEIGHT, COLOR_TASKS, tokenizer, nano.image_token,
-                        groups=args.groups, group_rows=args.group_rows, judge_share=args.judge_share)  # fmt: skip
+    writer = TextWriter(
+        tasks,
+        TASK_WEIGHT,
+        COLOR_TASKS,
+        tokenizer,
+        nano.image_token,
+        groups=args.groups,
+        group_rows=args.group_rows,
+        judge_share=args.judge_share,
+    )
     first = 2 * args.seed + (vision_lr is not None)
     texts = written_ahead(writer, [first, 1000 + first])
     fresh = [*nano.multi_modal_projector.parameters(), *nano.embedding_head.parameters()]
@@ -250,7 +307,9 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
     nano.vision_tower.eval()
     while (elapsed := time.monotonic() - start) < seconds:
         progress = elapsed / seconds
-        factor = min(1.0, max((step + 1) / 150, progress / 0.05)) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        factor = min(1.0, max((step + 1) / 150, progress / 0.05)) * (
+            0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
+        )
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         b = next(texts)
@@ -271,7 +330,9 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
         paired = ((group.unsqueeze(0) == group.unsqueeze(1)) & (group >= 0).unsqueeze(0)).float()
         paired.fill_diagonal_(0)
         same = (answer_id.unsqueeze(0) == answer_id.unsqueeze(1)).float()
-        pair = F.binary_cross_entropy_with_logits(nano.edge_logits(h), same, weight=paired, reduction="sum") / paired.sum().clamp(min=1)
+        pair = F.binary_cross_entropy_with_logits(
+            nano.edge_logits(h), same, weight=paired, reduction="sum"
+        ) / paired.sum().clamp(min=1)
         (answer_loss + 0.3 * pair).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -282,8 +343,11 @@ def stage_language(nano: Nano, tasks: list[Task], batches: Batches, tokenizer: T
             torch._foreach_lerp_(average, parameters, 1 - decay)
         if step % 50 == 0 or step == 1:
             running = answer_loss.item() if step == 1 else 0.8 * running + 0.2 * answer_loss.item()
-            print(f"text step {step} {elapsed:.0f}s loss {running:.3f} pair {pair.item():.3f} "
-                  f"beta {nano.edge_scale.item():.2f} b {nano.edge_offset.item():.2f} t {ids.shape[1]}", flush=True)  # fmt: skip
+            print(
+                f"text step {step} {elapsed:.0f}s loss {running:.3f} pair {pair.item():.3f} "
+                f"beta {nano.edge_scale.item():.2f} b {nano.edge_offset.item():.2f} t {ids.shape[1]}",
+                flush=True,
+            )
     texts.close()
     with torch.no_grad():
         for parameter, mean in zip(parameters, average, strict=True):
@@ -328,8 +392,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     began = time.monotonic()
-    pool, tasks = load(args.data, here / "labels", here / "interests.toml", args.synthetic, args.hued, args.decks,
-                       side=208, processes=args.processes, limit=args.limit)  # fmt: skip
+    pool, tasks = load(
+        args.data,
+        here / "labels",
+        here / "interests.toml",
+        args.synthetic,
+        args.hued,
+        args.decks,
+        side=208,
+        processes=args.processes,
+        limit=args.limit,
+    )
     print(f"{len(pool.set_of)} images, {len(tasks)} tasks, {time.monotonic() - began:.0f} s", flush=True)
     tokenizer = Tokenizer.from_file(str(args.parts / "tokenizer.json"))
     if args.resume is not None:
@@ -347,11 +420,31 @@ def main() -> None:
     result["pseudo_colors"] = add_pseudo_colors(nano, pool, tasks, COLOR_TASKS, batches.pixels, device)
     print(f"{result['pseudo_colors']} photographs got a color from vision", flush=True)
     if args.text_seconds:
-        result["language"] = stage_language(nano, tasks, batches, tokenizer, args, device, seconds=args.text_seconds,
-                                            text_lr=args.text_lr, projector_lr=args.projector_lr, vision_lr=None)  # fmt: skip
+        result["language"] = stage_language(
+            nano,
+            tasks,
+            batches,
+            tokenizer,
+            args,
+            device,
+            seconds=args.text_seconds,
+            text_lr=args.text_lr,
+            projector_lr=args.projector_lr,
+            vision_lr=None,
+        )
     before = {k: v.detach().clone() for k, v in nano.state_dict().items()}
-    result["refine"] = stage_language(nano, tasks, batches, tokenizer, args, device, seconds=args.refine_seconds,
-                                      text_lr=args.refine_lr, projector_lr=args.refine_lr, vision_lr=args.refine_vision_lr)  # fmt: skip
+    result["refine"] = stage_language(
+        nano,
+        tasks,
+        batches,
+        tokenizer,
+        args,
+        device,
+        seconds=args.refine_seconds,
+        text_lr=args.refine_lr,
+        projector_lr=args.refine_lr,
+        vision_lr=args.refine_vision_lr,
+    )
     # Averaging the weights before and after keeps what each does better (held-out flowers color .68, .65 -> .68; rank
     # .98, .97 -> .98; vehicle color .29, .33 -> .33).
     share = args.refine_share

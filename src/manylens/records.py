@@ -253,6 +253,11 @@ class ModelOptions(_Record):
             value = getattr(self, name)
             if not least <= value <= most:
                 raise UsageError(f"{name} is from {least:g} to {most:,g}, got {value}", "pass one in between")
+        if self.embedding_url is not None and self.embedding_model is None:
+            raise UsageError(
+                f"embedding_url says where embedding_model answers, got {self.embedding_url} and no embedding_model",
+                "pass both: --embedding-model NAME --embedding-url URL",
+            )
 
 
 @dataclass(frozen=True, slots=True)
