@@ -18,7 +18,7 @@ from PIL.Image import Image as Picture
 from tiny_checkpoints import FAMILIES
 
 from manylens.errors import ImageUnreadable, ModelError, ModelUnavailable, UsageError
-from manylens.models import check_model_name, load_model, meet_model
+from manylens.models import check_model_name, load_model, probe_model
 from manylens.models.base import (
     CompleteRequest,
     JudgeReply,
@@ -133,7 +133,7 @@ def test_a_folder_that_is_no_checkpoint_is_refused(
         for name, text in files.items():
             (folder / name).write_text(text)
     with pytest.raises(error, match=said):
-        meet_model(f"hf:{folder}", CPU, tmp_path / "models.json")
+        probe_model(f"hf:{folder}", CPU, tmp_path / "models.json")
 
 
 @needs_torch

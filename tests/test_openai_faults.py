@@ -31,7 +31,7 @@ from manylens.models.base import (
     ModelOptions,
 )
 from manylens.models.openai_compatible import OpenAICompatible
-from manylens.models.openai_compatible.door import Door, clean_url, is_loopback, retry_after
+from manylens.models.openai_compatible.endpoint import Endpoint, clean_url, is_loopback, retry_after
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 
@@ -221,15 +221,15 @@ def test_a_server_that_drips_is_a_time_out() -> None:
             pass
 
     async def ask(monkeypatch: pytest.MonkeyPatch) -> ModelError | None:
-        monkeypatch.setattr("manylens.models.openai_compatible.door.CONNECT_TIMEOUT_S", 0.1)
+        monkeypatch.setattr("manylens.models.openai_compatible.endpoint.CONNECT_TIMEOUT_S", 0.1)
         server = await asyncio.start_server(drip, "127.0.0.1", 0)
-        door = Door(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "fake", 0.3)
+        endpoint = Endpoint(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "fake", 0.3)
         try:
-            await door.ask("/chat/completions", {})
+            await endpoint.ask("/chat/completions", {})
         except ModelError as error:
             return error
         finally:
-            await door.close()
+            await endpoint.close()
             server.close()
         return None
 
@@ -301,17 +301,17 @@ def test_a_key_reaches_no_message_traceback_or_log(
 def test_a_key_in_the_server_s_own_words_is_blotted_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANYLENS_API_KEY", "swordfish")
     with ChatServer() as server:
-        door = Door(server.url, "fake", 1.0)
+        endpoint = Endpoint(server.url, "fake", 1.0)
     for body in ({"error": {"message": "key swordfish is bad"}}, {"error": "bad: sk-proj-1234***89"}, "swordfish"):
-        said = str(door._by_status(500, body, {}))
+        said = str(endpoint._by_status(500, body, {}))
         assert "swordfish" not in said
         assert "1234" not in said
-    assert "\x1b" not in str(door._by_status(500, {"message": "<b>\x1b[2J no\n\n</b>"}, {}))
+    assert "\x1b" not in str(endpoint._by_status(500, {"message": "<b>\x1b[2J no\n\n</b>"}, {}))
     answer = {"choices": [{"message": {"content": "red, Bearer swordfish"}}], "data": [0.5, 0.25], "swordfish": None}
-    assert door._checked(answer) == {
+    assert endpoint._checked(answer) == {
         "choices": [{"message": {"content": "red, Bearer [key]"}}],
         "data": [0.5, 0.25],
         "[key]": None,
     }
     monkeypatch.setenv("MANYLENS_API_KEY", "red")  # a placeholder, as local servers are given, is no secret
-    assert door._checked(answer) == answer
+    assert endpoint._checked(answer) == answer

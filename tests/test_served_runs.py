@@ -27,7 +27,7 @@ from manylens.models import paced
 from manylens.models.base import (
     ModelOptions,
 )
-from manylens.models.openai_compatible import meet
+from manylens.models.openai_compatible import find_dialect
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.store import RunFolder
 
@@ -197,7 +197,7 @@ def test_hostile_text_changes_its_own_picture_s_answer_at_most(
 def prepare(server: ChatServer) -> None:
     """A run folder that has met its model, so that faults hit the run and not the probe."""
     with RunFolder.open("run"):
-        meet("fake", ModelOptions(base_url=server.url), Path("run/models.json"))
+        find_dialect("fake", ModelOptions(base_url=server.url), Path("run/models.json"))
 
 
 CONTENT: tuple[Fault, ...] = ("malformed", "fenced", "prose", "empty", "rambling")

@@ -26,22 +26,22 @@ def test_images_are_taken_for_what_they_are_like_though_some_answers_are_wrong()
     random = np.random.default_rng(1)
     said = [KINDS[(KINDS.index(kind) + 1) % 3] if random.random() < 0.1 else kind for kind in kinds[:60]]
     assert sum(a != b for a, b in zip(said, kinds, strict=False)) >= 3
-    beliefs = spread_answers(features[:60], said, features[60:], 0)
-    assert beliefs is not None and len(beliefs) == 140
-    right = [belief[0][0] == kind for belief, kind in zip(beliefs, kinds[60:], strict=True)]
+    soft_labels = spread_answers(features[:60], said, features[60:], 0)
+    assert soft_labels is not None and len(soft_labels) == 140
+    right = [soft_label[0][0] == kind for soft_label, kind in zip(soft_labels, kinds[60:], strict=True)]
     assert np.mean(right) > 0.95
 
 
 def test_a_belief_is_a_distribution_with_the_most_probable_first() -> None:
     features, kinds = made_up(90, 0.7)
-    beliefs = spread_answers(features[:60], kinds[:60], features[60:], 0)
-    assert beliefs is not None
-    assert any(len(belief) > 1 for belief in beliefs)
-    for belief in beliefs:
-        shares = [p for _, p in belief]
+    soft_labels = spread_answers(features[:60], kinds[:60], features[60:], 0)
+    assert soft_labels is not None
+    assert any(len(soft_label) > 1 for soft_label in soft_labels)
+    for soft_label in soft_labels:
+        shares = [p for _, p in soft_label]
         assert sum(shares) == pytest.approx(1, abs=1e-3)
         assert shares == sorted(shares, reverse=True)
-        assert {words for words, _ in belief} <= set(KINDS)
+        assert {words for words, _ in soft_label} <= set(KINDS)
 
 
 def test_where_features_say_nothing_nothing_is_spread() -> None:
@@ -55,9 +55,9 @@ def test_descriptions_that_hardly_repeat_are_not_spread() -> None:
     prose = [f"{kind} number {row}" for row, kind in enumerate(kinds)]
     assert spread_answers(features[:60], prose[:60], features[60:], 0) is None
     rare = ["a joker" if row < FEWEST_ALIKE - 1 else kind for row, kind in enumerate(kinds)]
-    beliefs = spread_answers(features[:60], rare[:60], features[60:], 0)
-    assert beliefs is not None
-    assert "a joker" not in Counter(words for belief in beliefs for words, _ in belief)
+    soft_labels = spread_answers(features[:60], rare[:60], features[60:], 0)
+    assert soft_labels is not None
+    assert "a joker" not in Counter(words for soft_label in soft_labels for words, _ in soft_label)
 
 
 def test_the_same_seed_spreads_the_same() -> None:

@@ -137,8 +137,8 @@ def test_what_is_spread_trains_as_far_as_it_is_probable_and_held_out_answers_sti
     """The answers that are held out say `hearts`; what is spread to the same images says otherwise."""
     described = {f"image {number:03d}": ("hearts", "spades")[number % 2] for number in range(40)}
     held_out = frozenset(list(described)[:6:2])
-    belief = (("club", 0.7), ("spade", 0.3))
-    spread = {**dict.fromkeys(held_out, belief), "image 900": belief}
+    soft_label = (("club", 0.7), ("spade", 0.3))
+    spread = {**dict.fromkeys(held_out, soft_label), "image 900": soft_label}
     pairs = {(first, second): 1.0 for first in held_out for second in described if first != second}
     described["image 800"] = "clubs"
     lessons = Lessons(INTEREST, described, pairs, (), held_out).with_spread(spread)
@@ -151,7 +151,7 @@ def test_what_is_spread_trains_as_far_as_it_is_probable_and_held_out_answers_sti
         for lesson in rows
         if isinstance(lesson.request, JudgeRequest) and lesson.image_id in spread
     }
-    # Surer than the belief: .49 and .09 of .58.
+    # Surer than the soft label: .49 and .09 of .58.
     assert judged == {("club", 0.8448), ("spade", 0.1552), ("heart", 0.0)}
     weights = set()
     for batch in batches:
@@ -463,7 +463,7 @@ def test_the_command_tunes_by_several_interests_within_the_calls(
 
     monkeypatch.setattr("manylens.api.load_model", load)
     monkeypatch.setattr("manylens.api.check_model_name", lambda *given: None)
-    monkeypatch.setattr("manylens.api.meet_model", lambda *given: None)
+    monkeypatch.setattr("manylens.api.probe_model", lambda *given: None)
     words = ["tune", str(pictures), "--by", "color", "--by", "hue", "--teacher", "someone", "--teacher-calls", "61"]
     words += ["--out", str(tmp_path / "out"), "--student", tiny["llava"], "--device", "cpu", "--steps", "4"]
     assert cli.run(words) == 0

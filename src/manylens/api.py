@@ -35,7 +35,7 @@ from manylens.export import (
 )
 from manylens.foresee import expected_judgements, judgements_per_call
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images, printable
-from manylens.models import check_model_name, close_model, is_local, load_model, meet_model
+from manylens.models import check_model_name, close_model, is_local, load_model, probe_model
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface import HF_PREFIX
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -418,7 +418,7 @@ async def _open_run(
     with RunFolder.open(out) as run:
         try:
             if isinstance(model, str):
-                meet_model(model, options, out / MODELS_NAME)
+                probe_model(model, options, out / MODELS_NAME)
             collection = _read(folder, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind

@@ -50,7 +50,7 @@ _ASKED_AT_ONCE = 64
 _SPREAD_TRIES = 20
 
 
-Belief: TypeAlias = tuple[tuple[str, float], ...]
+SoftLabel: TypeAlias = tuple[tuple[str, float], ...]
 """Normalised descriptions with their probabilities, which sum to one; the most probable first."""
 
 
@@ -63,7 +63,7 @@ class Lesson:
     """
 
     request: LookRequest | JudgeRequest
-    descriptions: Belief = ()
+    descriptions: SoftLabel = ()
     probability: float = 0.0
     view: int = 0
 
@@ -97,12 +97,12 @@ class Lessons:
     held_out: frozenset[str]
     calls: int = 0
     failed: int = 0
-    spread: dict[str, Belief] = field(default_factory=dict)
+    spread: dict[str, SoftLabel] = field(default_factory=dict)
     words: dict[str, str] = field(init=False)
     """Image id -> its description, normalised."""
     spoken: dict[str, str] = field(init=False)
     """Normalised description -> how it was written most often, which is how the student learns to write it."""
-    beliefs: dict[str, Belief] = field(init=False)
+    soft_labels: dict[str, SoftLabel] = field(init=False)
     """Image id -> what training takes it to show: the teacher's description, as certain, or what was spread to it."""
 
     def __post_init__(self) -> None:
@@ -113,10 +113,10 @@ class Lessons:
         spoken = {said: min(of, key=lambda text: (-of[text], text)) for said, of in forms.items()}
         object.__setattr__(self, "words", words)
         object.__setattr__(self, "spoken", spoken)
-        own: dict[str, Belief] = {image_id: ((words[image_id], 1.0),) for image_id in self.taught()}
-        object.__setattr__(self, "beliefs", own | self.spread)
+        own: dict[str, SoftLabel] = {image_id: ((words[image_id], 1.0),) for image_id in self.taught()}
+        object.__setattr__(self, "soft_labels", own | self.spread)
 
-    def with_spread(self, spread: Mapping[str, Belief]) -> Lessons:
+    def with_spread(self, spread: Mapping[str, SoftLabel]) -> Lessons:
         """These lessons, and what other images probably show."""
         return replace(self, spread=dict(spread))
 
@@ -263,24 +263,25 @@ def draw_batch(lessons: Sequence[Lessons], step: int, rows: int, views: int, see
     one = lessons[step % len(lessons)]
     turn = step // len(lessons)
     random = np.random.default_rng([seed, 3, step])
-    ids = list(one.beliefs)
+    ids = list(one.soft_labels)
     many = rows - rows // 4 - rows // 8
     drawn = [_endless(ids, at, seed) for at in range(turn * many, turn * many + many)]
     judged = {pair: p for pair, p in one.pairs.items() if not one.held_out & set(pair)}
     together = [pair for pair in judged if set(pair) <= set(ids)]
     drawn += [i for k in random.permutation(len(together))[: rows // 16] for i in together[k]]
     looks = [
-        _look(one, image_id, one.beliefs[image_id], int(random.integers(views))) for image_id in dict.fromkeys(drawn)
+        _look(one, image_id, one.soft_labels[image_id], int(random.integers(views)))
+        for image_id in dict.fromkeys(drawn)
     ]
     asked = [(request, p) for request, p in one.members if request.candidate_id not in one.held_out]
-    likely = {image_id: belief[0][0] for image_id, belief in one.beliefs.items()}
+    likely = {image_id: soft_label[0][0] for image_id, soft_label in one.soft_labels.items()}
     judgements = [
         _judge(*_implied_of_any(one, likely, random), int(random.integers(views)))
         if k % 4 or not asked
         else _judge(*asked[int(random.integers(len(asked)))], int(random.integers(views)))
         for k in range(rows // 4)
     ]
-    return Batch((*looks, *judgements), _pairs([(i.image_id, one.beliefs[i.image_id]) for i in looks], judged))
+    return Batch((*looks, *judgements), _pairs([(i.image_id, one.soft_labels[i.image_id]) for i in looks], judged))
 
 
 def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[Batch]:
@@ -290,7 +291,7 @@ def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[B
     for one in lessons:
         random = np.random.default_rng([seed, 4])
         taken_back = one.contradicted
-        said: dict[str, Belief] = {
+        said: dict[str, SoftLabel] = {
             image_id: ((one.words[image_id], 1.0),)
             for image_id in one.described
             if image_id in one.held_out and image_id not in taken_back
@@ -314,8 +315,8 @@ def _endless(ids: Sequence[str], at: int, seed: int) -> str:
     return ids[int(np.random.default_rng([seed, 5, epoch]).permutation(len(ids))[place])]
 
 
-def _look(lessons: Lessons, image_id: str, belief: Belief, view: int) -> Lesson:
-    descriptions = tuple((lessons.spoken[words], p) for words, p in belief)
+def _look(lessons: Lessons, image_id: str, soft_label: SoftLabel, view: int) -> Lesson:
+    descriptions = tuple((lessons.spoken[words], p) for words, p in soft_label)
     return Lesson(LookRequest(lessons.interest, image_id), descriptions, view=view)
 
 
@@ -324,21 +325,21 @@ def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:
 
 
 def _implied(
-    lessons: Lessons, candidate: str, belief: Belief, known: Mapping[str, str], random: np.random.Generator
+    lessons: Lessons, candidate: str, soft_label: SoftLabel, known: Mapping[str, str], random: np.random.Generator
 ) -> tuple[JudgeRequest, float]:
     """A membership that descriptions imply: an image in the group of what it most probably shows or, as often, in
     another one, with the probability of that. known: image id -> words, of the images that may be exemplars."""
     groups = _groups(known)
-    shares = _firm(belief)
-    words = belief[0][0]
+    shares = _firm(soft_label)
+    words = soft_label[0][0]
     others = [name for name in sorted(groups) if name != words]
     if others and (random.random() < 0.5 or words not in groups):
         words = others[int(random.integers(len(others)))]
     return _member_request(lessons, words, groups.get(words, ()), candidate), shares.get(words, 0.0)
 
 
-def _firm(belief: Belief) -> dict[str, float]:
-    powers = {words: p**FIRMNESS for words, p in belief}
+def _firm(soft_label: SoftLabel) -> dict[str, float]:
+    powers = {words: p**FIRMNESS for words, p in soft_label}
     whole = sum(powers.values())
     return {words: power / whole for words, power in powers.items()}
 
@@ -348,17 +349,17 @@ def _implied_of_any(
 ) -> tuple[JudgeRequest, float]:
     ids = list(likely)
     candidate = ids[int(random.integers(len(ids)))]
-    return _implied(lessons, candidate, lessons.beliefs[candidate], likely, random)
+    return _implied(lessons, candidate, lessons.soft_labels[candidate], likely, random)
 
 
 def _pairs(
-    beliefs: Sequence[tuple[str, Belief]], judged: Mapping[tuple[str, str], float]
+    soft_labels: Sequence[tuple[str, SoftLabel]], judged: Mapping[tuple[str, str], float]
 ) -> tuple[tuple[int, int, float], ...]:
     """Every pair of these rows: as the teacher judged it, or the probability that their descriptions are equal."""
     found: list[tuple[int, int, float]] = []
-    shares = [_firm(belief) for _, belief in beliefs]
-    for row, (first, _) in enumerate(beliefs):
-        for place, (second, _) in enumerate(beliefs[:row]):
+    shares = [_firm(soft_label) for _, soft_label in soft_labels]
+    for row, (first, _) in enumerate(soft_labels):
+        for place, (second, _) in enumerate(soft_labels[:row]):
             implied = sum(p * shares[place].get(words, 0.0) for words, p in shares[row].items())
             found.append((row, place, judged.get((first, second), judged.get((second, first), implied))))
     return tuple(found)

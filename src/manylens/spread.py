@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelUnavailable
-from manylens.lessons import Belief
+from manylens.lessons import SoftLabel
 
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Inverses of the ridge penalty, on features of unit variance."""
@@ -32,9 +32,9 @@ SMALLEST_SHARE = 0.02
 
 def spread_answers(
     features: NDArray[np.float32], words: Sequence[str], others: NDArray[np.float32], seed: int
-) -> list[Belief] | None:
-    """features: (n, d) of images that are described by `words`. others: (m, d). Returns a belief for each of the m; or
-    None where descriptions hardly repeat, or cross-validation finds that features say nothing of them.
+) -> list[SoftLabel] | None:
+    """features: (n, d) of images that are described by `words`. others: (m, d). Returns a soft label for each of the m;
+    or None where descriptions hardly repeat, or cross-validation finds that features say nothing of them.
 
     Raises ModelUnavailable where scikit-learn is missing.
     """
@@ -70,9 +70,9 @@ def spread_answers(
         return None
     model = LogisticRegression(C=strength, max_iter=500).fit(known, said)
     shares = model.predict_proba(asked)
-    beliefs: list[Belief] = []
+    soft_labels: list[SoftLabel] = []
     for row in shares:
         order = [int(k) for k in np.argsort(-row, kind="stable") if row[k] >= SMALLEST_SHARE]
         whole = float(row[order].sum())
-        beliefs.append(tuple((names[k], round(float(row[k]) / whole, 4)) for k in order))
-    return beliefs
+        soft_labels.append(tuple((names[k], round(float(row[k]) / whole, 4)) for k in order))
+    return soft_labels

@@ -20,7 +20,7 @@ from manylens.models.huggingface import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano import MODEL_FILES, Nano
-from manylens.models.openai_compatible import OpenAICompatible, meet, server_url
+from manylens.models.openai_compatible import OpenAICompatible, find_dialect, server_url
 from manylens.store import FeatureShards
 
 OPENAI_PREFIX = "openai:"
@@ -90,11 +90,11 @@ def find_nano(spec: str) -> Path:
     return folder
 
 
-def meet_model(spec: str, options: ModelOptions, recorded: Path) -> None:
+def probe_model(spec: str, options: ModelOptions, recorded: Path) -> None:
     """Find out, before any picture is read, whether a model behind a server can be used; `load_model` then finds it in
     `recorded`. Raises ModelUnavailable where it cannot."""
     if _is_served(spec, options):
-        meet(spec.removeprefix(OPENAI_PREFIX), options, recorded)
+        find_dialect(spec.removeprefix(OPENAI_PREFIX), options, recorded)
     elif spec.startswith(HF_PREFIX):
         find_checkpoint(spec.removeprefix(HF_PREFIX), options.device, options.adapter)
 

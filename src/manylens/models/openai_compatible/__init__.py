@@ -60,7 +60,7 @@ from manylens.models.openai_compatible.dialect import (
     text_part,
     together_body,
 )
-from manylens.models.openai_compatible.door import OPENAI_URL, Door, Json, clean_url
+from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
 from manylens.store import write_atomically
 
 JPEG_QUALITY = 90
@@ -108,8 +108,8 @@ class OpenAICompatible:
         self.name = name
         self._images = images
         self._options = options
-        self._door, self._embedding_door = _doors(model, options)
-        self.dialect = meet(model, options, recorded)
+        self._endpoint, self._embedding_endpoint = _endpoints(model, options)
+        self.dialect = find_dialect(model, options, recorded)
         self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
@@ -121,16 +121,16 @@ class OpenAICompatible:
     @property
     def identity(self) -> str:
         """Endpoint and model name; the embedding model's too where it is another."""
-        return _identity(self._door, self._embedding_door)
+        return _identity(self._endpoint, self._embedding_endpoint)
 
     @property
     def url(self) -> str:
-        return self._door.url
+        return self._endpoint.url
 
     @property
     def key_name(self) -> str:
         """The environment variable that the key is from, or "" where there is none."""
-        return self._door.key_name
+        return self._endpoint.key_name
 
     @property
     def capabilities(self) -> Capabilities:
@@ -186,9 +186,9 @@ class OpenAICompatible:
         """Give the connections back, and write down what is left of answers that never became whole."""
         if self._halfway is not None and (self._kept or self._halfway.exists()):
             write_atomically(self._halfway, json.dumps(self._kept, ensure_ascii=False) + "\n")
-        await self._door.close()
-        if self._embedding_door is not None:
-            await self._embedding_door.close()
+        await self._endpoint.close()
+        if self._embedding_endpoint is not None:
+            await self._embedding_endpoint.close()
 
     # What is asked
 
@@ -198,9 +198,9 @@ class OpenAICompatible:
         messages = look_messages(dialect, shown(request.image_id, side_px), request.interest)
         if dialect.words == "json":
             schema = ("look", prompts.LOOK_SCHEMA)
-            return dialect.chat(self._door.model, messages, ANSWER_TOKENS["look"], schema=schema)
+            return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], schema=schema)
         tokens = ANSWER_TOKENS["nano" if dialect.words == "nano" else "look"]
-        return dialect.chat(self._door.model, messages, tokens, logprobs=True)
+        return dialect.chat(self._endpoint.model, messages, tokens, logprobs=True)
 
     def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
         exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
@@ -208,7 +208,7 @@ class OpenAICompatible:
         if self.dialect.words == "nano":
             asked = text_part(prompts.nano_judge_prompt(request.interest, request.cluster_name))
             own_words: list[Json] = [{"role": "user", "content": [asked, shown(request.candidate_id, side_px)]}]
-            return self.dialect.chat(self._door.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
+            return self.dialect.chat(self._endpoint.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
@@ -225,8 +225,8 @@ class OpenAICompatible:
         ]
         tokens = ANSWER_TOKENS["word" if word else "judge"]
         if word:
-            return self.dialect.chat(self._door.model, messages, tokens, logprobs=True)
-        return self.dialect.chat(self._door.model, messages, tokens, schema=("judge", prompts.JUDGE_SCHEMA))
+            return self.dialect.chat(self._endpoint.model, messages, tokens, logprobs=True)
+        return self.dialect.chat(self._endpoint.model, messages, tokens, schema=("judge", prompts.JUDGE_SCHEMA))
 
     def _together_body(self, requests: Sequence[JudgeRequest], shown: Shown) -> Json:
         first = requests[0]
@@ -234,7 +234,7 @@ class OpenAICompatible:
         side_px = min(EXEMPLAR_PX, self._options.image_px)
         opening = prompts.judge_opening(first.interest, first.cluster_name, first.cluster_definition, len(exemplars))
         return together_body(
-            self._door.model,
+            self._endpoint.model,
             self.dialect,
             opening,
             [shown(image_id, side_px) for image_id in exemplars],
@@ -247,7 +247,7 @@ class OpenAICompatible:
             {"role": "user", "content": prompts.names_question(request.payload)},
         ]
         schema = ("names", prompts.NAMES_SCHEMA)
-        return self.dialect.chat(self._door.model, messages, ANSWER_TOKENS["names"], schema=schema)
+        return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["names"], schema=schema)
 
     # Asking
 
@@ -398,17 +398,17 @@ class OpenAICompatible:
         raise problem
 
 
-def meet(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
+def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
     """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
 
     Raises ModelUnavailable where the server cannot be used.
     """
-    door, embedding_door = _doors(model, options)
+    endpoint, embedding_endpoint = _endpoints(model, options)
     known = _read_recorded(recorded)
-    identity = _identity(door, embedding_door)
-    dialect = known.get(identity) or probe(door, embedding_door)
+    identity = _identity(endpoint, embedding_endpoint)
+    dialect = known.get(identity) or probe(endpoint, embedding_endpoint)
     if options.judge_together > 1 and not dialect.candidates:
-        dialect = probe_together(door, dialect, options.judge_together)
+        dialect = probe_together(endpoint, dialect, options.judge_together)
     if known.get(identity) == dialect:
         return dialect
     if recorded is not None:
@@ -418,18 +418,18 @@ def meet(model: str, options: ModelOptions, recorded: Path | None = None) -> Dia
     return dialect
 
 
-def _doors(model: str, options: ModelOptions) -> tuple[Door, Door | None]:
+def _endpoints(model: str, options: ModelOptions) -> tuple[Endpoint, Endpoint | None]:
     """The model's server, and the embedding model's where one was named."""
     url = server_url(options)
     embeds = options.embedding_model
-    door = Door(url, model, options.timeout_s)
-    return door, None if embeds is None else Door(options.embedding_url or url, embeds, options.timeout_s)
+    endpoint = Endpoint(url, model, options.timeout_s)
+    return endpoint, None if embeds is None else Endpoint(options.embedding_url or url, embeds, options.timeout_s)
 
 
-def _identity(door: Door, embedding_door: Door | None) -> str:
-    parts = [door.url, door.model]
-    if embedding_door is not None:
-        parts += [embedding_door.url, embedding_door.model]
+def _identity(endpoint: Endpoint, embedding_endpoint: Endpoint | None) -> str:
+    parts = [endpoint.url, endpoint.model]
+    if embedding_endpoint is not None:
+        parts += [embedding_endpoint.url, embedding_endpoint.model]
     return " ".join(parts)
 
 
@@ -485,8 +485,10 @@ class _Talk:
         key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
         reply = kept.get(key)
         if reply is None:
-            door = (self._model._embedding_door or self._model._door) if embeddings else self._model._door
-            reply = await door.ask("/embeddings" if embeddings else "/chat/completions", body)
+            endpoint = (
+                (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
+            )
+            reply = await endpoint.ask("/embeddings" if embeddings else "/chat/completions", body)
             kept[key] = reply
             while len(kept) > REPLIES_KEPT:
                 kept.popitem(last=False)

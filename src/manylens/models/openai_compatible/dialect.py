@@ -1,8 +1,8 @@
 """What one model on one server can do: found out once by asking, recorded, and the same for all of a run.
 
-In: a `Door`. Out: a `Dialect`. Promise: probe, never assume (servers ignore what they do not know, silently); a handful
-of small requests; a model that cannot be used is told by one line with the cure. The pictures are drawn here, so the
-right answers are known.
+In: an `Endpoint`. Out: a `Dialect`. Promise: probe, never assume (servers ignore what they do not know, silently); a
+handful of small requests; a model that cannot be used is told by one line with the cure. The pictures are drawn here,
+so the right answers are known.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import ImageDraw
 
 from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
-from manylens.models.openai_compatible.door import Door, Json, PageMissing
+from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
 
 EXEMPLARS_SHOWN = 3
 """Pictures of a cluster that a judge is shown before the candidate, where the model takes several."""
@@ -256,10 +256,10 @@ def colored_disc(color: str, side_px: int = 128) -> bytes:
     return buffer.getvalue()
 
 
-def list_models(door: Door) -> tuple[str, ...] | None:
+def list_models(endpoint: Endpoint) -> tuple[str, ...] | None:
     """The names the server gives, or None where it keeps no list. Raises ModelUnavailable: nobody there, wrong key."""
     try:
-        reply = door.ask_now("/models")
+        reply = endpoint.ask_now("/models")
     except PageMissing:
         return None
     except ModelUnavailable:
@@ -272,40 +272,40 @@ def list_models(door: Door) -> tuple[str, ...] | None:
     return tuple(str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry)
 
 
-def check_listed(door: Door, names: Sequence[str] | None) -> None:
+def check_listed(endpoint: Endpoint, names: Sequence[str] | None) -> None:
     """Raises ModelUnavailable, with the names most like it, where the server lists its models and not this one."""
-    if not names or door.model in names or f"{door.model}:latest" in names:  # Ollama's names end in a tag
+    if not names or endpoint.model in names or f"{endpoint.model}:latest" in names:  # Ollama's names end in a tag
         return
-    close = difflib.get_close_matches(door.model, names, n=3, cutoff=0.4) or sorted(names)[:3]
+    close = difflib.get_close_matches(endpoint.model, names, n=3, cutoff=0.4) or sorted(names)[:3]
     more = f" and {len(names) - len(close):,} more" if len(names) > len(close) else ""
     raise ModelUnavailable(
-        f"{door.host} knows no model {door.model!r}; it has {', '.join(map(repr, close))}{more}",
+        f"{endpoint.host} knows no model {endpoint.model!r}; it has {', '.join(map(repr, close))}{more}",
         f"pass --model {close[0]}",
     )
 
 
-def probe(door: Door, embedding_door: Door | None = None) -> Dialect:
+def probe(endpoint: Endpoint, embedding_endpoint: Endpoint | None = None) -> Dialect:
     """Ask the server what it can do. Raises ModelUnavailable where it cannot be used.
 
-    embedding_door: the server and model that embed; None tries the same server: the model itself, then a model of its
-    list whose name says that it embeds.
+    embedding_endpoint: the server and model that embed; None tries the same server: the model itself, then a model of
+    its list whose name says that it embeds.
     """
-    names = list_models(door)
-    check_listed(door, names)
-    dialect = _probe_sight(door)
-    dialect = _probe_pictures(door, dialect)
-    dialect = _probe_logprobs(door, dialect)
-    dialect = _probe_words(door, dialect)
-    if embedding_door is not None:
-        return _probe_embeddings(embedding_door, dialect, [embedding_door.model])
+    names = list_models(endpoint)
+    check_listed(endpoint, names)
+    dialect = _probe_sight(endpoint)
+    dialect = _probe_pictures(endpoint, dialect)
+    dialect = _probe_logprobs(endpoint, dialect)
+    dialect = _probe_words(endpoint, dialect)
+    if embedding_endpoint is not None:
+        return _probe_embeddings(embedding_endpoint, dialect, [embedding_endpoint.model])
     embedders = [name for name in sorted(names or ()) if "embed" in name.lower()]
-    return _probe_embeddings(door, dialect, [door.model, *embedders[:2]])
+    return _probe_embeddings(endpoint, dialect, [endpoint.model, *embedders[:2]])
 
 
-def _ask(door: Door, dialect: Dialect, question: str, colors: Sequence[str], **how: Any) -> Json:
+def _ask(endpoint: Endpoint, dialect: Dialect, question: str, colors: Sequence[str], **how: Any) -> Json:
     parts = [picture_part(colored_disc(color)) for color in colors]
     messages = [{"role": "user", "content": [*parts, text_part(question)]}]
-    return _ask_patiently(door, dialect.chat(door.model, messages, 60, **how))
+    return _ask_patiently(endpoint, dialect.chat(endpoint.model, messages, 60, **how))
 
 
 TRIES = 4
@@ -313,12 +313,12 @@ PATIENCE_S = 1.0
 """The first wait for a busy server; it doubles."""
 
 
-def _ask_patiently(door: Door, body: Json) -> Json:
+def _ask_patiently(endpoint: Endpoint, body: Json) -> Json:
     """One chat request of the probe. Raises ModelBusy where the server stays busy."""
     wait_s = PATIENCE_S
     for left in reversed(range(TRIES)):
         try:
-            return door.ask_now("/chat/completions", body)
+            return endpoint.ask_now("/chat/completions", body)
         except ModelBusy as error:
             hopeless = "took longer" in error.rule or _NO_SIGHT.search(error.rule)  # llama.cpp says that with a 500
             if not left or hopeless:
@@ -328,7 +328,7 @@ def _ask_patiently(door: Door, body: Json) -> Json:
     raise AssertionError("the last try raises")
 
 
-def _probe_sight(door: Door) -> Dialect:
+def _probe_sight(endpoint: Endpoint) -> Dialect:
     """Does it see, is a JSON schema honoured, which fields does it take? One question where all is well.
 
     The question says nothing of JSON: an answer in JSON shows that the schema was honoured.
@@ -337,14 +337,14 @@ def _probe_sight(door: Door) -> Dialect:
     doubted = False
     for _ in range(7):  # every refusal takes one thing away
         try:
-            reply = _ask(door, dialect, _COLOR_QUESTION, ["green"], schema=("color", _COLOR_SCHEMA))
+            reply = _ask(endpoint, dialect, _COLOR_QUESTION, ["green"], schema=("color", _COLOR_SCHEMA))
             text = answer_text(reply)
         except ModelUnavailable:
             raise
         except ModelError as error:
             simpler = _without_what_it_refuses(dialect, error)
             if simpler is None:
-                raise _unusable(door, error) from None
+                raise _unusable(endpoint, error) from None
             dialect = simpler
             continue
         thinks = (
@@ -357,16 +357,16 @@ def _probe_sight(door: Door) -> Dialect:
         text = prompts.after_thoughts(text)
         if dialect.structured == "json_schema" and not _is_json_color(text):
             dialect = dataclasses.replace(dialect, structured="none")
-            if _offers_json_object(door, dialect):
+            if _offers_json_object(endpoint, dialect):
                 dialect = dataclasses.replace(dialect, structured="json_object")
         if not _says(text, "green") and not doubted:
             doubted = True  # anyone may slip once
             continue
         if not _says(text, "green"):
-            raise _blind(door, "green", text)
+            raise _blind(endpoint, "green", text)
         return dialect
     raise ModelUnavailable(
-        f"{door.model} at {door.host} gave no usable answer to a test question",
+        f"{endpoint.model} at {endpoint.host} gave no usable answer to a test question",
         "see the server's log, or use another model",
     )
 
@@ -386,11 +386,11 @@ def _without_what_it_refuses(dialect: Dialect, error: ModelError) -> Dialect | N
     return None
 
 
-def _offers_json_object(door: Door, dialect: Dialect) -> bool:
+def _offers_json_object(endpoint: Endpoint, dialect: Dialect) -> bool:
     try:
         trial = dataclasses.replace(dialect, structured="json_object")
         question = f'{_COLOR_QUESTION} Reply in JSON: {{"color": "..."}}'
-        text = answer_text(_ask(door, trial, question, ["green"], schema=("color", _COLOR_SCHEMA)))
+        text = answer_text(_ask(endpoint, trial, question, ["green"], schema=("color", _COLOR_SCHEMA)))
         return _is_json_color(prompts.after_thoughts(text))
     except ModelUnavailable:
         raise
@@ -411,28 +411,29 @@ def _says(text: str, color: str) -> bool:
     return color in said and not (set(_COLORS) - {color}) & said
 
 
-def _unusable(door: Door, error: ModelError) -> ModelUnavailable:
+def _unusable(endpoint: Endpoint, error: ModelError) -> ModelUnavailable:
     if _NO_SIGHT.search(str(error)):
         return ModelUnavailable(
-            f"{door.model} at {door.host} takes no pictures ({prompts.cut(error.rule, 160)})",
+            f"{endpoint.model} at {endpoint.host} takes no pictures ({prompts.cut(error.rule, 160)})",
             _SIGHT_HINT,
         )
     return ModelUnavailable(error.rule, error.hint)
 
 
-def _blind(door: Door, color: str, text: str) -> ModelUnavailable:
+def _blind(endpoint: Endpoint, color: str, text: str) -> ModelUnavailable:
     said = prompts.cut(prompts.one_line(text), 60)
     return ModelUnavailable(
-        f'{door.model} at {door.host} does not see pictures (shown a {color} disc, it says "{said}")', _SIGHT_HINT
+        f'{endpoint.model} at {endpoint.host} does not see pictures (shown a {color} disc, it says "{said}")',
+        _SIGHT_HINT,
     )
 
 
-def _probe_pictures(door: Door, dialect: Dialect) -> Dialect:
+def _probe_pictures(endpoint: Endpoint, dialect: Dialect) -> Dialect:
     """May a request hold the pictures of a judgement, in their order? And does the model really look? A model that says
     green to everything has passed so far."""
     try:
         colors = ["red", "green", "blue", "yellow"][-EXEMPLARS_SHOWN - 1 :]
-        text = answer_text(_ask(door, dialect, "What is the color of the last picture?", colors))
+        text = answer_text(_ask(endpoint, dialect, "What is the color of the last picture?", colors))
         if _says(prompts.after_thoughts(text), "yellow"):
             return dataclasses.replace(dialect, pictures=EXEMPLARS_SHOWN + 1)
     except ModelUnavailable:
@@ -440,21 +441,21 @@ def _probe_pictures(door: Door, dialect: Dialect) -> Dialect:
     except ModelError:
         pass
     try:
-        text = prompts.after_thoughts(answer_text(_ask(door, dialect, _COLOR_QUESTION, ["blue"])))
+        text = prompts.after_thoughts(answer_text(_ask(endpoint, dialect, _COLOR_QUESTION, ["blue"])))
     except ModelError as error:
-        raise _unusable(door, error) from None
+        raise _unusable(endpoint, error) from None
     if not _says(text, "blue"):
-        raise _blind(door, "blue", text)
+        raise _blind(endpoint, "blue", text)
     return dialect
 
 
-def _probe_logprobs(door: Door, dialect: Dialect) -> Dialect:
+def _probe_logprobs(endpoint: Endpoint, dialect: Dialect) -> Dialect:
     """Are there log-probabilities from which a yes can be read?"""
     question = "Is this picture blue? Answer with one word: yes or no."
     for top in TOP_LOGPROBS:
         trial = dataclasses.replace(dialect, logprobs=top)
         try:
-            reply = _ask(door, trial, question, ["blue"], logprobs=True)
+            reply = _ask(endpoint, trial, question, ["blue"], logprobs=True)
         except ModelUnavailable:
             raise
         except ModelError:
@@ -465,19 +466,19 @@ def _probe_logprobs(door: Door, dialect: Dialect) -> Dialect:
     return dialect
 
 
-def probe_together(door: Door, dialect: Dialect, most: int) -> Dialect:
+def probe_together(endpoint: Endpoint, dialect: Dialect, most: int) -> Dialect:
     """May a request hold so many candidates of one cluster, and is each answered for itself? Shown three green pictures
     and candidates of which the first, or the last, is green. Half as many are tried where that fails, then half of
     those."""
     count = most
     while dialect.pictures > 1 and dialect.words == "json" and count > 1:
-        if all(_tells_apart(door, dialect, count, green) for green in (0, count - 1)):
+        if all(_tells_apart(endpoint, dialect, count, green) for green in (0, count - 1)):
             return dataclasses.replace(dialect, candidates=count)
         count //= 2
     return dataclasses.replace(dialect, candidates=1)
 
 
-def _tells_apart(door: Door, dialect: Dialect, count: int, green: int) -> bool:
+def _tells_apart(endpoint: Endpoint, dialect: Dialect, count: int, green: int) -> bool:
     others = ("red", "blue", "yellow")
     colors = ["green" if number == green else others[number % len(others)] for number in range(count)]
     exemplars, candidates = (
@@ -485,9 +486,9 @@ def _tells_apart(door: Door, dialect: Dialect, count: int, green: int) -> bool:
     )
     definition = 'Images described as "green" when looked at for "color".'
     opening = prompts.judge_opening("color", "green", definition, EXEMPLARS_SHOWN)
-    body = together_body(door.model, dialect, opening, exemplars, candidates)
+    body = together_body(endpoint.model, dialect, opening, exemplars, candidates)
     try:
-        said = prompts.parse_judgements(answer_text(_ask_patiently(door, body)), count)
+        said = prompts.parse_judgements(answer_text(_ask_patiently(endpoint, body)), count)
     except ModelUnavailable:
         raise
     except (ModelError, prompts.ReplyProblem):
@@ -524,15 +525,17 @@ def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:
     ]
 
 
-def _probe_words(door: Door, dialect: Dialect) -> Dialect:
+def _probe_words(endpoint: Endpoint, dialect: Dialect) -> Dialect:
     """Where no format is honoured: does the model write JSON because it is told to?"""
-    if door.model.rstrip("/").rpartition("/")[2].startswith(prompts.NANO_NAME):
+    if endpoint.model.rstrip("/").rpartition("/")[2].startswith(prompts.NANO_NAME):
         return dataclasses.replace(dialect, words="nano", structured="none", pictures=1)
     if dialect.structured != "none":
         return dialect
     messages = look_messages(dialect, picture_part(colored_disc("blue")), "color")
     try:
-        prompts.parse_look(answer_text(_ask_patiently(door, dialect.chat(door.model, messages, ANSWER_TOKENS["look"]))))
+        prompts.parse_look(
+            answer_text(_ask_patiently(endpoint, dialect.chat(endpoint.model, messages, ANSWER_TOKENS["look"])))
+        )
     except ModelUnavailable:
         raise
     except (ModelError, prompts.ReplyProblem):
@@ -540,13 +543,13 @@ def _probe_words(door: Door, dialect: Dialect) -> Dialect:
     return dialect
 
 
-def _probe_embeddings(door: Door, dialect: Dialect, models: Sequence[str]) -> Dialect:
+def _probe_embeddings(endpoint: Endpoint, dialect: Dialect, models: Sequence[str]) -> Dialect:
     for model in models:
-        if _embeds_pictures(door, model):
+        if _embeds_pictures(endpoint, model):
             return dataclasses.replace(dialect, embeddings="messages", embedding_model=model)
         try:
             body = {"model": model, "input": alike_texts(), "encoding_format": "float"}
-            edges = edge_scale_of(embedding_rows(door.ask_now("/embeddings", body), len(alike_texts())))
+            edges = edge_scale_of(embedding_rows(endpoint.ask_now("/embeddings", body), len(alike_texts())))
         except (ModelError, ValueError):
             continue
         if edges is not None:
@@ -563,12 +566,12 @@ def embedding_body(model: str, jpeg: bytes, interest: str) -> Json:
     return {"model": model, "messages": [{"role": "user", "content": content}], "encoding_format": "float"}
 
 
-def _embeds_pictures(door: Door, model: str) -> bool:
+def _embeds_pictures(endpoint: Endpoint, model: str) -> bool:
     """Whether two pictures get two embeddings: a server may take the field and not look at it."""
     rows = []
     for color in ("red", "blue"):
         try:
-            reply = door.ask_now("/embeddings", embedding_body(model, colored_disc(color), "color"))
+            reply = endpoint.ask_now("/embeddings", embedding_body(model, colored_disc(color), "color"))
             rows.append(embedding_rows(reply, 1)[0])
         except (ModelError, ValueError):
             return False

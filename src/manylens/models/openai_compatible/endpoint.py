@@ -53,7 +53,7 @@ class PageMissing(ModelUnavailable):
     """The server has nothing at this path."""
 
 
-class Door:
+class Endpoint:
     """One server and one model on it. Every method raises `ModelError`s only."""
 
     def __init__(self, url: str, model: str, timeout_s: float) -> None:
