@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,8 +206,8 @@ def test_a_plan_asks_and_writes_nothing(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
 
 
-@pytest.mark.parametrize("by", [[], [""], ["x" * 501], ["suit", "Suit!"], ["字" * 100]])
-def test_interests_that_cannot_be_are_refused(by: list[str]) -> None:
+@pytest.mark.parametrize("by", [[], None, 3, ["suit", 3], [""], ["x" * 501], ["suit", "Suit!"], ["字" * 100]])
+def test_interests_that_cannot_be_are_refused(by: Any) -> None:
     with pytest.raises(UsageError):
         parse_interests(by)
 
@@ -243,6 +244,8 @@ def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> No
     assert reasons == ["no such file", "not an image", "a folder, not a file"]
     with pytest.raises(UsageError, match="the first: no such file"):
         InterestClustering("color", model=model).fit([tmp_path / "missing.png"])
+    with pytest.raises(UsageError, match=r"none of the 1 files is one, the first: .*notes\.txt"):
+        InterestClustering("color", model=model).fit([tmp_path / "notes.txt"])
 
 
 def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
@@ -258,6 +261,8 @@ def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
     assert estimator.by == "color"
     with pytest.raises(UsageError):
         estimator.fit("a folder, not a list")
+    with pytest.raises(UsageError, match="one interest, a string"):
+        InterestClustering(["color", "shape"]).fit(["a.png"])  # type: ignore[arg-type]
 
 
 def test_estimator_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

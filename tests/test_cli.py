@@ -110,6 +110,12 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_dry_run_refuses_what_the_run_would(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place, rule in ((folder, "holds other files"), (min(folder.iterdir()), "must be a folder")):
+        assert cli.run(["cluster", str(folder), "--by", "color", "--out", str(place), "--dry-run"]) == 1
+        assert rule in capsys.readouterr().err
+
+
 def test_dry_run_counts_the_answers_that_are_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.run(["cluster", str(folder), "--by", "color"])
 
@@ -336,7 +342,7 @@ def test_a_spent_budget_is_said_and_a_larger_one_goes_on(
     (account,) = [line for line in shown.splitlines() if line.startswith("The run took ")]
     calls = json.loads(Path("run/color/summary.json").read_text())["calls"]
     assert account.startswith(f"The run took {calls} model calls; expected were ")
-    assert account.count("%") == 2
+    assert account.endswith("too many) and 48 after its looks (exactly)")
     assert json.loads(Path("run/color/summary.json").read_text())["partial"] is False
 
 
@@ -352,6 +358,26 @@ def test_a_dry_run_for_a_server_states_tokens_and_money(folder: Path, capsys: py
     assert "ends before that" not in shown
     assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", *arguments, "--budget-usd", "0.0001"]) == 0
     assert "the budget of $0.0001 ends before that" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("command", "kept"), [("cluster", True), ("doctor", False), ("cluster --dry-run", False)])
+def test_an_interruption_says_what_is_kept_where_something_is(
+    command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error  # as compiled modules do while they load
+
+    monkeypatch.setattr(cli.commands, "main", interrupted)
+    assert cli.run(command.split()) == 130
+    assert ("the same command continues" in capsys.readouterr().err) == kept
+
+
+def test_an_interest_is_compared_with_one_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["evaluate", "run", "--labels", "l.csv", "--column", "a=x", "--column", "a=y"]) == 2
+    assert "'a' is there twice" in capsys.readouterr().err
 
 
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:

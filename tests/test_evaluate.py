@@ -166,6 +166,13 @@ def test_a_labels_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, p
     assert caught.value.hint
 
 
+def test_labels_in_another_encoding_are_a_usage_error(tmp_path: Path) -> None:
+    for content in ("file,suit\na.png,hearts\n".encode("utf-16"), "file,Größe\na.png,1\n".encode("latin-1")):
+        (tmp_path / "labels.csv").write_bytes(content)
+        with pytest.raises(UsageError, match="in UTF-8"):
+            read_labels(tmp_path / "labels.csv")
+
+
 def test_a_missing_labels_file_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_labels(tmp_path / "none.csv")
@@ -274,7 +281,10 @@ def test_an_interest_of_other_pictures_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
     labels = labels_of("a.png")
-    with pytest.raises(UsageError, match="has none"):
+    with pytest.raises(UsageError, match="has none: give"):
+        evaluate_run(tmp_path, labels)
+    (tmp_path / "run.sqlite").touch()
+    with pytest.raises(UsageError, match="has none yet: the command that began the run"):
         evaluate_run(tmp_path, labels)
     make_run(tmp_path, "suit", "suit", {"a.png": "1"})
     with pytest.raises(UsageError, match="did you mean suit"):

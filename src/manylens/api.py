@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -377,10 +377,11 @@ def tune(
 
 
 def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
-    """Interests from their words. Raises UsageError: none, empty, too long, or two with one folder name."""
-    interests = tuple(Interest(text) for text in ([by] if isinstance(by, str) else by))
-    if not interests:
-        raise UsageError("at least one interest is needed, got none", 'say what to sort by: by=["color"]')
+    """Interests from their words. Raises UsageError: none, no words, empty, too long, or two with one folder name."""
+    texts = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"at least one interest is needed, in words, got {by!r}", 'say what to sort by: by=["color"]')
+    interests = tuple(Interest(text) for text in texts)
     taken: dict[str, str] = {}
     for interest in interests:
         size = len(interest.slug.encode())

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,7 +195,8 @@ def demo(out: Path) -> None:
             f"of {score.scores.clusters_true}",
         )
     manylens.tables.print_end(console, result, _DEFAULTS)
-    manylens.tables.say(console, 'Your own pictures: manylens cluster FOLDER --by "..."')
+    command = "manylens" if shutil.which("manylens") else os.path.relpath(Path(sys.executable).with_name("manylens"))
+    manylens.tables.say(console, f'Your own pictures: {command} cluster FOLDER --by "..."')
 
 
 @commands.command(
@@ -224,7 +226,7 @@ def demo(out: Path) -> None:
     multiple=True,
     required=True,
     metavar="INTEREST",
-    help="What to sort by, in plain words. May be given several times.",
+    help="What to sort by, in plain words (nano reads English). May be given several times.",
 )
 @_model_options
 @click.option(
@@ -259,7 +261,7 @@ def demo(out: Path) -> None:
     metavar="S",
     help=f"Share of calls that may finally fail before the exit code is 1. [default: {_DEFAULTS.max_failed}]",
 )
-@click.option("--links", is_flag=True, help="Also make a folder of links per cluster.")
+@click.option("--links", is_flag=True, help="Also make a folder of links per cluster; without it, those of before go.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
@@ -345,6 +347,10 @@ def evaluate(out: Path, labels: Path, columns: tuple[str, ...]) -> None:
         interest, equals, column = pair.rpartition("=")
         if not (interest and equals and column):
             raise click.UsageError(f'--column takes INTEREST=COLUMN, got {pair!r}: say --column "suit=card_suit"')
+        if interest.strip() in asked:
+            raise click.UsageError(
+                f"--column names an interest once, {interest.strip()!r} is there twice: leave one out"
+            )
         asked[interest.strip()] = column.strip()
     scores = manylens.evaluate.evaluate_run(out, manylens.evaluate.read_labels(labels), asked)
     console = manylens.tables.open_console()
@@ -530,8 +536,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nInterrupted. What was asked so far is kept: the same command continues from there.", err=True)
-        return EXIT_INTERRUPTED
+        return _interrupted(arguments)
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a compiled module makes this of a Ctrl-C while it loads
+            return _interrupted(arguments)
+        raise
     except ManylensError as error:
         click.echo(f"Error: {manylens.report.shown_name(str(error))}", err=True)
         return EXIT_ERROR
@@ -540,6 +549,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     return 0
+
+
+def _interrupted(arguments: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    asks = bool(words) and words[0] in ("cluster", "demo", "tune") and "--dry-run" not in words
+    kept = " What was asked so far is kept: the same command continues from there." if asks else ""
+    click.echo(f"\nInterrupted.{kept}", err=True)
+    return EXIT_INTERRUPTED
 
 
 def _settings(**given: Any) -> Settings:

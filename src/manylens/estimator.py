@@ -54,8 +54,9 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
     one. settings: `Settings`, or None for the defaults. out: a run folder to keep and continue, or None for a
     temporary one.
 
-    After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling size. cluster_names_ and
-    definitions_: lists, by label. confidence_ (n,) float64 in [0, 1]. unreadable_: {position: reason}.
+    After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling number of
+    distinct images. cluster_names_ and definitions_: lists, by label. confidence_ (n,) float64 in [0, 1].
+    unreadable_: {position: reason}.
     """
 
     def __init__(
@@ -74,7 +75,15 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.out = out
 
     def fit(self, X: Sequence[str | os.PathLike[str]], y: object = None) -> Self:
-        """Cluster the files X; y is ignored. Raises UsageError where X is no list of files or none can be read."""
+        """Cluster the files X; y is ignored.
+
+        Raises UsageError where X is no list of files or none can be read, and where `by` is not one interest.
+        """
+        if not isinstance(self.by, str):
+            raise UsageError(
+                f"the estimator has one interest, a string, got {self.by!r}",
+                'by="color"; manylens.cluster takes several in one run',
+            )
         if isinstance(X, (str, os.PathLike)):
             raise UsageError(
                 f"fit takes a list of image files, got {os.fspath(X)!r}", 'pass sorted(Path(folder).glob("*.jpg"))'
@@ -85,14 +94,22 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         with tempfile.TemporaryDirectory(prefix="manylens-") as scratch:
             names = _gather(files, Path(scratch) / "images")
             out = Path(self.out) if self.out is not None else Path(scratch) / "run"
-            result = cluster(
-                Path(scratch) / "images",
-                self.by,
-                model=self.model,
-                options=self.options,
-                out=out,
-                settings=self.settings,
-            )
+            try:
+                result = cluster(
+                    Path(scratch) / "images",
+                    self.by,
+                    model=self.model,
+                    options=self.options,
+                    out=out,
+                    settings=self.settings,
+                )
+            except UsageError as error:
+                if scratch not in error.rule:
+                    raise
+                raise UsageError(  # not about a folder that nobody has made
+                    f"fit needs at least one image, none of the {len(files):,} files is one, the first: {files[0]}",
+                    error.hint,
+                ) from None
             self._take(result, names, files)
         return self
 

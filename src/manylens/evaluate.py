@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import UsageError
+from manylens.store import DATABASE_NAME
 
 FILE_COLUMNS = ("file", "image")
 """What the column that names the files may be called."""
@@ -170,6 +171,8 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
             # As `images.printable` writes names that are no UTF-8, so that they are found again.
             text = stream.read().encode("utf-8", "backslashreplace").decode("utf-8")
         header_line = text.split("\n", 1)[0]
+        if "\0" in text or "\\udc" in header_line:
+            raise UsageError(f"labels are read from a CSV file in UTF-8, {path} is none", "save it as CSV, UTF-8")
         delimiter = max(",;\t", key=header_line.count)
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except OSError as error:
@@ -279,8 +282,10 @@ def evaluate_run(
     """
     slugs = sorted(path.parent.name for path in Path(out).glob("*/assignments.csv"))
     if not slugs:
+        is_run = (Path(out) / DATABASE_NAME).is_file()
         raise UsageError(
-            f"evaluation needs the results of a run, {out} has none", "give the --out of `manylens cluster`"
+            f"evaluation needs the results of a run, {out} has none{' yet' if is_run else ''}",
+            "the command that began the run goes on with it" if is_run else "give the --out of `manylens cluster`",
         )
     interests = {slug: _interest(Path(out) / slug) for slug in slugs}
     asked: dict[str, str] = {}

@@ -212,8 +212,8 @@ async def name(
     clusters = await name_clusters(looks, drafts, settings, asker.complete if writes else None)
     right = (walked.audits - walked.audits_failed + 1) / (walked.audits + 2)
     assignments = assign(looks, drafts, unassigned, right, asker.spent)
-    loose = f", {len(unassigned):,} images unassigned" if unassigned else ""
-    asker.finish("name", f"{len(clusters):,} clusters named{loose}")
+    loose = f", {_counted(len(unassigned), 'image')} unassigned" if unassigned else ""
+    asker.finish("name", f"{_counted(len(clusters), 'cluster')} named{loose}")
     return Clustering(
         interest=looks.interest,
         model=model.name,
@@ -302,12 +302,19 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
         reason = _most_often(reason for _, reason in looks.failed)
         notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster. {reason}")
     if unassigned:
-        why = "the budget was spent before a cluster was found for them"
-        notes.append(
-            f"{len(unassigned):,} {'image is' if len(unassigned) == 1 else 'images are'} unassigned: "
-            f"{why if asker.spent else 'no cluster fits them well enough, or they are alone of their kind'}."
-        )
+        many = len(unassigned) > 1
+        if asker.spent:
+            why = f"the budget was spent before a cluster was found for {'them' if many else 'it'}"
+        elif many:
+            why = "no cluster fits them well enough, or they are alone of their kind"
+        else:
+            why = "no cluster fits it well enough, or it is alone of its kind"
+        notes.append(f"{_counted(len(unassigned), 'image')} {'are' if many else 'is'} unassigned: {why}.")
     return notes
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _most_often(reasons: Iterable[str]) -> str:

@@ -172,17 +172,12 @@ class RunFolder:
             hint = "give the --out of an earlier run"
             raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
         try:
+            if folder.exists():
+                _refuse_strangers(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            strangers = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
-            if strangers and not (folder / DATABASE_NAME).is_file():
-                raise StoreError(
-                    f"--out must be a new or empty folder or an earlier run, {folder} holds other files "
-                    f"({min(strangers)!a}, ...)",
-                    "choose another --out",
-                )
             lock = RunLock(folder / LOCK_NAME)
         except (FileExistsError, NotADirectoryError):
-            raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
+            raise _is_a_file(folder) from None
         except OSError as error:
             raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
         try:
@@ -441,10 +436,32 @@ def _explained(folder: Path) -> Iterator[None]:
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
 
 
+def _refuse_strangers(folder: Path) -> None:
+    """Raise StoreError where `folder` holds files and is no run."""
+    strangers = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    if strangers and not (folder / DATABASE_NAME).is_file():
+        raise StoreError(
+            f"--out must be a new or empty folder or an earlier run, {folder} holds other files "
+            f"({min(strangers)!a}, ...)",
+            "choose another --out",
+        )
+
+
+def _is_a_file(folder: Path) -> StoreError:
+    return StoreError(f"--out must be a folder, {folder} is a file", "choose another --out")
+
+
 def answers_held(path: str | os.PathLike[str]) -> int:
-    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run."""
+    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
+
+    Raises StoreError where no run could begin: a file, or a folder that holds other files.
+    """
     database = (Path(path) / DATABASE_NAME).resolve()
     if not database.is_file():
+        if Path(path).is_dir():
+            _refuse_strangers(Path(path))
+        elif Path(path).exists():
+            raise _is_a_file(Path(path))
         return 0
     # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
     how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"

@@ -124,7 +124,8 @@ def _calls_line(result: Result) -> str:
     estimates = []
     for when, expected in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls)):
         error = (expected - calls) / calls if calls else 0.0
-        estimates.append(f"{expected:,} {when} ({error:+.1%})")
+        far = f"{abs(error):.1%} too {'few' if error < 0 else 'many'}" if expected != calls else "exactly"
+        estimates.append(f"{expected:,} {when} ({far})")
     return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
 
 

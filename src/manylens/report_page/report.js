@@ -111,10 +111,12 @@ function section(key, title, definition, images, exemplars, rest) {
   const label = element("div", { class: "label" }, element("h2", { id: "title-" + key }, named(title)));
   if (definition) label.append(element("p", { class: "definition" }, definition));
   const size = visible.length === images.length ? number(images.length) : number(visible.length) + " of " + number(images.length);
-  if (rest) label.append(measures([["images", size]]));
+  const files = images.reduce((sum, image) => sum + data.images[image].paths.length, 0);
+  const counts = [["images", size], ...(files > images.length ? [["files, with copies", number(files)]] : [])];
+  if (rest) label.append(measures(counts));
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
-    label.append(measures([["images", size], ["mean confidence", percent(mean)]]), spread(images));
+    label.append(measures([...counts, ["mean confidence", percent(mean)]]), spread(images));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
