@@ -454,19 +454,23 @@ def _is_a_file(folder: Path) -> StoreError:
 def answers_held(path: str | os.PathLike[str]) -> int:
     """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
 
-    Raises StoreError where no run could begin: a file, or a folder that holds other files.
+    Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
     """
-    database = (Path(path) / DATABASE_NAME).resolve()
-    if not database.is_file():
-        if Path(path).is_dir():
-            _refuse_strangers(Path(path))
-        elif Path(path).exists():
-            raise _is_a_file(Path(path))
-        return 0
+    folder = Path(path)
+    database = (folder / DATABASE_NAME).resolve()
+    try:
+        if not database.is_file():
+            if folder.is_dir():
+                _refuse_strangers(folder)
+            elif folder.exists():
+                raise _is_a_file(folder)
+            return 0
+    except OSError as error:
+        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
     # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
     how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
     with (
-        _explained(Path(path)),
+        _explained(folder),
         contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
     ):
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
