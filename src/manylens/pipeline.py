@@ -302,14 +302,11 @@ def _notes(looks: Looks, unassigned: Sequence[int], asker: _Asker) -> list[str]:
         reason = _most_often(reason for _, reason in looks.failed)
         notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster. {reason}")
     if unassigned:
-        many = len(unassigned) > 1
-        if asker.spent:
-            why = f"the budget was spent before a cluster was found for {'them' if many else 'it'}"
-        elif many:
-            why = "no cluster fits them well enough, or they are alone of their kind"
-        else:
-            why = "no cluster fits it well enough, or it is alone of its kind"
-        notes.append(f"{_counted(len(unassigned), 'image')} {'are' if many else 'is'} unassigned: {why}.")
+        why = "the budget was spent before a cluster was found"
+        notes.append(
+            f"{_counted(len(unassigned), 'image')} unassigned: "
+            f"{why if asker.spent else 'no cluster fits well enough, or nothing else is of the same kind'}."
+        )
     return notes
 
 

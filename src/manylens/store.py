@@ -171,15 +171,10 @@ class RunFolder:
         if must_exist and not (folder / DATABASE_NAME).is_file():
             hint = "give the --out of an earlier run"
             raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
-        try:
-            if folder.exists():
-                _refuse_strangers(folder)
+        with _usable(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            _refuse_strangers(folder)
             lock = RunLock(folder / LOCK_NAME)
-        except (FileExistsError, NotADirectoryError):
-            raise _is_a_file(folder) from None
-        except OSError as error:
-            raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
         try:
             with _explained(folder):
                 return cls(folder, lock, _connect(folder / DATABASE_NAME))
@@ -447,8 +442,15 @@ def _refuse_strangers(folder: Path) -> None:
         )
 
 
-def _is_a_file(folder: Path) -> StoreError:
-    return StoreError(f"--out must be a folder, {folder} is a file", "choose another --out")
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """The file system's errors about a run folder in our words."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
+    except OSError as error:
+        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -458,15 +460,11 @@ def answers_held(path: str | os.PathLike[str]) -> int:
     """
     folder = Path(path)
     database = (folder / DATABASE_NAME).resolve()
-    try:
+    with _usable(folder):
         if not database.is_file():
-            if folder.is_dir():
+            if folder.exists():
                 _refuse_strangers(folder)
-            elif folder.exists():
-                raise _is_a_file(folder)
             return 0
-    except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
     # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
     how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
     with (
