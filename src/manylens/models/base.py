@@ -49,6 +49,31 @@ class JudgeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Option:
+    """One cluster that a picture may belong to, as a choice states it. exemplar_ids: the most typical first; empty
+    where the cluster is known by its words alone."""
+
+    name: str
+    definition: str = ""
+    exemplar_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseRequest:
+    """Which of these clusters does `candidate_id` belong to, given the interest, or none of them?
+
+    options: 1 to `MOST_OPTIONS`, in the order in which they are shown; whoever asks has shuffled them by a seed.
+    """
+
+    interest: str
+    options: tuple[Option, ...]
+    candidate_id: str
+
+
+MOST_OPTIONS = 20
+
+
+@dataclass(frozen=True, slots=True)
 class CompleteRequest:
     """Write text: `task` names the prompt (`"name_clusters"`), `payload` is its JSON-able input."""
 
@@ -58,7 +83,7 @@ class CompleteRequest:
     image_ids: tuple[str, ...] = ()
 
 
-Request: TypeAlias = LookRequest | JudgeRequest | CompleteRequest
+Request: TypeAlias = LookRequest | JudgeRequest | ChooseRequest | CompleteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +116,28 @@ class JudgeReply:
 
 
 @dataclass(frozen=True, slots=True)
+class ChooseReply:
+    """probabilities: of each option in the order asked, then of none of them; (options + 1,), not negative, summing to
+    one. reason: the model's own words, or empty."""
+
+    probabilities: tuple[float, ...]
+    reason: str = ""
+    usage: Usage | None = field(default=None, compare=False)
+
+    @property
+    def chosen(self) -> int | None:
+        """The most probable option's index, the first among equals; None where none of them is."""
+        best = max(range(len(self.probabilities)), key=lambda k: (self.probabilities[k], -k))
+        return None if best == len(self.probabilities) - 1 else best
+
+
+@dataclass(frozen=True, slots=True)
 class CompleteReply:
     text: str
     usage: Usage | None = field(default=None, compare=False)
 
 
-Reply: TypeAlias = LookReply | JudgeReply | CompleteReply
+Reply: TypeAlias = LookReply | JudgeReply | ChooseReply | CompleteReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +244,10 @@ class Model(Protocol):
         """The probability, in [0, 1], that the candidate belongs with the cluster."""
         ...
 
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        """Which of the options the candidate belongs to, or none."""
+        ...
+
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         """Text, where `capabilities.writes_text`; else errors."""
         ...
@@ -239,11 +284,13 @@ def request_key(model: Model, request: Request) -> str:
 
 
 def request_kind(request: Request) -> str:
-    """`look`, `judge` or `complete`: the kinds that `summary.json` counts."""
+    """`look`, `judge`, `choose` or `complete`: the kinds that `summary.json` counts."""
     match request:
         case LookRequest():
             return "look"
         case JudgeRequest():
             return "judge"
+        case ChooseRequest():
+            return "choose"
         case CompleteRequest():
             return "complete"
