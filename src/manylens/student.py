@@ -24,7 +24,7 @@ from PIL import Image as PillowImage
 from PIL.Image import Image as Picture
 
 from manylens.errors import ModelUnavailable
-from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
+from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.images import ImageSource
 from manylens.lessons import Batch, Lesson
 from manylens.models.base import LookRequest, ModelOptions

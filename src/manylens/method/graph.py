@@ -1,4 +1,4 @@
-"""Stage 2, the relational graph: who resembles whom under the interest.
+"""Stage 2, the relational graph: which descriptions resemble each other under the interest.
 
 In: embeddings H, the paper's beta and b, tau, k. Out: a sparse symmetric graph, w(u,v) = sigmoid(beta * H(u).H(v) + b).
 Promise: pure, exact, and the same bytes whatever the block size, thread count or BLAS. Embeddings are rounded to

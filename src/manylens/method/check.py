@@ -1,0 +1,263 @@
+"""Stages 3 to 5: the agents' questions. Found clusters, tell them apart, place units, find misplaced images.
+
+In: units, and a writer's categories where there are some. Out: a `Sorting` with all answers in it. Promise: pure;
+rounds of choices out, answers in. A question is asked while the pictures that it is expected to put right exceed its
+price, so a round's questions stand in falling order of that number and a budget cuts off the least useful ones.
+
+A round asks, of each unit: where does it belong (its surest image), which of its images are not where it is (the least
+sure first, else a seeded random part of them), and of images whose answers leave doubt, once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from manylens.method.likelihood import UNIT_STRENGTH, pays_to_ask
+from manylens.method.observations import seeded_share, spoken
+from manylens.method.questions import MOST_OPTIONS, Answer, Choice, Question, Steps
+from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
+
+_SEEDS = 20
+_FEWEST_AT_ONCE = 8
+_MOST_ROUNDS = 200
+_MOST_ASKED = 4
+"""How often one image is asked about at the most: what is in doubt after that is in doubt."""
+
+_EXEMPLARS_COMPARED = 3
+_CONFUSED = 0.2
+"""From this share of a unit's answers on, its second cluster may be the same kind as its first."""
+
+
+class Check:
+    """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters may be added."""
+
+    def __init__(self, sorting: Sorting, seed: int, closed: bool = False) -> None:
+        self.sorting, self.seed, self.closed = sorting, seed, closed
+        self.spent = False
+        self._compared: set[tuple[int, int]] = set()
+        self._waiting: list[int] = []
+
+    # The whole of it
+
+    def run(self) -> Steps[None]:
+        """Ask until no question is worth its price."""
+        sorting = self.sorting
+        new = [] if self.closed else sorting.live()
+        compared_at_the_end = self.closed
+        for _ in range(_MOST_ROUNDS):
+            sorting.refresh()
+            if new:
+                yield from self.compare(new)
+                sorting.refresh()
+            new = [] if self.closed or self.spent else self._found() + self._confused()
+            if new:
+                continue
+            questions = [] if self.spent else self.worthwhile()
+            if questions:
+                yield from self.ask(questions)
+                sorting.fit()
+            elif not compared_at_the_end and not self.spent:
+                compared_at_the_end = True
+                new = sorting.live()
+            else:
+                break
+
+    def ask(self, questions: Sequence[tuple[int, Sequence[int]]]) -> Steps[list[int | None]]:
+        """Put (image, clusters) questions, learn the answers; the clusters chosen, None where there is no answer."""
+        sorting = self.sorting
+        put: list[Question] = []
+        shown: list[list[int]] = []
+        for image, clusters in questions:
+            turn = len(sorting.answers.get(image, ()))
+            image_id = sorting.looks.image_ids[image]
+            options = sorted(clusters, key=lambda c: (seeded_share(self.seed, "order", image_id, f"{turn} {c}"), c))
+            shown.append(options)
+            put.append(Choice(image, tuple(sorting.state(c, without=image) for c in options)))
+        answers = yield put
+        chosen: list[int | None] = []
+        for (image, _), options, answer in zip(questions, shown, answers, strict=True):
+            chosen.append(self._learn(image, options, answer))
+        return chosen
+
+    def _learn(self, image: int, options: Sequence[int], answer: Answer) -> int | None:
+        self.spent = self.spent or answer.spent
+        if not answer.probabilities:
+            if not answer.spent:
+                self.sorting.unanswered.add(image)
+            return None
+        self.sorting.learn(image, options, answer.probabilities, answer.reason)
+        at = answer.chosen
+        return NONE if at is None else options[at]
+
+    # Clusters
+
+    def seed_clusters(self) -> None:
+        """The first clusters: a category's largest unit where a writer made categories, else large units, unlike each
+        other."""
+        sorting = self.sorting
+        by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
+        if (sorting.category >= 0).any():
+            first: dict[int, int] = {}
+            for unit in by_size:
+                category = int(sorting.category[unit])
+                if category >= 0 and category not in first:
+                    first[category] = self._found_by(unit)
+                elif category >= 0:
+                    sorting.place[unit] = first[category]
+            return
+        seeds: list[int] = []
+        for unit in [unit for unit in by_size[:_SEEDS] if sorting.category[unit] != NO_ANSWER]:
+            is_kind = sorting.units.sizes[unit] > 1 or not seeds
+            if is_kind and not any(sorting.alike(unit, seed) for seed in seeds):
+                seeds.append(unit)
+                self._found_by(unit)
+
+    def _found_by(self, unit: int) -> int:
+        sorting = self.sorting
+        name = spoken(sorting.looks, sorting.units.members[unit].tolist(), sorting.units.words[unit])
+        return sorting.add(Cluster(unit, name, category=int(sorting.category[unit])))
+
+    def _found(self) -> list[int]:
+        """Units that belong to no cluster found new ones: the largest first, no more at once than half of what there
+        is, unlike each other. An image alone of its description does so only where another one is like it."""
+        sorting = self.sorting
+        sizes = sorting.units.sizes
+        wanting = [unit for unit in sorting.wanting if sorting.category[unit] != NO_ANSWER]
+        largest_in_doubt = max((int(sizes[unit]) for unit in wanting if not sorting.is_settled(unit)), default=0)
+        settled = sorted((unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit))
+        made: list[int] = []
+        for unit in settled:
+            if sizes[unit] < largest_in_doubt or len(made) >= max(1, len(sorting.live()) // 2):
+                break
+            others = (other for other in [*settled, *self._waiting] if other != unit)
+            if sizes[unit] == 1 and not any(sorting.alike(unit, other) for other in others):
+                continue
+            if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
+                made.append(self._found_by(unit))
+        return made
+
+    def compare(self, clusters: Sequence[int]) -> Steps[None]:
+        """The global agent: are these clusters kinds of their own? Exemplars of each choose among the others. A cluster
+        none of whose exemplars says "none of them" is joined to the one that most of them chose."""
+        sorting = self.sorting
+        votes: dict[int, list[int | None]] = {cluster: [] for cluster in clusters}
+        for turn in range(_EXEMPLARS_COMPARED):
+            asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
+            questions = []
+            for cluster in asked:
+                exemplars = sorting.state(cluster).exemplars
+                others = [c for c in self._nearest(cluster) if c != cluster]
+                if exemplars and others:
+                    questions.append((exemplars[turn % len(exemplars)], others))
+                else:
+                    votes[cluster].append(NONE)
+            chosen = yield from self.ask(questions)
+            for cluster, answer in zip([c for c in asked if len(votes[c]) == turn], chosen, strict=True):
+                votes[cluster].append(answer)
+        for cluster, said in votes.items():
+            others_said = [sorting.root(c) for c in said if c is not None and c != NONE]
+            if len(others_said) == _EXEMPLARS_COMPARED:
+                sizes = {c: float(sorting.weight[sorting.row[c]]) for c in others_said if c in sorting.row}
+                sorting.join(cluster, max(others_said, key=lambda c: (others_said.count(c), sizes.get(c, 0.0), -c)))
+
+    def _nearest(self, cluster: int) -> list[int]:
+        sorting = self.sorting
+        unit = sorting.clusters[cluster].founder
+        rows = [row for row in sorting.near[unit].tolist()]
+        return [int(sorting.live_clusters[row]) for row in rows]
+
+    def _confused(self) -> list[int]:
+        """Clusters between which the images of one unit are torn: each pair is compared once."""
+        sorting = self.sorting
+        found: list[int] = []
+        for unit, images in enumerate(sorting.asked):
+            if len(images) < _EXEMPLARS_COMPARED:
+                continue
+            votes = sorted(sorting.choices_of(images).items(), key=lambda vote: (-vote[1], vote[0]))
+            if len(votes) < 2 or votes[1][1] < max(2, _CONFUSED * sum(count for _, count in votes)):
+                continue
+            pair = (min(votes[0][0], votes[1][0]), max(votes[0][0], votes[1][0]))
+            if pair not in self._compared:
+                self._compared.add(pair)
+                smaller = min(pair, key=lambda c: (sorting.weight[sorting.row[c]], c))
+                found += [smaller] if smaller not in found else []
+        return found
+
+    # Units and images
+
+    def worthwhile(self) -> list[tuple[int, list[int]]]:
+        """(image, clusters) of all questions worth asking now, the most useful first."""
+        sorting = self.sorting
+        found: list[tuple[float, int, int]] = []  # (-pictures expected to be put right, image, unit)
+        held: list[tuple[float, int]] = []
+        for unit in range(len(sorting.units)):
+            asked = sorting.asked[unit]
+            rest = int(sorting.units.sizes[unit]) - len(asked)
+            gain = sorting.reliability * (1 - sorting.sure[unit]) * rest
+            if not asked and rest == 1:
+                gain = sorting.reliability * (1 - sorting.probability(int(sorting.units.members[unit][0])))
+            if rest and gain >= sorting.price:
+                if asked:
+                    found += [(-gain, image, unit) for image in self._fresh(unit)[:1]]
+                else:
+                    held.append((gain, unit))
+            elif rest and len(asked) + rest > 1:
+                found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
+            for image in asked:
+                doubt = sorting.reliability * (1 - sorting.image_sure[image])
+                if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
+                    found.append((-doubt, image, unit))
+        found += [(-gain, self._fresh(unit)[0], unit) for gain, unit in self._admitted(held) if self._fresh(unit)]
+        return [(image, options) for _, image, unit in sorted(found) if (options := self._options(unit))]
+
+    def _options(self, unit: int) -> list[int]:
+        sorting = self.sorting
+        if not sorting.asked[unit]:
+            return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
+        rows, _, after = sorting.posterior(unit)
+        best = np.argsort(-after[:-1], kind="stable")[:MOST_OPTIONS]
+        return [int(sorting.live_clusters[rows[at]]) for at in best]
+
+    def _fresh(self, unit: int) -> list[int]:
+        """Images of a unit that were not asked about, the surest first."""
+        sorting = self.sorting
+        done = set(sorting.asked[unit]) | sorting.unanswered
+        return [image for image in sorting.units.members[unit].tolist() if image not in done]
+
+    def _admitted(self, held: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Units not asked before: the largest, and those that probably belong to a cluster there is; at most as many
+        of either as there are clusters. The others wait until there is a cluster that they are like."""
+        sorting = self.sorting
+        many = max(_FEWEST_AT_ONCE, len(sorting.live()))
+        self._waiting = [unit for _, unit in held if sorting.place[unit] == NONE]
+        waiting = set(self._waiting)
+        by_size = sorted(held, key=lambda entry: (-int(sorting.units.sizes[entry[1]]), entry[1] in waiting, entry[1]))
+        known = [entry for entry in by_size if entry[1] not in waiting]
+        return list(dict.fromkeys([*by_size[: max(_FEWEST_AT_ONCE, many // 2)], *known[:many]]))
+
+    def _suspects(self, unit: int) -> list[int]:
+        """Images of a placed unit that are worth asking about: those so unlikely to be where it is that the answer
+        alone pays; else, while sharpening the unit's posterior pays, a random part of them."""
+        sorting = self.sorting
+        fresh = self._fresh(unit)
+        if not fresh:
+            return []
+        asked = sorting.asked[unit]
+        worth = sorting.reliability * sorting.sure[unit]
+        shares = np.array([sorting.share_of(image, unit) for image in fresh[-_FEWEST_AT_ONCE:]])
+        if shares.max() * worth >= sorting.price:
+            suspects = [i for i in reversed(fresh) if sorting.share_of(i, unit) * worth >= sorting.price]
+            return suspects[: max(2, len(asked))]
+        mean = float(sorting.share[fresh].mean())
+        # Answers count by how many misplaced images were to be expected among them.
+        count = round(float(sorting.share[asked].sum()) / mean) if asked else 0
+        wrong = min(round(float(sorting.misplaced[unit])), count)
+        strength = round(UNIT_STRENGTH * sorting.typical_share / mean, 1)
+        table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), len(fresh) + count)
+        if count >= len(table) or not table[count][wrong]:
+            return []
+        ids = sorting.looks.image_ids
+        fresh.sort(key=lambda image: seeded_share(self.seed, "part", ids[image]))
+        return fresh[: max(1, len(asked))]

@@ -1,0 +1,83 @@
+"""What is known of the images before anything is asked about them: the looks, and descriptions in comparable form.
+
+Promise: pure and deterministic. Images are indices into `Looks.image_ids`, which are sorted, so a tie broken by index
+is a tie broken by image id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.records import NO_TOKENS, Interest, Tokens
+
+_ARTICLES = frozenset({"a", "an", "the"})
+_NOT_WORD = re.compile(r"[^\w]+|_")
+
+
+def normalise_description(text: str) -> str:
+    """The form in which descriptions are compared, never shown: lower case, no articles, punctuation and quotes
+    folded to spaces, a plain plural `s` dropped (`Hearts.` and `a heart` are equal; `glass` and `bus` keep theirs)."""
+    lowered = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("'s ", " ")
+    words = [word for word in _NOT_WORD.sub(" ", lowered).split() if word not in _ARTICLES]
+    return " ".join(_singular(word) for word in words) or lowered.strip()
+
+
+def _singular(word: str) -> str:
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def seeded_share(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that depends on its arguments alone: randomness that ignores the order of calls."""
+    digest = hashlib.blake2b("\x1f".join((str(seed), *parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looks:
+    """One interest's looks at n images.
+
+    image_ids: sorted. descriptions: as written. words: normalised, for comparing. confidences: (n,) float32 in [0, 1].
+    embeddings: (n, d) float32, rows of unit length (the paper's H). failed: (image id, reason), in id order.
+    not_looked: image ids that the budget did not reach. tokens: what the looks took.
+    """
+
+    interest: Interest
+    image_ids: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    words: tuple[str, ...]
+    confidences: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+    failed: tuple[tuple[str, str], ...] = ()
+    not_looked: tuple[str, ...] = ()
+    tokens: Tokens = NO_TOKENS
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+
+def directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows scaled to unit length, (n, d); zero rows stay zero."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return scaled
+
+
+def spoken(looks: Looks, members: Iterable[int], words: str) -> str:
+    """How `words` is most often written among the members' descriptions; ties go to the first in the alphabet."""
+    forms = Counter(" ".join(looks.descriptions[i].split()).strip(" .\"'") for i in members if looks.words[i] == words)
+    return min(forms, key=lambda form: (-forms[form], form)) if forms else words
+
+
+def define_cluster(name: str, interest: str) -> str:
+    """What is said of a cluster that is known by a description."""
+    return f'Images described as "{name}" when looked at for "{interest}".'

@@ -1,0 +1,64 @@
+"""What the pure stages ask and are answered.
+
+A stage is a generator: it yields rounds of questions, is sent one answer per question in order, and returns its result.
+Whoever drives it decides how rounds become calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A cluster as the model is told of it. exemplars: images, the most typical first."""
+
+    name: str
+    definition: str = ""
+    exemplars: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of these clusters does the image belong to, or none of them? At most `MOST_OPTIONS` options."""
+
+    image: int
+    options: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """A task for a model that writes: its name and a JSON text."""
+
+    task: str
+    payload: str
+
+
+Question: TypeAlias = Choice | Writing
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """probabilities: of each option, then of none; empty where the call failed or (`spent`) the budget is used up.
+    reason: the model's words on a choice. text: what it wrote, or None."""
+
+    probabilities: tuple[float, ...] = ()
+    reason: str = ""
+    text: str | None = None
+    spent: bool = False
+
+    @property
+    def chosen(self) -> int | None:
+        """The most probable option; None for none of them. Asks for probabilities."""
+        best = max(range(len(self.probabilities)), key=lambda k: (self.probabilities[k], -k))
+        return None if best == len(self.probabilities) - 1 else best
+
+
+Steps: TypeAlias = Generator[Sequence[Question], Sequence[Answer], T]
+
+MOST_OPTIONS = 20
+"""Options of one choice: more than a model reads carefully; what a unit resembles less is hardly ever chosen."""

@@ -1,0 +1,405 @@
+"""Where every unit and image stands, given all answers so far.
+
+In: units, answers. Out: for each unit the probabilities of the clusters it may belong to, for each asked image its own,
+and the clusters themselves. Promise: pure; the state is a function of the answers, in whatever order they came.
+
+A cluster is founded by one unit, whose images stay its exemplars: what an option meant when it was chosen, it still
+means later. Clusters that turn out to be one kind are joined, and answers that named either then name both.
+
+    P(unit u in c)   ~  choice model's odds  x  product over u's asked images of [(1 - m) L(c) + m L(anything)]
+    P(image i in c)  ~  [(1 - m) P(u in c) + m P(anything)]  x  L(c)
+
+L: the likelihood of the answers about an image; m: the share of images that are not where their unit is, of this unit
+(a Beta posterior) and at this look's confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.method.likelihood import (
+    UNIT_STRENGTH,
+    ChoiceModel,
+    FloatArray,
+    MemberModel,
+    centred_log_odds,
+)
+from manylens.method.observations import Looks
+from manylens.method.questions import MOST_OPTIONS, Statement
+from manylens.method.walk import EdgeScale, Units
+
+NONE = -1
+"""In place of a cluster: none of them."""
+
+NO_ANSWER = -2
+"""In place of a category: the description does not answer the interest ("not visible")."""
+
+_MOST_MISPLACED = 0.95
+_LEAST = 1e-9
+_BLOCK = 8192
+_MOST_FITTED = 2000
+_NO_ANSWER_ODDS = 5.0
+"""What a description that gives no answer takes off the log-odds of every cluster."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """founder: the unit that it grew from, NONE for an option of a closed list. category: the writer's, or NONE."""
+
+    founder: int
+    name: str
+    definition: str = ""
+    category: int = NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer about an image: the clusters that were options, and the likelihood of the answer had the image
+    belonged to each of them, and (last) to none."""
+
+    options: tuple[int, ...]
+    likelihoods: tuple[float, ...]
+    chosen: int
+    reason: str = ""
+
+
+class Sorting:
+    """The clusters, and where each unit and image stands."""
+
+    def __init__(
+        self,
+        looks: Looks,
+        units: Units,
+        edge: EdgeScale,
+        categories: NDArray[np.int64] | None = None,
+        *,
+        price: float,
+        exemplars: int,
+        reliability: float = 0.95,
+    ) -> None:
+        m = len(units)
+        self.looks, self.units, self.exemplars = looks, units, exemplars
+        self.price = price
+        """Pictures that a question must be expected to put right to be worth asking."""
+        self.reliability = reliability
+        """The probability that the judge answers as it would on reflection."""
+        self.category = categories if categories is not None else np.full(m, NONE, dtype=np.int64)
+        self.clusters: list[Cluster] = []
+        self._parent: list[int] = []
+        self.place = np.full(m, NONE, dtype=np.int64)
+        self.sure = np.zeros(m)
+        """The probability that a unit belongs where it is placed."""
+        self.answers: dict[int, list[Answered]] = {}
+        self.asked: list[list[int]] = [[] for _ in range(m)]
+        self.unanswered: set[int] = set()
+        self.image_place: dict[int, int] = {}
+        self.image_sure: dict[int, float] = {}
+        self.misplaced = np.zeros(m)
+        """How many of a unit's asked images are expected not to be where it is."""
+        self._choice_prior = ChoiceModel(edge.scale, edge.offset)
+        self._choice = self._choice_prior
+        self.members = MemberModel.prior()
+        self.confidence = centred_log_odds(looks.confidences)
+        self._measure_shares()
+
+    # Clusters
+
+    def root(self, cluster: int) -> int:
+        while self._parent[cluster] != cluster:
+            cluster = self._parent[cluster]
+        return cluster
+
+    def live(self) -> list[int]:
+        """The clusters that are joined to no other."""
+        return [c for c, parent in enumerate(self._parent) if c == parent]
+
+    def add(self, cluster: Cluster) -> int:
+        number = len(self.clusters)
+        self.clusters.append(cluster)
+        self._parent.append(number)
+        if cluster.founder != NONE:
+            self.place[cluster.founder] = number
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        """Two clusters are one kind: the smaller is joined to the larger."""
+        one, other = self.root(one), self.root(other)
+        if one == other:
+            return
+        if (self.weight[self.row[one]], -one) > (self.weight[self.row[other]], -other):
+            one, other = other, one
+        self._parent[one] = other
+        self.place[self.place == one] = other
+        self.weight[self.row[other]] += self.weight[self.row[one]]
+
+    def is_founder(self, unit: int) -> bool:
+        return self.place[unit] != NONE and self.clusters[self.place[unit]].founder == unit
+
+    def alike(self, unit: int, other: int) -> bool:
+        """Whether two units are more likely one kind than not, by similarity alone."""
+        return float(self._choice.odds(self.units.vectors[unit] @ self.units.vectors[other], np.float64(0))) > 0
+
+    def state(self, cluster: int, without: int = NONE) -> Statement:
+        """How a cluster is put to the model: its founder's images, surest first, then those of its other units."""
+        return Statement(
+            self.clusters[cluster].name,
+            self.clusters[cluster].definition,
+            tuple(i for i in self._exemplars(cluster) if i != without)[: self.exemplars],
+        )
+
+    def _exemplars(self, cluster: int) -> list[int]:
+        founder = self.clusters[cluster].founder
+        found: list[tuple[bool, bool, int, int, int]] = []
+        for unit in self.units_in[self.row[cluster]]:
+            if unit != founder and not self.is_settled(unit):
+                continue
+            for rank, image in enumerate(self.units.members[unit][: 2 * self.exemplars].tolist()):
+                here = self.image_place.get(image, cluster)
+                if here == cluster:
+                    confirmed = image in self.image_place
+                    found.append((unit != founder, not confirmed, -int(self.units.sizes[unit]), rank, image))
+        if not found and founder != NONE:
+            return self.units.members[founder][: self.exemplars].tolist()
+        return [image for *_, image in sorted(found)]
+
+    def is_settled(self, unit: int) -> bool:
+        """Whether no further question about where this unit belongs is worth its price."""
+        rest = self.units.sizes[unit] - len(self.asked[unit])
+        return bool((1 - self.sure[unit]) * rest * self.reliability < self.price)
+
+    # What is known, anew
+
+    def refresh(self) -> None:
+        """Everything that follows from placements and answers: mean directions, probabilities, new placements."""
+        self._locate()
+        self._place_unasked()
+        self._place_asked()
+        self._locate()
+
+    def _locate(self) -> None:
+        """Mean directions of the clusters, and each unit's nearest ones with their odds."""
+        live = self.live()
+        self.row = {cluster: row for row, cluster in enumerate(live)}
+        self.live_clusters = np.array(live, dtype=np.int64)
+        vectors, sizes = self.units.vectors, self.units.sizes
+        k, m = len(live), len(self.units)
+        rows = np.array([self.row[c] if c != NONE else NONE for c in self.place.tolist()], dtype=np.int64)
+        placed = np.flatnonzero(rows != NONE)
+        sums = np.zeros((k, vectors.shape[1]), dtype=np.float32)
+        np.add.at(sums, rows[placed], vectors[placed] * sizes[placed, None])
+        self.weight = np.bincount(rows[placed], weights=sizes[placed], minlength=k)
+        self.units_in: list[list[int]] = [[] for _ in range(k)]
+        for unit, row in zip(placed.tolist(), rows[placed].tolist(), strict=True):
+            self.units_in[row].append(unit)
+        self._sums, self._rows = sums, rows
+        self._founds = np.array([self.is_founder(unit) for unit in range(m)], dtype=bool)
+        self._cluster_category = np.array([self.clusters[c].category for c in live], dtype=np.int64)
+        width = min(MOST_OPTIONS, k)
+        self.near = np.zeros((m, width), dtype=np.int64)
+        self.odds = np.zeros((m, width))
+        every = np.arange(k)
+        for start in range(0, m, _BLOCK):
+            units = np.arange(start, min(start + _BLOCK, m))
+            odds = self._odds(units, every)
+            best = np.argsort(-odds, axis=1, kind="stable")[:, :width]
+            self.near[units] = best
+            self.odds[units] = np.take_along_axis(odds, best, axis=1)
+
+    def similarity(self, units: NDArray[np.int64], rows: NDArray[np.int64]) -> FloatArray:
+        """H(u).H(c) of units and clusters, (units, rows): c's mean direction without u. nan where nothing is left."""
+        vectors = self.units.vectors[units]
+        lengths = np.linalg.norm(self._sums[rows], axis=1)
+        found = (vectors @ self._sums[rows].T).astype(np.float64) / np.where(lengths > 0, lengths, 1)
+        found[:, lengths == 0] = np.nan
+        at, row = np.nonzero(self._rows[units][:, None] == rows[None, :])
+        rest = self._sums[rows[row]] - vectors[at] * self.units.sizes[units[at], None]
+        length = np.linalg.norm(rest, axis=1)
+        left = np.einsum("ud,ud->u", vectors[at], rest) / np.where(length > 1e-3, length, np.nan)
+        found[at, row] = left
+        return np.round(found, 5)
+
+    def _odds(self, units: NDArray[np.int64], rows: NDArray[np.int64]) -> FloatArray:
+        """Log-odds against none, before any answer, (units, rows)."""
+        similarity = self.similarity(units, rows)
+        mine, theirs = self.category[units][:, None], self._cluster_category[rows][None, :]
+        same = ((mine == theirs) & (mine >= 0)).astype(np.float64)
+        odds = np.where(
+            np.isnan(similarity),
+            self._choice.category * same,
+            self._choice.odds(np.nan_to_num(similarity), same),
+        )
+        odds -= _NO_ANSWER_ODDS * (mine == NO_ANSWER)
+        # A founder's own cluster is what "none of the others" means.
+        odds[self._founds[units][:, None] & (self._rows[units][:, None] == rows[None, :])] = 0.0
+        return odds
+
+    def _place_unasked(self) -> None:
+        if not len(self.live_clusters):
+            return
+        odds = np.concatenate([self.odds, np.zeros((len(self.units), 1))], axis=1)
+        p = np.exp(odds - odds.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        best = p.argmax(axis=1)
+        for unit in range(len(self.units)):
+            if self.asked[unit]:
+                continue
+            if self.is_founder(unit):
+                self.sure[unit] = 1.0
+            else:
+                none = best[unit] == self.near.shape[1]
+                self.place[unit] = NONE if none else self.live_clusters[self.near[unit, best[unit]]]
+                self.sure[unit] = p[unit, best[unit]]
+
+    def _place_asked(self) -> None:
+        self.image_place, self.image_sure, self.wanting = {}, {}, []
+        misplaced, asked = [], []
+        for unit, images in enumerate(self.asked):
+            if not images:
+                continue
+            rows, before, p = self.posterior(unit)
+            best = int(p.argmax())
+            if self.is_founder(unit):
+                best = int(np.flatnonzero(rows == self._rows[unit])[0])
+            self.sure[unit] = p[best]
+            if best == len(rows):
+                self.wanting.append(unit)
+            self.place[unit] = NONE if best == len(rows) else self.live_clusters[rows[best]]
+            alone = self.units.sizes[unit] == 1
+            total = 0.0
+            for image in images:
+                q = p if alone else self._image_posterior(image, unit, rows, before, p)
+                at = int(q.argmax())
+                self.image_place[image] = NONE if at == len(rows) else int(self.live_clusters[rows[at]])
+                self.image_sure[image] = float(q[at])
+                if not alone:
+                    total += 1 - float(q[best])
+                    misplaced.append(1 - float(q[best]))
+                    asked.append(image)
+            self.misplaced[unit] = total
+        self.members = MemberModel.prior().fitted(self.confidence[asked], np.array(misplaced))
+        self._measure_shares()
+
+    def _measure_shares(self) -> None:
+        self.share = self.members.misplaced(self.confidence)
+        """Of each image, the share of images like it that are not where their unit is."""
+        self.typical_share = float(self.members.misplaced(np.zeros(1))[0])
+
+    def posterior(self, unit: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
+        """(rows of clusters, their probabilities before the answers, and after), the last of each being none's."""
+        rows = self.near[unit]
+        named = {self.row[self.root(c)] for i in self.asked[unit] for a in self.answers[i] for c in a.options}
+        extra = sorted(named - set(rows.tolist()))
+        odds = self.odds[unit]
+        if extra:
+            rows = np.concatenate([rows, np.array(extra, dtype=np.int64)])
+            odds = np.concatenate([odds, self._odds(np.array([unit]), np.array(extra))[0]])
+        odds = np.append(odds, -np.inf if self.is_founder(unit) else 0.0)
+        before = np.exp(odds - odds.max())
+        before /= before.sum()
+        anywhere = self._anywhere(before)
+        log = np.log(before + _LEAST)
+        for image in self.asked[unit]:
+            likely = self._likelihood(image, rows)
+            wrong = 0.0 if self.units.sizes[unit] == 1 else self.share_of(image, unit)
+            log += np.log((1 - wrong) * likely + wrong * float(anywhere @ likely) + _LEAST)
+        after = np.exp(log - log.max())
+        if self.is_founder(unit):
+            after[-1] = 0.0
+        return rows, before, after / after.sum()
+
+    @staticmethod
+    def _anywhere(before: FloatArray) -> FloatArray:
+        """Where an image is that is not where its unit is: near by as likely as anywhere."""
+        return 0.5 * before + 0.5 / len(before)
+
+    def _image_posterior(
+        self, image: int, unit: int, rows: NDArray[np.int64], before: FloatArray, unit_after: FloatArray
+    ) -> FloatArray:
+        wrong = self.share_of(image, unit)
+        q = ((1 - wrong) * unit_after + wrong * self._anywhere(before)) * self._likelihood(image, rows)
+        return q / q.sum()
+
+    def _likelihood(self, image: int, rows: NDArray[np.int64]) -> FloatArray:
+        """Of the answers about an image, had it belonged to each of these clusters, or (last) to none."""
+        place = {int(row): at for at, row in enumerate(rows.tolist())}
+        likely = np.ones(len(rows) + 1)
+        for answer in self.answers[image]:
+            said = np.full(len(rows) + 1, answer.likelihoods[-1])
+            named: dict[int, float] = {}
+            for option, value in zip(answer.options, answer.likelihoods, strict=False):
+                at = place[self.row[self.root(option)]]
+                named[at] = named.get(at, 0.0) + value
+            for at, value in named.items():
+                said[at] = value
+            likely *= said
+        return likely / likely.max()
+
+    def share_of(self, image: int, unit: int) -> float:
+        """The probability that an image is not where its unit is, before it is asked: its share, times how much more
+        of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers)."""
+        expected = float(self.share[self.asked[unit]].sum()) if self.asked[unit] else 0.0
+        prior = UNIT_STRENGTH * self.typical_share
+        return min(_MOST_MISPLACED, float(self.share[image]) * (prior + self.misplaced[unit]) / (prior + expected))
+
+    # Answers
+
+    def learn(self, image: int, options: Sequence[int], probabilities: Sequence[float], reason: str = "") -> None:
+        """Take in an answer. Its probabilities are believed as far as the judge is reliable."""
+        slip = (1 - self.reliability) / len(probabilities)
+        likelihoods = tuple(self.reliability * p + slip for p in probabilities)
+        best = max(range(len(likelihoods)), key=lambda k: (likelihoods[k], -k))
+        chosen = NONE if best == len(options) else options[best]
+        self.answers.setdefault(image, []).append(Answered(tuple(options), likelihoods, chosen, reason))
+        unit = int(self.units.of_image[image])
+        if image not in self.asked[unit]:
+            self.asked[unit].append(image)
+
+    def fit(self) -> None:
+        """Fit the choice model to what units that founded nothing were first answered."""
+        units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)][:_MOST_FITTED]
+        if not units:
+            return
+        width = MOST_OPTIONS
+        features, shown = np.zeros((len(units), width, 3)), np.zeros((len(units), width), dtype=bool)
+        answers = np.zeros((len(units), width + 1))
+        for at, unit in enumerate(units):
+            answer = self.answers[self.asked[unit][0]][-1]
+            rows = np.array([self.row[self.root(c)] for c in answer.options], dtype=np.int64)
+            similarity = self.similarity(np.array([unit]), rows)[0]
+            there = ~np.isnan(similarity)
+            features[at, : len(rows), 0] = np.nan_to_num(similarity)
+            features[at, : len(rows), 1] = 1.0
+            features[at, : len(rows), 2] = (self._cluster_category[rows] == self.category[unit]) & (
+                self.category[unit] >= 0
+            )
+            shown[at, : len(rows)] = there
+            answers[at, : len(rows)] = answer.likelihoods[:-1]
+            answers[at, -1] = answer.likelihoods[-1]
+        self._choice = self._choice_prior.fitted(features, answers, shown)
+
+    # What comes of it
+
+    def cluster_of(self, image: int) -> int:
+        """The cluster of an image, or NONE: its own where it was asked, else its unit's."""
+        return self.image_place.get(image, int(self.place[self.units.of_image[image]]))
+
+    def probability(self, image: int) -> float:
+        """That an image belongs where it is."""
+        if image in self.image_sure:
+            return self.image_sure[image]
+        unit = int(self.units.of_image[image])
+        return float(self.sure[unit]) * (1 - self.share_of(image, unit))
+
+    def choices_of(self, images: Iterable[int]) -> dict[int, int]:
+        """How often each cluster was chosen for these images."""
+        votes: dict[int, int] = {}
+        for image in images:
+            for answer in self.answers.get(image, ()):
+                if answer.chosen != NONE:
+                    chosen = self.root(answer.chosen)
+                    votes[chosen] = votes.get(chosen, 0) + 1
+        return votes
