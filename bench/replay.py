@@ -1,9 +1,9 @@
 """The method on what real models said of real pictures (`bench.replay_model`), through the public door.
 
 `python -m bench.replay --looks DIR [--images N] [--seeds S] [--judge truth|assigned|yes|first|random] [--no-writer]
-[--look COLUMN] [--effort E] [--sets NAME ...]` prints a Markdown row for each set in DIR and seed 1..S; seed 1 draws the
-images that the sketch beside the looks draws. An unassigned image counts as a cluster of its own in NMI, ARI and ACC,
-and as misplaced, which is harsh. calls/image: judgements and choices beside the look. misplaced: the method's own
+[--look COLUMN] [--effort E] [--sets NAME ...]` prints a Markdown row for each set in DIR and seed 1..S; seed 1 draws
+the images that the sketch beside the looks draws. An unassigned image counts as a cluster of its own in NMI, ARI and
+ACC, and as misplaced, which is harsh. calls/image: judgements and choices beside the look. misplaced: the method's own
 estimate with its 95% interval, then the true share (in a cluster whose majority is of another kind). IC|TC: the NMI of
 the published result on the same images, to which K was given. Nothing is selected by the truth.
 """
@@ -146,10 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=(), help="these of the folder's sets only")
     options = parser.parse_args(arguments)
     try:
-        paths = find_sets(options.looks, options.sets)
+        sets = [read_looks(path, options.look) for path in find_sets(options.looks, options.sets)]
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-        for path in paths:
-            looks = read_looks(path, options.look)
+        for looks in sets:
             for seed in range(1, options.seeds + 1):
                 done = replay(looks, options.images, seed, options.judge, not options.no_writer, options.effort)
                 print(done.row(), flush=True)

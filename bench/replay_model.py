@@ -87,7 +87,7 @@ class LookSet:
 
 
 def find_sets(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """The tables in a folder, by name, or those named. Raises UsageError where there is none, or a name is not there."""
+    """A folder's tables, by name, or those named. Raises UsageError where there is none, or a name is not there."""
     found = {path.name.removesuffix(".csv.gz"): path for path in sorted(folder.glob("*.csv.gz"))}
     missing = sorted(set(names) - set(found))
     if missing or not found:
