@@ -75,7 +75,8 @@ def judgements(looks: LookSet, model: ReplayModel, ids: Sequence[str]) -> list[t
 def choices(looks: LookSet, model: ReplayModel, ids: Sequence[str]) -> list[tuple[str, str | None]]:
     """(truth, the class of the chosen option) where the options are one image of each class but ships, in any order."""
     first = {kind: ids[looks.truth.index(kind)] for kind in ("cat", "dog")}
-    asked, requests = [], []
+    asked: list[tuple[str, list[str]]] = []
+    requests: list[ChooseRequest] = []
     for candidate, truth in zip(ids, looks.truth, strict=True):
         for name in "abcdefghijklmnop":
             kinds = ["cat", "dog"] if len(requests) % 2 else ["dog", "cat"]
