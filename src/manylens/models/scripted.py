@@ -67,8 +67,8 @@ class ScriptedModel:
     """labels: {interest: {image id: label}}, or a callback, which needs `classes`: {interest: labels}.
 
     sees_exemplars: the judge goes by the exemplars' true labels (majority), else by the cluster's name.
-    wordings: it answers in open words, and its writer groups and names them; without, in the classes' names.
     calls: how many requests of each kind it was asked.
+    wordings: it answers in open words, and its writer groups and names them; without, in the classes' names.
     """
 
     def __init__(
