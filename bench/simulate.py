@@ -4,7 +4,7 @@
 judgements per image and how many of them were second looks, unassigned images and seconds beside the model, as mean
 (and range) over seeds. `ceiling` is the NMI of the descriptions themselves: what perception allows where no judgement
 corrects it. NMI counts each unassigned image as a cluster of its own. `--oracle` prints instead what an oracle makes
-of the default allowance.
+of the default allowance, `--worlds [NAME ...]` the worlds of open words (`bench.worlds`; 260, 1,000 and 5,000 images).
 
 Three settings ask every candidate: "plain walk" is the paper's method, as in `bench.compare`; "same second looks" is
 ours with as many second looks as the default makes on the same images; "ask everything" looks again as long as it
@@ -28,14 +28,16 @@ from unittest import mock
 from sklearn.metrics import normalized_mutual_info_score
 
 from bench.ablations import plain_walk
+from bench.worlds import INTEREST as INTEREST
+from bench.worlds import WORLD_SIZES, WORLDS, print_worlds
+from bench.worlds import draw_labels as draw_labels
 from manylens import pipeline
 from manylens.evidence import Answer, Ask, Draft, Steps
 from manylens.look import look_at_images
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
-from manylens.records import Interest, Settings
+from manylens.records import Settings
 from manylens.second_look import take_second_looks
 
-INTEREST = Interest("kind")
 SAME_SECOND_LOOKS = "same second looks"
 
 SETTINGS = {
@@ -75,14 +77,6 @@ NOISES = {
     "spread 2": replace(DESIGN_NOISE, spread=2.0),
     "none": Noise(),
 }
-
-
-def draw_labels(images: int, classes: int, seed: int, skew: float = 0.0) -> dict[str, str]:
-    """Image id -> class; sizes fall by a power of the class number where skew > 0."""
-    chance = random.Random(seed)
-    names = [f"kind{number}" for number in range(classes)]
-    weights = [(number + 1) ** -skew for number in range(classes)]
-    return {f"{chance.getrandbits(128):032x}": chance.choices(names, weights)[0] for _ in range(images)}
 
 
 @dataclass(slots=True)
@@ -186,7 +180,7 @@ def row(name: Sequence[object], runs: Sequence[dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[260, 2000])
+    parser.add_argument("--images", type=int, nargs="+")
     parser.add_argument("--classes", type=int, nargs="+", default=[13])
     parser.add_argument("--seeds", type=int, default=3)
     usual = ["default", "plain walk", SAME_SECOND_LOOKS, "ask everything"]
@@ -195,7 +189,14 @@ def main() -> None:
     parser.add_argument("--skew", type=float, default=0.0)
     parser.add_argument("--blind", action="store_true", help="the judge goes by the cluster's name alone")
     parser.add_argument("--oracle", action="store_true", help="what an oracle makes of the allowance")
+    parser.add_argument("--worlds", nargs="*", choices=WORLDS, help="worlds of open words, by default all of them")
     options = parser.parse_args()
+    if options.worlds is not None:
+        for classes in options.classes:
+            sizes = options.images or WORLD_SIZES
+            print_worlds(options.worlds or WORLDS, sizes, classes, options.seeds, options.skew)
+        return
+    options.images = options.images or [260, 2000]
     if options.oracle:
         print("| images | classes | noise | ceiling | NMI | still wrong |\n|---|---|---|---|---|---|")
         for images, classes, noise in itertools.product(options.images, options.classes, options.noise):

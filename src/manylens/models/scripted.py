@@ -29,6 +29,7 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
+from manylens.models.wordings import Lexicon, Wordings
 
 Labeller = Callable[[str, str], str]
 """(interest, image id) -> the true label, computed from the image's pixels or looked up."""
@@ -67,6 +68,7 @@ class ScriptedModel:
 
     sees_exemplars: the judge goes by the exemplars' true labels (majority), else by the cluster's name.
     calls: how many requests of each kind it was asked.
+    wordings: it answers in open words, and its writer groups and names them; without, in the classes' names.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ScriptedModel:
         sees_exemplars: bool = True,
         writes_text: bool = False,
         latency_s: float = 0.0,
+        wordings: Wordings | None = None,
     ) -> None:
         if callable(labels):
             self._label: Labeller = labels
@@ -95,6 +98,8 @@ class ScriptedModel:
         self._dimensions = dimensions
         self._relatedness = relatedness
         self._latency_s = latency_s
+        self._wordings = wordings
+        self._lexicons: dict[str, Lexicon] = {}
         self._centres: dict[tuple[str, str], NDArray[np.float64]] = {}
         self._capabilities = Capabilities(writes_text=writes_text, sees_exemplars=sees_exemplars)
         self.calls: Counter[str] = Counter()
@@ -105,7 +110,8 @@ class ScriptedModel:
 
     @property
     def identity(self) -> str:
-        return f"scripted seed {self._seed} {self._noise} {self._classes}"
+        words = f" {self._wordings}" if self._wordings else ""
+        return f"scripted seed {self._seed} {self._noise} {self._classes}{words}"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -125,7 +131,8 @@ class ScriptedModel:
         return [self._judge(request) for request in requests]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
-        """`name_clusters`: every cluster gets its most frequent description in capitals; anything else fails."""
+        """`name_clusters`: every cluster gets its most frequent description in capitals; anything else fails, unless
+        `wordings` says what words mean."""
         self.calls["complete"] += len(requests)
         await asyncio.sleep(self._latency_s)
         return [self._complete(request) for request in requests]
@@ -149,7 +156,22 @@ class ScriptedModel:
             self._centres[interest, label] = _unit(mixed)
         return self._centres[interest, label]
 
+    def _lexicon(self, interest: str) -> Lexicon | None:
+        if self._wordings is not None and interest not in self._lexicons:
+            self._lexicons[interest] = Lexicon(
+                self._wordings, interest, self._classes[interest], self._digest, self._normal, self._centre
+            )
+        return self._lexicons.get(interest)
+
+    def _class_named(self, interest: str, name: str) -> str:
+        """The class that a cluster's name stands for; the name itself where it stands for none."""
+        lexicon = self._lexicon(interest)
+        return (lexicon and lexicon.label_of(name)) or name.removeprefix("alt ")
+
     def _other(self, interest: str, label: str, *parts: str) -> str:
+        lexicon = self._lexicon(interest)
+        if lexicon and self._wordings and self._wordings.correlated:
+            return lexicon.confusable(label)
         others = [other for other in self._classes.get(interest, ()) if other != label]
         return others[int(self._chance("other", interest, *parts) * len(others))] if others else label
 
@@ -164,11 +186,15 @@ class ScriptedModel:
         # A wrong look tends to be less sure, as a real model's is, but often is not.
         confidence = 0.3 + 0.65 * luck if wrong else 0.75 + 0.25 * luck**0.5
         centre = self._centre(interest, seen)
+        words, lexicon = seen, self._lexicon(interest)
+        if lexicon is not None:
+            words, centre = lexicon.describe(seen, image_id)
+        elif self._chance("synonym", interest, image_id) < self._noise.synonym:
+            words = f"alt {seen}"
         if self._chance("outlying", interest, image_id) < self._noise.outlying:
             centre = self._outlying(interest, image_id, centre, seen)
         vector = _unit(centre + self._noise.spread * self._normal("noise", interest, image_id))
-        synonym = self._chance("synonym", interest, image_id) < self._noise.synonym
-        return LookReply(f"alt {seen}" if synonym else seen, confidence, vector.astype(np.float16))
+        return LookReply(words, confidence, vector.astype(np.float16))
 
     def _seen(self, interest: str, image_id: str) -> str:
         label = self._label(interest, image_id)
@@ -195,7 +221,7 @@ class ScriptedModel:
         return JudgeReply(0.99 - sureness if belongs != wrong else 0.01 + sureness)
 
     def _label_of_cluster(self, request: JudgeRequest, shown: Sequence[str]) -> str:
-        named = request.cluster_name.removeprefix("alt ")
+        named = self._class_named(request.interest, request.cluster_name)
         votes = Counter(self._label(request.interest, image_id) for image_id in shown)
         if not votes:
             return named
@@ -204,6 +230,9 @@ class ScriptedModel:
         return named if named in tied else tied[0]
 
     def _complete(self, request: CompleteRequest) -> CompleteReply | ModelError:
+        lexicon = self._lexicon(request.interest) if self._capabilities.writes_text else None
+        if lexicon is not None:
+            return lexicon.write(request)
         if request.task != "name_clusters" or not self._capabilities.writes_text:
             return ModelError(f"the scripted model cannot do {request.task!r}", "use a model that writes text")
         clusters = json.loads(request.payload)["clusters"]
