@@ -26,6 +26,7 @@ _MOST_ASKED = 4
 """How often one image is asked about at the most: what is in doubt after that is in doubt."""
 
 _EXEMPLARS_COMPARED = 3
+_LEAST_SHARE = 0.01
 _CONFUSED = 0.2
 """From this share of a unit's answers on, its second cluster may be the same kind as its first."""
 
@@ -38,6 +39,7 @@ class Check:
         self.spent = False
         self._compared: set[tuple[int, int]] = set()
         self._waiting: list[int] = []
+        self._founders: set[int] = set()
 
     # The whole of it
 
@@ -115,6 +117,7 @@ class Check:
                 self._found_by(unit)
 
     def _found_by(self, unit: int) -> int:
+        self._founders.add(unit)
         sorting = self.sorting
         name = spoken(sorting.looks, sorting.units.members[unit].tolist(), sorting.units.words[unit])
         return sorting.add(Cluster(unit, name, category=int(sorting.category[unit])))
@@ -124,7 +127,7 @@ class Check:
         is, unlike each other. An image alone of its description does so only where another one is like it."""
         sorting = self.sorting
         sizes = sorting.units.sizes
-        wanting = [unit for unit in sorting.wanting if sorting.category[unit] != NO_ANSWER]
+        wanting = [u for u in sorting.wanting if sorting.category[u] != NO_ANSWER and u not in self._founders]
         largest_in_doubt = max((int(sizes[unit]) for unit in wanting if not sorting.is_settled(unit)), default=0)
         settled = sorted((unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit))
         made: list[int] = []
@@ -165,8 +168,7 @@ class Check:
     def _nearest(self, cluster: int) -> list[int]:
         sorting = self.sorting
         unit = sorting.clusters[cluster].founder
-        rows = [row for row in sorting.near[unit].tolist()]
-        return [int(sorting.live_clusters[row]) for row in rows]
+        return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
 
     def _confused(self) -> list[int]:
         """Clusters between which the images of one unit are torn: each pair is compared once."""
@@ -216,9 +218,8 @@ class Check:
         sorting = self.sorting
         if not sorting.asked[unit]:
             return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
-        rows, _, after = sorting.posterior(unit)
-        best = np.argsort(-after[:-1], kind="stable")[:MOST_OPTIONS]
-        return [int(sorting.live_clusters[rows[at]]) for at in best]
+        best = np.argsort(-sorting.posterior(unit)[:-1], kind="stable")[:MOST_OPTIONS]
+        return [int(sorting.live_clusters[row]) for row in best]
 
     def _fresh(self, unit: int) -> list[int]:
         """Images of a unit that were not asked about, the surest first."""
@@ -250,11 +251,11 @@ class Check:
         if shares.max() * worth >= sorting.price:
             suspects = [i for i in reversed(fresh) if sorting.share_of(i, unit) * worth >= sorting.price]
             return suspects[: max(2, len(asked))]
-        mean = float(sorting.share[fresh].mean())
+        mean = max(_LEAST_SHARE, float(sorting.share[fresh].mean()))
         # Answers count by how many misplaced images were to be expected among them.
         count = round(float(sorting.share[asked].sum()) / mean) if asked else 0
         wrong = min(round(float(sorting.misplaced[unit])), count)
-        strength = round(UNIT_STRENGTH * sorting.typical_share / mean, 1)
+        strength = max(0.5, round(UNIT_STRENGTH * sorting.typical_share / mean, 1))
         table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), len(fresh) + count)
         if count >= len(table) or not table[count][wrong]:
             return []

@@ -72,6 +72,16 @@ def directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def sum_by_group(rows: NDArray[np.float32], group: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
+    """The sum of the rows of each group, (groups, d); rows are added in their order."""
+    sums = np.zeros((groups, rows.shape[1]), dtype=np.float32)
+    if len(rows):
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        sums[group[order][starts]] = np.add.reduceat(rows[order], starts, axis=0)
+    return sums
+
+
 def spoken(looks: Looks, members: Iterable[int], words: str) -> str:
     """How `words` is most often written among the members' descriptions; ties go to the first in the alphabet."""
     forms = Counter(" ".join(looks.descriptions[i].split()).strip(" .\"'") for i in members if looks.words[i] == words)

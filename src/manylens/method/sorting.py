@@ -28,7 +28,7 @@ from manylens.method.likelihood import (
     MemberModel,
     centred_log_odds,
 )
-from manylens.method.observations import Looks
+from manylens.method.observations import Looks, sum_by_group
 from manylens.method.questions import MOST_OPTIONS, Statement
 from manylens.method.walk import EdgeScale, Units
 
@@ -41,6 +41,7 @@ NO_ANSWER = -2
 _MOST_MISPLACED = 0.95
 _LEAST = 1e-9
 _BLOCK = 8192
+_ASKED_BLOCK = 1024
 _MOST_FITTED = 2000
 _NO_ANSWER_ODDS = 5.0
 """What a description that gives no answer takes off the log-odds of every cluster."""
@@ -61,8 +62,8 @@ class Answered:
     """One answer about an image: the clusters that were options, and the likelihood of the answer had the image
     belonged to each of them, and (last) to none."""
 
-    options: tuple[int, ...]
-    likelihoods: tuple[float, ...]
+    options: NDArray[np.int64]
+    likelihoods: FloatArray
     chosen: int
     reason: str = ""
 
@@ -185,12 +186,12 @@ class Sorting:
         live = self.live()
         self.row = {cluster: row for row, cluster in enumerate(live)}
         self.live_clusters = np.array(live, dtype=np.int64)
+        self._row_of = np.array([self.row[self.root(c)] for c in range(len(self.clusters))], dtype=np.int64)
         vectors, sizes = self.units.vectors, self.units.sizes
         k, m = len(live), len(self.units)
         rows = np.array([self.row[c] if c != NONE else NONE for c in self.place.tolist()], dtype=np.int64)
         placed = np.flatnonzero(rows != NONE)
-        sums = np.zeros((k, vectors.shape[1]), dtype=np.float32)
-        np.add.at(sums, rows[placed], vectors[placed] * sizes[placed, None])
+        sums = sum_by_group(vectors[placed] * sizes[placed, None].astype(np.float32), rows[placed], k)
         self.weight = np.bincount(rows[placed], weights=sizes[placed], minlength=k)
         self.units_in: list[list[int]] = [[] for _ in range(k)]
         for unit, row in zip(placed.tolist(), rows[placed].tolist(), strict=True):
@@ -256,85 +257,80 @@ class Sorting:
 
     def _place_asked(self) -> None:
         self.image_place, self.image_sure, self.wanting = {}, {}, []
-        misplaced, asked = [], []
-        for unit, images in enumerate(self.asked):
-            if not images:
-                continue
-            rows, before, p = self.posterior(unit)
-            best = int(p.argmax())
-            if self.is_founder(unit):
-                best = int(np.flatnonzero(rows == self._rows[unit])[0])
-            self.sure[unit] = p[best]
-            if best == len(rows):
-                self.wanting.append(unit)
-            self.place[unit] = NONE if best == len(rows) else self.live_clusters[rows[best]]
-            alone = self.units.sizes[unit] == 1
-            total = 0.0
-            for image in images:
-                q = p if alone else self._image_posterior(image, unit, rows, before, p)
-                at = int(q.argmax())
-                self.image_place[image] = NONE if at == len(rows) else int(self.live_clusters[rows[at]])
-                self.image_sure[image] = float(q[at])
-                if not alone:
-                    total += 1 - float(q[best])
+        misplaced: list[float] = []
+        asked: list[int] = []
+        units = [unit for unit, images in enumerate(self.asked) if images]
+        for start in range(0, len(units), _ASKED_BLOCK):
+            block = units[start : start + _ASKED_BLOCK]
+            for unit, odds in zip(block, self._odds(np.array(block), np.arange(len(self.row))), strict=True):
+                before, after, likely = self._weigh(unit, odds)
+                best = int(self._rows[unit] if self.is_founder(unit) else after.argmax())
+                self.sure[unit] = after[best]
+                self.place[unit] = self._cluster_at(best)
+                if self.place[unit] == NONE:
+                    self.wanting.append(unit)
+                if self.units.sizes[unit] == 1:
+                    image = self.asked[unit][0]
+                    self.image_place[image], self.image_sure[image] = int(self.place[unit]), float(after[best])
+                    continue
+                anywhere = self._anywhere(before)
+                total = 0.0
+                for image, likelihood in zip(self.asked[unit], likely, strict=True):
+                    wrong = self.share_of(image, unit)
+                    q = ((1 - wrong) * after + wrong * anywhere) * likelihood
+                    q /= q.sum()
+                    at = int(q.argmax())
+                    self.image_place[image], self.image_sure[image] = self._cluster_at(at), float(q[at])
                     misplaced.append(1 - float(q[best]))
-                    asked.append(image)
-            self.misplaced[unit] = total
+                    total += misplaced[-1]
+                asked += self.asked[unit]
+                self.misplaced[unit] = total
         self.members = MemberModel.prior().fitted(self.confidence[asked], np.array(misplaced))
         self._measure_shares()
+
+    def _cluster_at(self, row: int) -> int:
+        return NONE if row == len(self.row) else int(self.live_clusters[row])
 
     def _measure_shares(self) -> None:
         self.share = self.members.misplaced(self.confidence)
         """Of each image, the share of images like it that are not where their unit is."""
         self.typical_share = float(self.members.misplaced(np.zeros(1))[0])
 
-    def posterior(self, unit: int) -> tuple[NDArray[np.int64], FloatArray, FloatArray]:
-        """(rows of clusters, their probabilities before the answers, and after), the last of each being none's."""
-        rows = self.near[unit]
-        named = {self.row[self.root(c)] for i in self.asked[unit] for a in self.answers[i] for c in a.options}
-        extra = sorted(named - set(rows.tolist()))
-        odds = self.odds[unit]
-        if extra:
-            rows = np.concatenate([rows, np.array(extra, dtype=np.int64)])
-            odds = np.concatenate([odds, self._odds(np.array([unit]), np.array(extra))[0]])
-        odds = np.append(odds, -np.inf if self.is_founder(unit) else 0.0)
+    def posterior(self, unit: int) -> FloatArray:
+        """The probability of each live cluster, and (last) of none, (K + 1,)."""
+        return self._weigh(unit, self._odds(np.array([unit]), np.arange(len(self.row)))[0])[1]
+
+    def _weigh(self, unit: int, odds: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
+        """A unit's probabilities before its answers and after, and the likelihoods of those, image by image."""
+        founds = self.is_founder(unit)
+        odds = np.append(odds, -np.inf if founds else 0.0)
         before = np.exp(odds - odds.max())
         before /= before.sum()
         anywhere = self._anywhere(before)
+        likely = [self._likelihood(image) for image in self.asked[unit]]
         log = np.log(before + _LEAST)
-        for image in self.asked[unit]:
-            likely = self._likelihood(image, rows)
+        for image, likelihood in zip(self.asked[unit], likely, strict=True):
             wrong = 0.0 if self.units.sizes[unit] == 1 else self.share_of(image, unit)
-            log += np.log((1 - wrong) * likely + wrong * float(anywhere @ likely) + _LEAST)
+            log += np.log((1 - wrong) * likelihood + wrong * float(anywhere @ likelihood) + _LEAST)
         after = np.exp(log - log.max())
-        if self.is_founder(unit):
+        if founds:
             after[-1] = 0.0
-        return rows, before, after / after.sum()
+        return before, after / after.sum(), likely
 
     @staticmethod
     def _anywhere(before: FloatArray) -> FloatArray:
         """Where an image is that is not where its unit is: near by as likely as anywhere."""
         return 0.5 * before + 0.5 / len(before)
 
-    def _image_posterior(
-        self, image: int, unit: int, rows: NDArray[np.int64], before: FloatArray, unit_after: FloatArray
-    ) -> FloatArray:
-        wrong = self.share_of(image, unit)
-        q = ((1 - wrong) * unit_after + wrong * self._anywhere(before)) * self._likelihood(image, rows)
-        return q / q.sum()
-
-    def _likelihood(self, image: int, rows: NDArray[np.int64]) -> FloatArray:
-        """Of the answers about an image, had it belonged to each of these clusters, or (last) to none."""
-        place = {int(row): at for at, row in enumerate(rows.tolist())}
-        likely = np.ones(len(rows) + 1)
+    def _likelihood(self, image: int) -> FloatArray:
+        """Of the answers about an image, had it belonged to each live cluster, or (last) to none, (K + 1,)."""
+        likely = np.ones(len(self.row) + 1)
         for answer in self.answers[image]:
-            said = np.full(len(rows) + 1, answer.likelihoods[-1])
-            named: dict[int, float] = {}
-            for option, value in zip(answer.options, answer.likelihoods, strict=False):
-                at = place[self.row[self.root(option)]]
-                named[at] = named.get(at, 0.0) + value
-            for at, value in named.items():
-                said[at] = value
+            rows = self._row_of[answer.options]
+            said = np.bincount(rows, weights=answer.likelihoods[:-1], minlength=len(likely))
+            unnamed = np.ones(len(likely), dtype=bool)
+            unnamed[rows] = False
+            said[unnamed] = answer.likelihoods[-1]
             likely *= said
         return likely / likely.max()
 
@@ -350,10 +346,11 @@ class Sorting:
     def learn(self, image: int, options: Sequence[int], probabilities: Sequence[float], reason: str = "") -> None:
         """Take in an answer. Its probabilities are believed as far as the judge is reliable."""
         slip = (1 - self.reliability) / len(probabilities)
-        likelihoods = tuple(self.reliability * p + slip for p in probabilities)
-        best = max(range(len(likelihoods)), key=lambda k: (likelihoods[k], -k))
+        likelihoods = self.reliability * np.array(probabilities) + slip
+        best = int(likelihoods.argmax())
         chosen = NONE if best == len(options) else options[best]
-        self.answers.setdefault(image, []).append(Answered(tuple(options), likelihoods, chosen, reason))
+        answered = Answered(np.array(options, dtype=np.int64), likelihoods, chosen, reason)
+        self.answers.setdefault(image, []).append(answered)
         unit = int(self.units.of_image[image])
         if image not in self.asked[unit]:
             self.asked[unit].append(image)
@@ -368,7 +365,7 @@ class Sorting:
         answers = np.zeros((len(units), width + 1))
         for at, unit in enumerate(units):
             answer = self.answers[self.asked[unit][0]][-1]
-            rows = np.array([self.row[self.root(c)] for c in answer.options], dtype=np.int64)
+            rows = self._row_of[answer.options]
             similarity = self.similarity(np.array([unit]), rows)[0]
             there = ~np.isnan(similarity)
             features[at, : len(rows), 0] = np.nan_to_num(similarity)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.method.graph import RelationalGraph, build_graph, edge_weight
-from manylens.method.observations import Looks, directions, seeded_share
+from manylens.method.observations import Looks, directions, seeded_share, sum_by_group
 from manylens.records import Settings
 
 SURE_EDGE = 0.9
@@ -86,9 +86,7 @@ def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
 
 
 def _mean_directions(embeddings: NDArray[np.float32], group: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
-    sums = np.zeros((groups, embeddings.shape[1]), dtype=np.float32)
-    np.add.at(sums, group, embeddings)
-    return directions(sums)
+    return directions(sum_by_group(embeddings, group, groups))
 
 
 def _gather(
