@@ -6,6 +6,7 @@ depend on which others are asked with it: batches have a fixed shape and activat
 EfficientNet-Lite2 turns 192 x 192 pixels into 9 visual tokens (kept per image, so a second interest reads no pixels);
 16 layers of SmolLM2 read `{interest}` + image + `Answer:`. What stands before the image is computed once per interest
 or cluster and shared through its keys and values. H(u) is a linear head on the last prompt token (see training/).
+A choice asks how probable it is that nano describes the picture by the name of each option.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -33,6 +35,8 @@ from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
 from manylens.images import ImageSource
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -47,10 +51,12 @@ FloatArray: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
 BATCH = 32  # images described at once; a fixed shape, so a partial batch is padded
+NAMES_BATCH = 8  # names weighed at once; a fixed shape, so that none depends on its company
 PIXELS_BATCH = 8  # images turned into visual tokens at once: more are no faster and take memory
 MAX_DESCRIPTION_TOKENS = 10
 PREFIXES_KEPT = 256  # keys and values of prompts, about 0.3 MB each
 TOKENS_KEPT = 512  # visual tokens of images in memory, 41 kB each, beside those in the run folder
+CHOICES_KEPT = 64  # pictures under an interest, 0.6 MB each: a picture may be asked about more than once
 MODEL_FILES = ("nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx")
 
 
@@ -78,6 +84,7 @@ class Nano:
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._prefixes: OrderedDict[str, tuple[FloatArray, FloatArray]] = OrderedDict()
+        self._weighed: OrderedDict[tuple[str, str], _Weighed] = OrderedDict()
         missing = [file for file in MODEL_FILES if not (self._folder / file).exists()]
         if missing:
             raise ModelError(
@@ -109,9 +116,13 @@ class Nano:
                 text, image = prompts.nano_look_prompt(request.interest), request.image_id
             case JudgeRequest():
                 text, image = prompts.nano_judge_prompt(request.interest, request.cluster_name), request.candidate_id
+            case ChooseRequest():
+                text, image = prompts.nano_look_prompt(request.interest), request.candidate_id
             case CompleteRequest():
                 text, image = request.payload, ""
-        parts = [prompts.NANO_PROMPTS, text, {"image": image}, prompts.NANO_ANSWER, MAX_DESCRIPTION_TOKENS]
+        parts: list[Any] = [prompts.NANO_PROMPTS, text, {"image": image}, prompts.NANO_ANSWER, MAX_DESCRIPTION_TOKENS]
+        if isinstance(request, ChooseRequest):
+            parts.append([prompts.nano_name(option.name) for option in request.options])
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -119,6 +130,9 @@ class Nano:
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await asyncio.to_thread(self._judge_all, requests)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await asyncio.to_thread(self._choose_all, requests)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         refusal = ModelReplyInvalid("nano writes no text beside descriptions", "use a larger model for names in prose")
@@ -304,6 +318,82 @@ class Nano:
                 for_yes, for_no = (both @ outputs[0][0]).tolist()
                 replies.append(JudgeReply(1 / (1 + float(np.exp(np.clip(for_no - for_yes, -50, 50))))))
             return replies
+
+    def _choose_all(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        with self._lock:
+            visual = self._visual_tokens([request.candidate_id for request in requests])
+            replies: list[ChooseReply | ModelError] = []
+            for request in requests:
+                tokens = visual[request.candidate_id]
+                if isinstance(tokens, ModelError):
+                    replies.append(tokens)
+                    continue
+                names = [self._written(option.name) for option in request.options]
+                weighed = self._weigh(request, tokens, names)
+                replies.append(ChooseReply(prompts.shares_of_names(names, weighed)))
+            return replies
+
+    def _written(self, name: str) -> tuple[int, ...]:
+        """The tokens that nano writes where it describes a picture by this name, the one that ends it included, as far
+        as a description goes."""
+        ids = [*self._token_ids(f" {prompts.nano_name(name)}"), self._numbers["end_id"]]
+        return tuple(ids[:MAX_DESCRIPTION_TOKENS])
+
+    def _weigh(
+        self, request: ChooseRequest, visual: NDArray[np.float16], names: Sequence[tuple[int, ...]]
+    ) -> dict[tuple[int, ...], float]:
+        """Name -> the probability that nano describes the picture by it; what is known of the picture is kept."""
+        prompt = prompts.nano_look_prompt(request.interest)
+        kept = self._weighed.get((prompt, request.candidate_id))
+        if kept is None:
+            # One by one, as for judgements: a fixed shape.
+            outputs, past = self._after_prompt(prompt, visual[None].astype(np.float32))
+            kept = _Weighed(_log_softmax(outputs[0] @ self._words.T)[0], past)
+            self._weighed[prompt, request.candidate_id] = kept
+            if len(self._weighed) > CHOICES_KEPT:
+                self._weighed.popitem(last=False)
+        self._weighed.move_to_end((prompt, request.candidate_id))
+        # By length: a batch takes as many steps as its longest name.
+        fresh = sorted({name for name in names if name not in kept.names}, key=lambda name: (len(name), name))
+        for batch in _batches(fresh, NAMES_BATCH):
+            for name, log in zip(batch, self._log_probabilities(batch, kept), strict=True):
+                kept.names[name] = float(np.exp(log))
+        return kept.names
+
+    def _log_probabilities(self, names: Sequence[tuple[int, ...]], kept: _Weighed) -> FloatArray:
+        """Of at most NAMES_BATCH names, (names,): the sum over their tokens, each given those before it."""
+        end = self._numbers["end_id"]
+        longest = max(map(len, names))
+        ids = np.full((NAMES_BATCH, longest), end)
+        for row, name in enumerate(names):
+            ids[row, : len(name)] = name
+        total = kept.first[ids[:, 0]]
+        lengths = np.array([len(name) for name in names])
+        past = tuple(np.repeat(half, NAMES_BATCH, axis=1) for half in kept.past) if longest > 1 else kept.past
+        for step in range(1, longest):
+            outputs = self._decode(self._words[ids[:, step - 1]][:, None], (past[0], past[1]))
+            log = _log_softmax(outputs[0] @ self._words.T)[np.arange(NAMES_BATCH), ids[:, step]]
+            total[: len(names)] += np.where(step < lengths, log[: len(names)], 0)
+            if step + 1 < longest:
+                past = np.concatenate([past[0], outputs[2]], 3), np.concatenate([past[1], outputs[3]], 3)
+        found: FloatArray = total[: len(names)]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A picture under an interest. first: (vocabulary,) log-probabilities of a description's first token. past: keys
+    and values of interest, picture and `NANO_ANSWER`. names: the probability of each description weighed so far."""
+
+    first: FloatArray
+    past: tuple[FloatArray, FloatArray]
+    names: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+
+def _log_softmax(logits: FloatArray) -> FloatArray:
+    below = logits - logits.max(1, keepdims=True)
+    found: FloatArray = below - np.log(np.exp(below).sum(1, keepdims=True))
+    return found
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
