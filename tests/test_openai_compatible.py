@@ -72,7 +72,7 @@ def test_every_kind_of_server_gives_the_same_answers(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        ("all it could offer", {"structured": "json_schema", "logprobs": 20, "pictures": 4, "embeddings": "text"}),
+        ("all it could offer", {"structured": "json_schema", "logprobs": 20, "pictures": 9, "embeddings": "text"}),
         ("no logprobs", {"logprobs": 0}),
         ("rejects logprobs", {"logprobs": 0}),
         ("rejects formats", {"structured": "none", "words": "json"}),
@@ -82,6 +82,7 @@ def test_every_kind_of_server_gives_the_same_answers(kind: str) -> None:
         ("embeds nothing", {"embeddings": "local", "embedding_model": ""}),
         ("reasoning", {"limit": "max_completion_tokens", "temperature": False, "logprobs": 0}),
         ("thinks aloud", {"thinks": True}),
+        ("four pictures", {"pictures": 4}),
         ("one picture", {"pictures": 1}),
         ("plain words", {"structured": "none", "words": "plain"}),
     ],

@@ -14,6 +14,8 @@ import pytest
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -94,6 +96,11 @@ class Server:
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         raise NotImplementedError
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        (request,) = requests
+        await self.judge([JudgeRequest(request.interest, "", "", (), request.candidate_id)])
+        return [ChooseReply((1.0, 0.0))]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         raise NotImplementedError

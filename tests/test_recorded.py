@@ -15,6 +15,8 @@ import pytest
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -74,6 +76,10 @@ class Fake:
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         await self._begin(requests)
         return [self.bad.get(r.candidate_id) or JudgeReply(1 / 3, "looks so") for r in requests]
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        await self._begin(requests)
+        return [self.bad.get(r.candidate_id) or ChooseReply((1 / 3, 2 / 3, 0.0), "looks so") for r in requests]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         await self._begin(requests)

@@ -17,7 +17,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -51,12 +51,13 @@ FloatArray: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
 BATCH = 32  # images described at once; a fixed shape, so a partial batch is padded
-NAMES_BATCH = 8  # names weighed at once; a fixed shape, so that none depends on its company
+NAMES_BATCH = 16  # names weighed at once, of any pictures under one interest; a fixed shape again
+LOG_NEGLIGIBLE = float(np.log(prompts.CHOICE_FLOOR))  # a name less probable than this so far is followed no further
 PIXELS_BATCH = 8  # images turned into visual tokens at once: more are no faster and take memory
 MAX_DESCRIPTION_TOKENS = 10
 PREFIXES_KEPT = 256  # keys and values of prompts, about 0.3 MB each
 TOKENS_KEPT = 512  # visual tokens of images in memory, 41 kB each, beside those in the run folder
-CHOICES_KEPT = 64  # pictures under an interest, 0.6 MB each: a picture may be asked about more than once
+CHOICES_KEPT = 64  # pictures under an interest, 0.8 MB each: a picture may be asked about more than once
 MODEL_FILES = ("nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx")
 
 
@@ -322,62 +323,89 @@ class Nano:
     def _choose_all(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         with self._lock:
             visual = self._visual_tokens([request.candidate_id for request in requests])
-            replies: list[ChooseReply | ModelError] = []
-            for request in requests:
+            replies: list[ChooseReply | ModelError | None] = [None] * len(requests)
+            by_interest: dict[str, list[int]] = {}
+            for i, request in enumerate(requests):
                 tokens = visual[request.candidate_id]
                 if isinstance(tokens, ModelError):
-                    replies.append(tokens)
-                    continue
-                names = [self._written(option.name) for option in request.options]
-                weighed = self._weigh(request, tokens, names)
-                replies.append(ChooseReply(prompts.shares_of_names(names, weighed)))
-            return replies
+                    replies[i] = tokens
+                else:
+                    by_interest.setdefault(prompts.nano_look_prompt(request.interest), []).append(i)
+            for prompt, places in by_interest.items():
+                for batch in _batches(places, CHOICES_KEPT):
+                    images = [requests[i].candidate_id for i in batch]
+                    names = [[self._written(option.name) for option in requests[i].options] for i in batch]
+                    weighed = self._weigh(
+                        prompt, {image: visual[image] for image in images}, zip(images, names, strict=True)
+                    )
+                    for i, image, of_options in zip(batch, images, names, strict=True):
+                        replies[i] = ChooseReply(prompts.shares_of_names(of_options, weighed[image].names))
+            return [reply for reply in replies if reply is not None]
 
-    def _written(self, name: str) -> tuple[int, ...]:
+    def _written(self, name: str) -> _Name:
         """The tokens that nano writes where it describes a picture by this name, the one that ends it included, as far
         as a description goes."""
         ids = [*self._token_ids(f" {prompts.nano_name(name)}"), self._numbers["end_id"]]
         return tuple(ids[:MAX_DESCRIPTION_TOKENS])
 
     def _weigh(
-        self, request: ChooseRequest, visual: NDArray[np.float16], names: Sequence[tuple[int, ...]]
-    ) -> dict[tuple[int, ...], float]:
-        """Name -> the probability that nano describes the picture by it; what is known of the picture is kept."""
-        prompt = prompts.nano_look_prompt(request.interest)
-        kept = self._weighed.get((prompt, request.candidate_id))
-        if kept is None:
-            # One by one, as for judgements: a fixed shape.
-            outputs, past = self._after_prompt(prompt, visual[None].astype(np.float32))
-            kept = _Weighed(_log_softmax(outputs[0] @ self._words.T)[0], past)
-            self._weighed[prompt, request.candidate_id] = kept
-            if len(self._weighed) > CHOICES_KEPT:
-                self._weighed.popitem(last=False)
-        self._weighed.move_to_end((prompt, request.candidate_id))
+        self, prompt: str, visual: Mapping[str, Any], asked: Iterable[tuple[str, Sequence[_Name]]]
+    ) -> dict[str, _Weighed]:
+        """Image id -> what is known of it, with the probability that nano describes it by each name asked of it."""
+        found = {image: self._weighed[prompt, image] for image in visual if (prompt, image) in self._weighed}
+        for batch in _batches([image for image in visual if image not in found], NAMES_BATCH):
+            # Image by image, as for judgements, but for the words: their table is read once for all.
+            states = np.zeros((NAMES_BATCH, self._numbers["width"]), np.float32)
+            pasts = []
+            for row, image in enumerate(batch):
+                outputs, past = self._after_prompt(prompt, visual[image][None].astype(np.float32))
+                states[row] = outputs[0][0]
+                pasts.append(past)
+            first = _log_softmax(states @ self._words.T)
+            found.update({image: _Weighed(first[row].copy(), pasts[row]) for row, image in enumerate(batch)})
+        fresh: dict[tuple[str, _Name], None] = {}
+        for image, names in asked:
+            of = found[image]
+            for name in names:
+                if name not in of.names and of.first[name[0]] < LOG_NEGLIGIBLE:
+                    of.names[name] = float(np.exp(of.first[name[0]]))
+                elif name not in of.names:
+                    fresh[image, name] = None
         # By length: a batch takes as many steps as its longest name.
-        fresh = sorted({name for name in names if name not in kept.names}, key=lambda name: (len(name), name))
-        for batch in _batches(fresh, NAMES_BATCH):
-            for name, log in zip(batch, self._log_probabilities(batch, kept), strict=True):
-                kept.names[name] = float(np.exp(log))
-        return kept.names
-
-    def _log_probabilities(self, names: Sequence[tuple[int, ...]], kept: _Weighed) -> FloatArray:
-        """Of at most NAMES_BATCH names, (names,): the sum over their tokens, each given those before it."""
-        end = self._numbers["end_id"]
-        longest = max(map(len, names))
-        ids = np.full((NAMES_BATCH, longest), end)
-        for row, name in enumerate(names):
-            ids[row, : len(name)] = name
-        total = kept.first[ids[:, 0]]
-        lengths = np.array([len(name) for name in names])
-        past = tuple(np.repeat(half, NAMES_BATCH, axis=1) for half in kept.past) if longest > 1 else kept.past
-        for step in range(1, longest):
-            outputs = self._decode(self._words[ids[:, step - 1]][:, None], (past[0], past[1]))
-            log = _log_softmax(outputs[0] @ self._words.T)[np.arange(NAMES_BATCH), ids[:, step]]
-            total[: len(names)] += np.where(step < lengths, log[: len(names)], 0)
-            if step + 1 < longest:
-                past = np.concatenate([past[0], outputs[2]], 3), np.concatenate([past[1], outputs[3]], 3)
-        found: FloatArray = total[: len(names)]
+        for pairs in _batches(sorted(fresh, key=lambda pair: len(pair[1])), NAMES_BATCH):
+            logs = self._log_probabilities([(found[image], name) for image, name in pairs])
+            for (image, name), log in zip(pairs, logs, strict=True):
+                found[image].names[name] = float(np.exp(log))
+        for image in visual:
+            self._weighed[prompt, image] = found[image]
+            self._weighed.move_to_end((prompt, image))
+        while len(self._weighed) > CHOICES_KEPT:
+            self._weighed.popitem(last=False)
         return found
+
+    def _log_probabilities(self, pairs: Sequence[tuple[_Weighed, _Name]]) -> FloatArray:
+        """Of at most NAMES_BATCH names of pictures under one interest, (names,): the sum over their tokens, each given
+        those before it, up to where it becomes negligible."""
+        rows = [*pairs, *[(pairs[0][0], pairs[0][1][:1])] * (NAMES_BATCH - len(pairs))]
+        lengths = np.array([len(name) for _, name in rows])
+        ids = np.full((NAMES_BATCH, lengths.max()), self._numbers["end_id"])
+        for row, (_, name) in enumerate(rows):
+            ids[row, : len(name)] = name
+        total: FloatArray = np.array([of.first[name[0]] for of, name in rows])
+        keys, values = (np.concatenate([of.past[half] for of, _ in rows], 1) for half in (0, 1))
+        for step in range(1, lengths.max()):
+            going = (step < lengths) & (total >= LOG_NEGLIGIBLE)
+            if not going.any():
+                break
+            state, _, more_keys, more_values = self._decode(self._words[ids[:, step - 1]][:, None], (keys, values))
+            log = _log_softmax(state @ self._words.T)[np.arange(NAMES_BATCH), ids[:, step]]
+            total = np.where(going, total + log, total)
+            keys, values = np.concatenate([keys, more_keys], 3), np.concatenate([values, more_values], 3)
+        return total[: len(pairs)]
+
+
+_Name: TypeAlias = tuple[int, ...]
+"""A description as the tokens that nano writes, the one that ends it included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +415,7 @@ class _Weighed:
 
     first: FloatArray
     past: tuple[FloatArray, FloatArray]
-    names: dict[tuple[int, ...], float] = field(default_factory=dict)
+    names: dict[_Name, float] = field(default_factory=dict)
 
 
 def _log_softmax(logits: FloatArray) -> FloatArray:
