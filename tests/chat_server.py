@@ -394,10 +394,10 @@ def kind_of(body: Any) -> str:
     text = text_of(body)
     if '"clusters"' in text:
         return "names"
-    if '"description"' in text or "one thing only" in text:
-        return "look"
     if "The groups" in text:
         return "choose"
+    if '"description"' in text or "one thing only" in text:
+        return "look"
     return "judge" if "Group:" in text else "question"
 
 

@@ -33,6 +33,7 @@ REDS = Option("red", "Images described as red.", ("red circle", "red triangle"))
 BLUES = Option("blue", "Images described as blue.", ("blue circle", "blue triangle"))
 BLUE = ChooseRequest("color", (REDS, BLUES), "blue square")
 NEITHER = ChooseRequest("color", (REDS, BLUES), "green square")
+WORDS_ALONE = ChooseRequest("color", (REDS, Option("blue")), "blue square")
 NAMES = CompleteRequest(
     "color",
     "name_clusters",
@@ -82,9 +83,11 @@ def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
 
 
-def at(server: ChatServer, images: Drawn | None = None, recorded: Path | None = None, **how: Any) -> OpenAICompatible:
+def at(
+    server: ChatServer, images: Drawn | None = None, recorded: Path | None = None, model: str = "fake", **how: Any
+) -> OpenAICompatible:
     options = ModelOptions(base_url=server.url, **{"timeout_s": 10.0, **how})
-    return OpenAICompatible("fake", "fake", images or Drawn(), options, recorded=recorded)
+    return OpenAICompatible(model, model, images or Drawn(), options, recorded=recorded)
 
 
 def run(model: OpenAICompatible, *requests: Request) -> list[Any]:

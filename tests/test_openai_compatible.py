@@ -13,10 +13,12 @@ import pytest
 from chat_server import ChatServer, images_of
 from PIL import Image as PillowImage
 from served import (
+    BLUE,
     LOOK,
     NAMES,
     NO,
     SERVERS,
+    WORDS_ALONE,
     YES,
     Drawn,
     at,
@@ -220,6 +222,8 @@ def test_prompts_are_the_reviewed_text() -> None:
             "look": json.loads(at(server).render(LOOK)),
             "judge in a word": json.loads(at(server).render(YES)),
             "judge with a stated confidence": json.loads(at(stating).render(YES)),
+            "choose a letter": json.loads(at(server).render(BLUE)),
+            "choose with a stated confidence, by words alone": json.loads(at(stating).render(WORDS_ALONE)),
             "names": json.loads(at(server).render(NAMES)),
             "repair": prompts.repair_question("it is empty", prompts.LOOK_SHAPE),
         }
