@@ -263,7 +263,7 @@ def choose_opening(interest: str, options: Sequence[tuple[str, str]], *, shown: 
     order, each followed by its picture where pictures are shown; the last says what stands for none."""
     pieces = [f"Interest: {quoted(interest)}\nThe groups{', each with one of its pictures' if shown else ''}:"]
     for label, (name, definition) in zip(LABELS, options, strict=False):
-        what = f" What it holds: {quoted(cut(definition, MAX_QUOTED_CHARACTERS))}" if definition else ""
+        what = f". What it holds: {quoted(cut(definition, MAX_QUOTED_CHARACTERS))}" if definition else ""
         pieces.append(f"{label}: {quoted(name)}{what}")
     return [*pieces, f"{NONE_LABEL}: none of these groups"]
 
