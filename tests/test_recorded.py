@@ -24,6 +24,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    Option,
     Request,
     Usage,
     request_key,
@@ -104,10 +105,12 @@ def test_a_model_passes_for_itself() -> None:
 
 def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) -> None:
     judgement = JudgeRequest("suit", "hearts", "red hearts", ("a",), "b")
+    choice = ChooseRequest("suit", (Option("hearts"), Option("spades")), "b")
     text = CompleteRequest("suit", "name_clusters", "payload")
 
     async def everything(model: Recorded) -> list[object]:
-        return [*await model.look(looks("a", "b")), *await model.judge([judgement]), *await model.complete([text])]
+        answers = [*await model.look(looks("a", "b")), *await model.judge([judgement])]
+        return [*answers, *await model.choose([choice]), *await model.complete([text])]
 
     first = Fake()
     with RunFolder.open(tmp_path) as run:
@@ -117,11 +120,12 @@ def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) ->
         recorded = Recorded(second, run)
         resumed = asyncio.run(everything(recorded))
         assert run.verify() == []
-    assert (len(first.seen), second.seen) == (4, [])
+    assert (len(first.seen), second.seen) == (5, [])
     assert all(same(a, b) for a, b in zip(fresh, resumed, strict=True))
     assert isinstance(fresh[2], JudgeReply)
     assert fresh[2].probability == 0.333333
-    assert (recorded.asked.total(), recorded.reused) == (0, {"look": 2, "judge": 1, "complete": 1})
+    assert fresh[3] == ChooseReply((0.333333, 0.666667, 0.0), "looks so")
+    assert (recorded.asked.total(), recorded.reused) == (0, {"look": 2, "judge": 1, "choose": 1, "complete": 1})
 
 
 def test_other_weights_are_asked_again(tmp_path: Path) -> None:
