@@ -29,6 +29,8 @@ from manylens.images import StoredImages, find_images
 from manylens.look import look_at_images
 from manylens.models import load_model
 from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -37,6 +39,7 @@ from manylens.models.base import (
     LookRequest,
     Model,
     ModelOptions,
+    Reply,
     Request,
     Wrapped,
     request_key,
@@ -46,12 +49,12 @@ from manylens.models.recorded import Recorded
 from manylens.records import Event, Interest
 from manylens.store import DATABASE_NAME, RunFolder
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 Judge = Callable[[Sequence[Question]], Awaitable[list[float]]]
 """Probabilities of yes, one per question; one half where a call failed."""
 
-CountTokens = Callable[[Request, LookReply | JudgeReply | CompleteReply], int]
+CountTokens = Callable[[Request, Reply], int]
 
 
 @dataclass(slots=True)
@@ -105,6 +108,9 @@ class Metered(Wrapped):
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._counted(requests, self._model.judge)
 
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await self._counted(requests, self._model.choose)
+
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await self._counted(requests, self._model.complete)
 
@@ -136,8 +142,9 @@ class Metered(Wrapped):
 
 
 class NanoTokens:
-    """Counts nano's tokens: prompt, visual tokens and answer cue in; a look's words and end mark out. A judgement
-    writes nothing. What stands before the image is counted for every call, although it is computed once."""
+    """Counts nano's tokens: prompt, visual tokens and answer cue in; a look's words and end mark out, and those of a
+    choice's names, which are read. A judgement writes nothing. What stands before the image is counted for every call,
+    although it is computed once."""
 
     def __init__(self) -> None:
         folder = resources.files("manylens.models") / "nano"
@@ -146,9 +153,9 @@ class NanoTokens:
         self._around = 1 + visual + self._length(prompts.NANO_ANSWER)
         self._lengths: dict[str, int] = {}
 
-    def __call__(self, request: Request, reply: LookReply | JudgeReply | CompleteReply) -> int:
+    def __call__(self, request: Request, reply: Reply) -> int:
         match request:
-            case LookRequest():
+            case LookRequest() | ChooseRequest():
                 text = prompts.nano_look_prompt(request.interest)
             case JudgeRequest():
                 text = prompts.nano_judge_prompt(request.interest, request.cluster_name)
@@ -156,7 +163,10 @@ class NanoTokens:
                 text = request.payload
         if text not in self._lengths:
             self._lengths[text] = self._length(text)
-        return self._around + self._lengths[text] + (self.written(reply) if isinstance(reply, LookReply) else 0)
+        written = [reply.description] if isinstance(reply, LookReply) else []
+        if isinstance(request, ChooseRequest):
+            written = [option.name for option in request.options]
+        return self._around + self._lengths[text] + sum(self._length(f" {words}") + 1 for words in written)
 
     def written(self, reply: LookReply) -> int:
         """Tokens of a description and its end mark."""

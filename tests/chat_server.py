@@ -123,7 +123,8 @@ def read_pixels(jpeg: bytes) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request. key: SHA-256 of path and body. kind: models, embeddings, look, judge, names or question."""
+    """One request. key: SHA-256 of path and body. kind: models, embeddings, look, judge, choose, names or
+    question."""
 
     path: str
     kind: str
@@ -393,6 +394,8 @@ def kind_of(body: Any) -> str:
     text = text_of(body)
     if '"clusters"' in text:
         return "names"
+    if "The groups" in text:
+        return "choose"
     if '"description"' in text or "one thing only" in text:
         return "look"
     return "judge" if "Group:" in text else "question"
@@ -483,6 +486,8 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
         return json.dumps({"description": words, "confidence": 0.9})
     if kind == "judge" and '"answers"' in text:
         return _judge_together(server, text, seen, attribute)
+    if kind == "choose":
+        return _choose(server, text, seen, attribute, in_json=schema is not None or '"choice"' in text)
     if kind == "judge":
         group = Counter(one[attribute] for one in seen[:-1]) or Counter([quoted(text, "Group")])
         yes = bool(seen) and group.most_common(1)[0][0] == seen[-1][attribute]
@@ -498,6 +503,18 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
         return "Yes." if color in text else "No."
     in_json = schema is not None or ("JSON" in text and server.writes_json)
     return json.dumps({"color": color}) if in_json else f"It is {color}."
+
+
+def _choose(server: ChatServer, text: str, seen: list[Mapping[str, str]], attribute: str, *, in_json: bool) -> str:
+    """By the pictures of the groups where it is shown them, else by their names; Z where none fits."""
+    named = re.findall(r'^([A-T]): ("(?:[^"\\]|\\.)*")', text, re.MULTILINE)
+    groups = [one[attribute] for one in seen[:-1]] or [json.loads(name) for _, name in named]
+    fitting = [row for row, group in enumerate(groups) if seen and group == seen[-1][attribute]]
+    letter = str(named[fitting[0]][0]) if fitting else "Z"
+    if in_json and server.writes_json:
+        reason = server.says(f"it is {letter}", seen[-1]) if seen else ""
+        return json.dumps({"choice": letter, "confidence": 0.9, "reason": reason})
+    return letter
 
 
 def _judge_together(server: ChatServer, text: str, seen: list[Mapping[str, str]], attribute: str) -> str:
@@ -527,7 +544,8 @@ def _judge_together(server: ChatServer, text: str, seen: list[Mapping[str, str]]
 
 
 def _logprobs(content: str, top: int) -> dict[str, Any]:
-    """One entry a word; a yes or no is 9 to 1 against the other, in the spellings that tokenizers have."""
+    """One entry a word; a yes or no is 9 to 1 against the other, in the spellings that tokenizers have; so is a letter
+    against another one."""
     entries = []
     for word in re.findall(r"\s*\S+", content)[:200]:
         alternatives = [{"token": word, "logprob": float(np.log(0.9))}]
@@ -537,6 +555,12 @@ def _logprobs(content: str, top: int) -> dict[str, Any]:
                 {"token": word, "logprob": float(np.log(0.6))},
                 {"token": " " + word.lower(), "logprob": float(np.log(0.3))},
                 {"token": other, "logprob": float(np.log(0.1))},
+            ]
+        if re.fullmatch("[A-Z]", word):
+            alternatives = [
+                {"token": word, "logprob": float(np.log(0.6))},
+                {"token": f" {word}", "logprob": float(np.log(0.3))},
+                {"token": "B" if word == "A" else "A", "logprob": float(np.log(0.1))},
             ]
         entries.append({"token": word, "logprob": alternatives[0]["logprob"], "top_logprobs": alternatives[:top]})
     return {"content": entries}

@@ -13,10 +13,13 @@ from PIL import Image as PillowImage
 
 from manylens.images import encode_jpeg
 from manylens.models.base import (
+    ChooseRequest,
     CompleteRequest,
     JudgeRequest,
     LookRequest,
     ModelOptions,
+    Option,
+    Request,
 )
 from manylens.models.openai_compatible import OpenAICompatible, dialect
 
@@ -26,6 +29,11 @@ SECRET = "sk-test-51c9secret77"
 LOOK = LookRequest("color", "red square")
 YES = JudgeRequest("color", "red", "Images described as red.", ("red circle", "red triangle"), "red square")
 NO = JudgeRequest("color", "red", "Images described as red.", ("red circle", "red triangle"), "blue square")
+REDS = Option("red", "Images described as red.", ("red circle", "red triangle"))
+BLUES = Option("blue", "Images described as blue.", ("blue circle", "blue triangle"))
+BLUE = ChooseRequest("color", (REDS, BLUES), "blue square")
+NEITHER = ChooseRequest("color", (REDS, BLUES), "green square")
+WORDS_ALONE = ChooseRequest("color", (REDS, Option("blue")), "blue square")
 NAMES = CompleteRequest(
     "color",
     "name_clusters",
@@ -42,6 +50,7 @@ SERVERS: dict[str, dict[str, Any]] = {
     "embeds nothing": {"embeddings": "none"},
     "reasoning": {"reasoning": True},
     "thinks aloud": {"think": True},
+    "four pictures": {"most_images": 4},
     "one picture": {"most_images": 1},
     "keeps no list": {"lists_models": False},
     "plain words": {"structured": "ignores", "writes_json": False},
@@ -74,12 +83,14 @@ def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
 
 
-def at(server: ChatServer, images: Drawn | None = None, recorded: Path | None = None, **how: Any) -> OpenAICompatible:
+def at(
+    server: ChatServer, images: Drawn | None = None, recorded: Path | None = None, model: str = "fake", **how: Any
+) -> OpenAICompatible:
     options = ModelOptions(base_url=server.url, **{"timeout_s": 10.0, **how})
-    return OpenAICompatible("fake", "fake", images or Drawn(), options, recorded=recorded)
+    return OpenAICompatible(model, model, images or Drawn(), options, recorded=recorded)
 
 
-def run(model: OpenAICompatible, *requests: LookRequest | JudgeRequest | CompleteRequest) -> list[Any]:
+def run(model: OpenAICompatible, *requests: Request) -> list[Any]:
     """The replies, asked one by one in one event loop."""
 
     async def ask() -> list[Any]:
@@ -90,6 +101,8 @@ def run(model: OpenAICompatible, *requests: LookRequest | JudgeRequest | Complet
                     replies += await model.look([request])
                 case JudgeRequest():
                     replies += await model.judge([request])
+                case ChooseRequest():
+                    replies += await model.choose([request])
                 case CompleteRequest():
                     replies += await model.complete([request])
         await model.close()

@@ -45,7 +45,7 @@ def clustering(name: str = "hearts", reason: str = "judged to belong") -> Cluste
             Assignment(C, None, 0.2, "no cluster accepted it", ""),
         ),
         failed=((D, "time-out"),),
-        calls=CallCounts(look=4, judge=2, complete=1, failed=1),
+        calls=CallCounts(look=4, judge=2, choose=3, complete=1, failed=1),
         density=0.25,
         trust_error_bound=0.05,
         notes=("one note",),
@@ -121,8 +121,10 @@ def test_summary_holds_the_contracted_keys_and_adds_up(tmp_path: Path) -> None:
     assert set(contracted.split()) <= set(summary)
     assert summary["assigned"] + summary["unassigned"] + summary["failed"] == summary["files_found"]
     assert (summary["partial"], summary["not_looked"]) == (False, 0)
-    assert summary["calls"] == summary["look_calls"] + summary["judge_calls"] + summary["complete_calls"] == 7
-    assert summary["calls_per_image"] == pytest.approx(7 / 5, abs=1e-4)
+    kinds = ("look_calls", "judge_calls", "choose_calls", "complete_calls")
+    assert [summary[kind] for kind in kinds] == [4, 2, 3, 1]
+    assert summary["calls"] == 10
+    assert summary["calls_per_image"] == pytest.approx(10 / 5, abs=1e-4)
     assert Settings.from_dict(summary["settings"]) == Settings()
 
 

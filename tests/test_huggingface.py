@@ -17,15 +17,19 @@ from PIL import Image
 from PIL.Image import Image as Picture
 from tiny_checkpoints import FAMILIES
 
+from manylens import prompts
 from manylens.errors import ImageUnreadable, ModelError, ModelUnavailable, UsageError
 from manylens.models import check_model_name, load_model, probe_model
 from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
     CompleteRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
     LookRequest,
     ModelOptions,
+    Option,
     request_key,
 )
 from manylens.models.huggingface import CHAT_TOKENS, HuggingFace
@@ -192,6 +196,57 @@ def test_a_judgement_is_the_same_alone_and_among_others(folders: dict[str, Path]
         assert isinstance(reply, JudgeReply) and isinstance(single, JudgeReply)
         assert single.probability == pytest.approx(reply.probability, abs=1e-4)
     assert len({reply.probability for reply in together if isinstance(reply, JudgeReply)}) == len(requests)
+
+
+@needs_torch
+@pytest.mark.models
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_choice_is_the_same_alone_and_among_others(folders: dict[str, Path], family: str) -> None:
+    requests = [
+        ChooseRequest("color", tuple(Option(f"kind {k}", "a kind") for k in range(count)), image)
+        for image in PICTURES.ids
+        for count in (1, 3, 20)
+    ]
+    together = asyncio.run(model_of(folders[family]).choose(requests))
+    alone = model_of(folders[family])
+    for request, reply in zip(requests, together, strict=True):
+        (single,) = asyncio.run(alone.choose([request]))
+        assert isinstance(reply, ChooseReply) and isinstance(single, ChooseReply)
+        assert len(reply.probabilities) == len(request.options) + 1
+        assert sum(reply.probabilities) == pytest.approx(1)
+        assert single.probabilities == pytest.approx(reply.probabilities, abs=1e-4)
+    assert len({reply.probabilities for reply in together if isinstance(reply, ChooseReply)}) == len(requests)
+
+
+@needs_torch
+@pytest.mark.models
+def test_a_choice_is_read_from_the_letters_logits(folders: dict[str, Path]) -> None:
+    """Against one plain forward pass; the tokenizer has every letter alone and none with a space."""
+    import torch
+
+    model = model_of(folders["llava"])
+    request = ChooseRequest("color", (Option("red"), Option("blue")), PICTURES.ids[1])
+    (reply,) = asyncio.run(model.choose([request]))
+    assert isinstance(reply, ChooseReply)
+    loaded = model._loaded
+    with torch.inference_mode():
+        logits = loaded.model(**loaded._inputs([model._choose_parts(request, model._picture)])).logits[0, -1]
+    letters = [loaded.whole_token(letter)[0] for letter in ("A", "B", prompts.NONE_LABEL)]
+    assert reply.probabilities == pytest.approx(logits[letters].softmax(0).tolist(), abs=1e-4)
+
+
+@needs_torch
+@pytest.mark.models
+@pytest.mark.parametrize(("apart", "options", "shown"), [(9, 8, 8), (9, 9, 0), (4, 3, 3), (4, 4, 0), (1, 1, 0)])
+def test_a_choice_shows_no_more_pictures_than_the_checkpoint_tells_apart(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, apart: int, options: int, shown: int
+) -> None:
+    monkeypatch.setattr(HuggingFace, "_tells_apart", lambda self, count: count <= apart)
+    model = model_of(folders["llava"])
+    of_each = tuple(Option(f"kind {k}", "", (PICTURES.ids[k % 5],)) for k in range(options))
+    parts = model._choose_parts(ChooseRequest("color", of_each, "gone"), lambda image, side: (image, side))
+    images = [part[0] for part in parts if not isinstance(part, str)]
+    assert images == [*(PICTURES.ids[k % 5] for k in range(shown)), "gone"]
 
 
 @needs_torch

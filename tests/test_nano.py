@@ -21,8 +21,16 @@ import manylens
 from manylens import cli
 from manylens.errors import ImageUnreadable, ModelError
 from manylens.evaluate import Labels, evaluate_run, read_labels
-from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest
-from manylens.models.nano import BATCH, MODEL_FILES, Nano
+from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Option,
+)
+from manylens.models.nano import BATCH, CHOICES_KEPT, MODEL_FILES, NAMES_BATCH, Nano
 from manylens.records import Event, Settings, StageAdvanced
 from manylens.report import shown_name
 from manylens.sample import write_sample
@@ -72,6 +80,15 @@ def look(nano: Nano, image_ids: Sequence[str], interest: str = "suit") -> list[L
 
 def judge(nano: Nano, image_ids: Sequence[str], name: str = "hearts") -> list[JudgeReply | ModelError]:
     return asyncio.run(nano.judge([JudgeRequest("suit", name, "", (), image_id) for image_id in image_ids]))
+
+
+def choose(
+    nano: Nano, image_ids: Sequence[str], names: Sequence[str], interest: str = "suit"
+) -> list[tuple[float, ...]]:
+    options = tuple(Option(name) for name in names)
+    replies = asyncio.run(nano.choose([ChooseRequest(interest, options, image_id) for image_id in image_ids]))
+    assert all(isinstance(reply, ChooseReply) for reply in replies)
+    return [reply.probabilities for reply in replies if isinstance(reply, ChooseReply)]
 
 
 def exact(replies: Sequence[LookReply | ModelError]) -> list[tuple[str, float, bytes]]:
@@ -200,6 +217,57 @@ def test_a_judgement_does_not_depend_on_the_batch_or_the_order(pictures: Picture
     assert [judge(Nano(pictures), [image_id])[0] for image_id in ids[:3]] == [together[i] for i in ids[:3]]
 
 
+SUITS = ("hearts", "spades", "clubs", "diamonds")
+MANY = (*SUITS, "black", "red", "the suit of hearts", "a very long name of a suit that goes on and on", "joker")
+
+
+def test_the_probability_of_a_name_is_that_of_describing_the_picture_so(pictures: Pictures) -> None:
+    ids = pictures.ids[:12]
+    described = look(Nano(pictures), ids)
+    for reply, found in zip(described, choose(Nano(pictures), ids, SUITS), strict=True):
+        assert isinstance(reply, LookReply)
+        assert sum(found) == pytest.approx(1)
+        assert found[SUITS.index(reply.description)] == pytest.approx(reply.confidence, abs=1e-3)
+    others = choose(Nano(pictures), ids, ("bicycles", "trains"))
+    assert min(found[-1] for found in others) > 0.99
+
+
+def test_a_choice_does_not_depend_on_the_batch_the_order_or_what_was_asked_before(pictures: Pictures) -> None:
+    ids = [*pictures.ids, *pictures.ids[:3]]
+    assert len(pictures.ids) > CHOICES_KEPT
+    together = dict(zip(ids, choose(Nano(pictures), ids, MANY), strict=True))
+    assert len(set(together.values())) > NAMES_BATCH
+    nano = Nano(pictures)
+    look(nano, ids[5:9])
+    choose(nano, ids[5:40], SUITS)
+    assert choose(nano, ids[::-1], MANY) == [together[image_id] for image_id in ids[::-1]]
+    for image_id in ids[:3]:
+        alone = Nano(pictures)
+        assert choose(alone, [image_id], MANY) == [together[image_id]]
+        assert choose(alone, [image_id], MANY[::-1])[0][:-1] == together[image_id][:-1][::-1]
+
+
+def test_equal_names_share_and_what_an_option_is_called_otherwise_changes_nothing(pictures: Pictures) -> None:
+    ids = pictures.ids[:4]
+    plain = choose(Nano(pictures), ids, SUITS)
+    for one, found in zip(plain, choose(Nano(pictures), ids, (*SUITS, " Hearts.")), strict=True):
+        assert found[0] == found[4] == pytest.approx(one[0] / 2)
+        assert found[1:4] == pytest.approx(one[1:4])
+        assert found[-1] == pytest.approx(one[-1])
+    nano = Nano(pictures)
+    defined = [ChooseRequest("suit", tuple(Option(name, "a suit", ("x",)) for name in SUITS), i) for i in ids]
+    assert asyncio.run(nano.choose(defined)) == [ChooseReply(found) for found in plain]
+    assert nano.render(defined[0]) == nano.render(ChooseRequest("suit", tuple(map(Option, SUITS)), ids[0]))
+
+
+def test_a_choice_asked_again_computes_nothing(pictures: Pictures) -> None:
+    nano = Nano(pictures)
+    first = choose(nano, pictures.ids[:4], SUITS)
+    nano._decode = None  # type: ignore[method-assign,assignment]  # called, it would fail
+    assert choose(nano, pictures.ids[:4], SUITS) == first
+    assert choose(nano, pictures.ids[:4], SUITS[:2])
+
+
 def test_an_embedding_has_unit_length_and_a_description_is_one_line(pictures: Pictures) -> None:
     for reply in look(Nano(pictures), pictures.ids):
         assert isinstance(reply, LookReply)
@@ -243,6 +311,9 @@ def test_an_unreadable_image_has_its_error_in_its_place_and_harms_no_other(pictu
     assert exact(replies) == right
     answers = judge(nano, [ids[0], "gone", ids[1]])
     assert [isinstance(answer, ModelError) for answer in answers] == [False, True, False]
+    asked = [ChooseRequest("suit", (Option("hearts"),), image_id) for image_id in (ids[0], "gone", ids[1])]
+    choices = asyncio.run(nano.choose(asked))
+    assert [isinstance(choice, ModelError) for choice in choices] == [False, True, False]
 
 
 # What is kept

@@ -26,7 +26,17 @@ import manylens
 from manylens.errors import UsageError
 from manylens.evaluate import Labels, evaluate_run
 from manylens.models import load_model
-from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions, request_key
+from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    ModelOptions,
+    Option,
+    request_key,
+)
 from manylens.models.huggingface import HuggingFace
 from manylens.models.huggingface.nano_checkpoint import packaged_files, read_weights, write_checkpoint
 from manylens.models.nano import Nano
@@ -177,7 +187,7 @@ def test_an_ordinary_chat_message_becomes_nanos_prompt(checkpoint: Path) -> None
 # Through hf:
 
 
-def test_a_look_and_a_judgement_are_those_of_the_embedded_nano(checkpoint: Path, cards: Cards) -> None:
+def test_a_look_a_judgement_and_a_choice_are_those_of_the_embedded_nano(checkpoint: Path, cards: Cards) -> None:
     import asyncio
 
     source = Files(cards.folder)
@@ -194,6 +204,16 @@ def test_a_look_and_a_judgement_are_those_of_the_embedded_nano(checkpoint: Path,
     for my, their in zip(asyncio.run(nano.judge(asked)), asyncio.run(same.judge(asked)), strict=True):
         assert isinstance(my, JudgeReply) and isinstance(their, JudgeReply)
         assert their.probability == pytest.approx(my.probability, abs=0.03)
+    options = tuple(map(Option, ("hearts", "Spades", "clubs", "diamonds", "hearts", "the suit of a card")))
+    choices = [ChooseRequest("suit", options, image) for image in cards.names[:12]]
+    for my_choice, their_choice in zip(
+        asyncio.run(nano.choose(choices)), asyncio.run(same.choose(choices)), strict=True
+    ):
+        assert isinstance(my_choice, ChooseReply) and isinstance(their_choice, ChooseReply)
+        assert their_choice.chosen == my_choice.chosen
+        assert their_choice.probabilities == pytest.approx(my_choice.probabilities, abs=0.08)
+    assert len({nano.render(choices[0]), nano.render(looks[0])}) == 2
+    assert same.render(choices[0]) != same.render(LookRequest("suit", cards.names[0]))
 
 
 # Three backends, one clustering

@@ -13,10 +13,12 @@ import pytest
 from chat_server import ChatServer, images_of
 from PIL import Image as PillowImage
 from served import (
+    BLUE,
     LOOK,
     NAMES,
     NO,
     SERVERS,
+    WORDS_ALONE,
     YES,
     Drawn,
     at,
@@ -72,7 +74,7 @@ def test_every_kind_of_server_gives_the_same_answers(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "found"),
     [
-        ("all it could offer", {"structured": "json_schema", "logprobs": 20, "pictures": 4, "embeddings": "text"}),
+        ("all it could offer", {"structured": "json_schema", "logprobs": 20, "pictures": 9, "embeddings": "text"}),
         ("no logprobs", {"logprobs": 0}),
         ("rejects logprobs", {"logprobs": 0}),
         ("rejects formats", {"structured": "none", "words": "json"}),
@@ -82,6 +84,7 @@ def test_every_kind_of_server_gives_the_same_answers(kind: str) -> None:
         ("embeds nothing", {"embeddings": "local", "embedding_model": ""}),
         ("reasoning", {"limit": "max_completion_tokens", "temperature": False, "logprobs": 0}),
         ("thinks aloud", {"thinks": True}),
+        ("four pictures", {"pictures": 4}),
         ("one picture", {"pictures": 1}),
         ("plain words", {"structured": "none", "words": "plain"}),
     ],
@@ -219,6 +222,8 @@ def test_prompts_are_the_reviewed_text() -> None:
             "look": json.loads(at(server).render(LOOK)),
             "judge in a word": json.loads(at(server).render(YES)),
             "judge with a stated confidence": json.loads(at(stating).render(YES)),
+            "choose a letter": json.loads(at(server).render(BLUE)),
+            "choose with a stated confidence, by words alone": json.loads(at(stating).render(WORDS_ALONE)),
             "names": json.loads(at(server).render(NAMES)),
             "repair": prompts.repair_question("it is empty", prompts.LOOK_SHAPE),
         }

@@ -14,6 +14,8 @@ import pytest
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -21,6 +23,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    Option,
     Request,
 )
 from manylens.models.paced import ATTEMPTS, LONGEST_RETRY_AFTER_S, Gate, Paced
@@ -94,6 +97,11 @@ class Server:
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         raise NotImplementedError
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        (request,) = requests
+        await self.judge([JudgeRequest(request.interest, "", "", (), request.candidate_id)])
+        return [ChooseReply((1.0, 0.0))]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         raise NotImplementedError
@@ -222,6 +230,14 @@ def test_a_few_poisonous_images_at_the_end_do_not_pass_for_a_dead_server() -> No
     server = Server(lambda image, attempt, now: BUSY if image in bad else 0.1)
     replies, _ = judge(server, 100)
     assert Counter(type(reply) for reply in replies) == {JudgeReply: 97, ModelBusy: 3}
+
+
+def test_a_choice_is_asked_again_until_it_is_answered() -> None:
+    server = Server(lambda image, attempt, now: BUSY if attempt < 3 else 0.0)
+    asked = [ChooseRequest("suit", (Option("hearts"),), f"image{number}") for number in range(3)]
+    replies, _ = run(Paced(server, timeout_s=60).choose(asked))
+    assert replies == [ChooseReply((1.0, 0.0))] * 3
+    assert set(server.attempts.values()) == {3}
 
 
 def test_equal_seeds_wait_equally_long() -> None:

@@ -15,6 +15,8 @@ import pytest
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -22,6 +24,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    Option,
     Request,
     Usage,
     request_key,
@@ -75,6 +78,10 @@ class Fake:
         await self._begin(requests)
         return [self.bad.get(r.candidate_id) or JudgeReply(1 / 3, "looks so") for r in requests]
 
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        await self._begin(requests)
+        return [self.bad.get(r.candidate_id) or ChooseReply((1 / 3, 2 / 3, 0.0), "looks so") for r in requests]
+
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         await self._begin(requests)
         return [CompleteReply(r.payload.upper()) for r in requests]
@@ -98,10 +105,12 @@ def test_a_model_passes_for_itself() -> None:
 
 def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) -> None:
     judgement = JudgeRequest("suit", "hearts", "red hearts", ("a",), "b")
+    choice = ChooseRequest("suit", (Option("hearts"), Option("spades")), "b")
     text = CompleteRequest("suit", "name_clusters", "payload")
 
     async def everything(model: Recorded) -> list[object]:
-        return [*await model.look(looks("a", "b")), *await model.judge([judgement]), *await model.complete([text])]
+        answers = [*await model.look(looks("a", "b")), *await model.judge([judgement])]
+        return [*answers, *await model.choose([choice]), *await model.complete([text])]
 
     first = Fake()
     with RunFolder.open(tmp_path) as run:
@@ -111,11 +120,12 @@ def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) ->
         recorded = Recorded(second, run)
         resumed = asyncio.run(everything(recorded))
         assert run.verify() == []
-    assert (len(first.seen), second.seen) == (4, [])
+    assert (len(first.seen), second.seen) == (5, [])
     assert all(same(a, b) for a, b in zip(fresh, resumed, strict=True))
     assert isinstance(fresh[2], JudgeReply)
     assert fresh[2].probability == 0.333333
-    assert (recorded.asked.total(), recorded.reused) == (0, {"look": 2, "judge": 1, "complete": 1})
+    assert fresh[3] == ChooseReply((0.333333, 0.666667, 0.0), "looks so")
+    assert (recorded.asked.total(), recorded.reused) == (0, {"look": 2, "judge": 1, "choose": 1, "complete": 1})
 
 
 def test_other_weights_are_asked_again(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from manylens.records import CallCounts, Interest, ModelOptions, Tokens, TuneSet
 
 
 def test_counts_come_back_as_they_were() -> None:
-    counts = CallCounts(look=3, judge=1, tokens=Tokens(10, 2, 1), judgements=1)
+    counts = CallCounts(look=3, judge=1, tokens=Tokens(10, 2, 1), judgements=1, choose=2)
     assert CallCounts.from_dict(counts.to_dict()) == counts
 
 

@@ -137,6 +137,7 @@ def test_the_doctor_examines_nano_too(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.run(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert '"hearts", sure to 0.9' in shown
+    assert '"hearts", with probability 0.9' in shown
     assert "nano can be used." in shown
 
 
@@ -152,9 +153,25 @@ def test_the_doctor_says_what_a_wrong_judge_is_good_for(
     assert shown.endswith("far can be used, for its descriptions: of judgements it gets wrong, a run asks few.")
 
 
-def test_the_doctor_ends_with_1_where_a_trial_fails(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(0.0, '"hearts", with probability 0.9'), (1.0, "the card shows hearts: its choices on such")]
+)
+def test_the_doctor_says_in_one_line_what_came_of_a_choice(
+    wrong: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suits = {f"{suit} {number}": suit for suit in (doctor.SHOWN, doctor.OTHER) for number in range(9)}
+    model = ScriptedModel({"suit": suits}, noise=Noise(wrong_choice=wrong))
+    monkeypatch.setattr(doctor, "load_model", lambda *arguments: model)
+    assert cli.run(["doctor", "--model", "far"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("one choice") == 1
+    assert said in shown
+
+
+@pytest.mark.parametrize("kind", ["judge", "choose"])
+def test_the_doctor_ends_with_1_where_a_trial_fails(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:
-        server.inject("expired-key", None, kind="judge")
+        server.inject("expired-key", None, kind=kind)
         assert cli.run(["doctor", "--model", "fake", "--base-url", server.url]) == 1
     shown = capsys.readouterr()
     assert "failed" in shown.out

@@ -36,7 +36,7 @@ from manylens.export import (
 from manylens.foresee import expected_judgements, judgements_per_call
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images, printable
 from manylens.models import check_model_name, close_model, is_local, load_model, probe_model
-from manylens.models.base import Model, ModelOptions
+from manylens.models.base import Model, ModelOptions, check_model, open_model
 from manylens.models.huggingface import HF_PREFIX
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.paced import Paced
@@ -169,6 +169,7 @@ class Result(Mapping[str, InterestResult]):
         return CallCounts(
             look=sum(calls.look for calls in every),
             judge=sum(calls.judge for calls in every),
+            choose=sum(calls.choose for calls in every),
             complete=sum(calls.complete for calls in every),
             judgements=sum(calls.judgements for calls in every),
             failed=sum(calls.failed for calls in every),
@@ -240,7 +241,8 @@ def cluster(
     """Sort the images of a folder by each interest and write the results.
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
-    model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`.
+    model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
+    it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
     continued: answers it has are not asked again. links: also make `clusters/<name>/` folders of symbolic links.
@@ -413,6 +415,8 @@ async def _open_run(
     """A run folder with the images of `folder` in it, and the model that answers from it where it can."""
     if isinstance(model, str):
         check_model_name(model, options)
+    else:
+        check_model(model)
     if not folder.is_dir():
         find_images(folder)  # raises and says why, before a run folder is made
     fresh = not out.exists()
@@ -430,6 +434,7 @@ async def _open_run(
             chosen = load_model(model, source, run.features, options, recorded=out / MODELS_NAME)
         else:
             chosen = model
+            open_model(chosen, source)
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
             Paced(chosen, timeout_s=options.timeout_s, seed=seed, notify=lambda text: emit(Notice(text)))

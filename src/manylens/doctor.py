@@ -1,13 +1,14 @@
 """What a model can do here and what to do about the rest: the table behind `manylens doctor`.
 
 In: a model's name and options. Out: a `Diagnosis`: findings in words, each with what it means or the cure, and what one
-look and one judgement of drawn playing cards took. Promise: a handful of small requests, nothing is stored, and no key
-is shown.
+look, one judgement and one choice of drawn playing cards took. Promise: a handful of small requests, nothing is stored,
+and no key is shown.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,17 @@ from PIL import Image as PillowImage
 from manylens.errors import ModelError
 from manylens.images import THUMBNAIL_PX, encode_jpeg
 from manylens.models import close_model, load_model
-from manylens.models.base import Capabilities, JudgeRequest, LookRequest, Model, ModelOptions, Usage
+from manylens.models.base import (
+    Capabilities,
+    ChooseReply,
+    ChooseRequest,
+    JudgeRequest,
+    LookRequest,
+    Model,
+    ModelOptions,
+    Option,
+    Usage,
+)
 from manylens.models.openai_compatible import OpenAICompatible
 from manylens.prompts import WORD_PROBABILITY
 from manylens.sample import RANKS, Card, draw_card
@@ -146,7 +157,7 @@ def _of_capabilities(known: Capabilities) -> list[Finding]:
 
 
 async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
-    """Looks at cards of one suit, and two judgements, of which one should be yes and one no."""
+    """Looks at cards of one suit, two judgements, of which one should be yes and one no, and a choice of two suits."""
     known = model.capabilities
     warm, *ids = [f"{SHOWN} {number}" for number in range(min(known.batch_size, _BATCH) + 1)]
     try:
@@ -155,17 +166,22 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
         looks = await model.look([LookRequest(_INTEREST, image_id) for image_id in ids])
         look_s = (time.monotonic() - began) / len(ids)
         look = looks[0]
-        definition = f'Images described as "{SHOWN}" when looked at for "{_INTEREST}".'
-        asked = [JudgeRequest(_INTEREST, SHOWN, definition, (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]
+        asked = [JudgeRequest(_INTEREST, SHOWN, _definition(SHOWN), (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]
         began = time.monotonic()
         yes, no = [(await model.judge([request]))[0] for request in asked]
         judge_s = (time.monotonic() - began) / 2
+        # The right option comes last: a model that takes the first one whatever is shown is found out.
+        options = tuple(Option(suit, _definition(suit), (f"{suit} 2",)) for suit in (OTHER, SHOWN))
+        began = time.monotonic()
+        (choice,) = await model.choose([ChooseRequest(_INTEREST, options, f"{SHOWN} 1")])
+        choose_s = time.monotonic() - began
     finally:
         await close_model(model)
-    for reply in (look, yes, no):
+    for reply in (look, yes, no, choice):
         if isinstance(reply, ModelError):
             return [Finding("a trial", "failed", str(reply))], reply, False
-    assert not isinstance(look, ModelError) and not isinstance(yes, ModelError) and not isinstance(no, ModelError)
+    assert not isinstance(look, ModelError) and not isinstance(yes, ModelError)
+    assert not isinstance(no, ModelError) and not isinstance(choice, ModelError)
     side_by_side = max(1, known.concurrency)
     minutes = 1000 * look_s / side_by_side / 60
     right = yes.probability > 0.5 > no.probability
@@ -182,8 +198,24 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
             if right
             else "the first card belongs and the second does not: its judgements on such pictures tell little",
         ),
+        Finding(
+            "one choice",
+            f"{choose_s:.2f} s{_cost(choice.usage)}: {_chosen(choice, options)}",
+            f"a card of {SHOWN}, by {OTHER}, {SHOWN} or neither"
+            if choice.chosen == 1
+            else f"the card shows {SHOWN}: its choices on such pictures tell little",
+        ),
     ]
     return findings, None, right
+
+
+def _chosen(choice: ChooseReply, options: Sequence[Option]) -> str:
+    name = "neither" if choice.chosen is None else f'"{options[choice.chosen].name}"'
+    return f"{name}, with probability {max(choice.probabilities):.2f}"
+
+
+def _definition(suit: str) -> str:
+    return f'Images described as "{suit}" when looked at for "{_INTEREST}".'
 
 
 def _cost(usage: Usage | None) -> str:

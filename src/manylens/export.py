@@ -154,6 +154,7 @@ def summary_values(
         "judge_calls": calls.judge,
         "judgements": calls.judgements,
         "judgements_allowed": clustering.judgements_allowed,
+        "choose_calls": calls.choose,
         "complete_calls": calls.complete,
         "failed_calls": calls.failed,
         "foreseen_calls": calls.look + clustering.foreseen_calls,

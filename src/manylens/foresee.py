@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from manylens.errors import ModelError
 from manylens.evidence import Looks, normalise_description, seeded_share
 from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -82,6 +84,9 @@ class SupposedJudge(Wrapped):
             for number in together:
                 replies[number] = JudgeReply(self._probability(requests[number]), calls=1 / len(together))
         return list(replies)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        raise NotImplementedError("choices are not foreseen")
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         raise NotImplementedError("names are not foreseen")

@@ -330,6 +330,7 @@ class CallCounts(_Record):
     failed: int = 0
     tokens: Tokens = NO_TOKENS
     judgements: int = 0
+    choose: int = 0
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -337,7 +338,7 @@ class CallCounts(_Record):
 
     @property
     def total(self) -> int:
-        return self.look + self.judge + self.complete
+        return self.look + self.judge + self.choose + self.complete
 
 
 @dataclass(frozen=True, slots=True)

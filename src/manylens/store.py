@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import sqlite3
 import sys
@@ -45,6 +46,9 @@ when it is opened; what it lacks stays unknown."""
 
 UNIT_LENGTH_TOLERANCE = 0.01
 """How far a stored embedding's length may be from 1: float16 rounding moves it by less than .001."""
+
+SHARES_TOLERANCE = 0.001
+"""How far the probabilities of a stored choice may sum from 1: rounding to six decimals moves them by .00001."""
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -390,7 +394,12 @@ def _sha256(path: Path) -> str:
 
 
 _REPLY_COLUMNS = "kind, reply, embedding, checksum, tokens_in, tokens_out"
-_REPLY_FIELDS = {"look": {"description", "confidence"}, "judge": {"probability", "reason"}, "complete": {"text"}}
+_REPLY_FIELDS = {
+    "look": {"description", "confidence"},
+    "judge": {"probability", "reason"},
+    "choose": {"probabilities", "reason"},
+    "complete": {"text"},
+}
 
 
 def _reply_problem(
@@ -402,7 +411,7 @@ def _reply_problem(
     fields = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
-        return f"its kind must be look, judge or complete, got {kind!r}"
+        return f"its kind must be look, judge, choose or complete, got {kind!r}"
     if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
         return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)}"
     if kind == "look":
@@ -410,7 +419,15 @@ def _reply_problem(
         length = float(np.linalg.norm(vector))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
+    if kind == "choose" and not _are_shares(fields["probabilities"]):
+        return f"the probabilities of a choice are two or more that sum to one, got {fields['probabilities']!r:.80}"
     return None
+
+
+def _are_shares(values: object) -> bool:
+    if not isinstance(values, list) or len(values) < 2 or not all(isinstance(value, int | float) for value in values):
+        return False
+    return all(0 <= value <= 1 for value in values) and abs(math.fsum(values) - 1) <= SHARES_TOLERANCE
 
 
 @contextlib.contextmanager

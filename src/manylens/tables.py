@@ -72,11 +72,12 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
     naming = f", {calls.complete:,} for names" if calls.complete else ""
+    chosen = f", {calls.choose:,} choices" if calls.choose else ""
     shared = f" in {calls.judge:,} calls" if calls.judge != calls.judgements else ""
     allowed = one.clustering.judgements_allowed
     ended = ", all that are allowed" if allowed is not None and calls.judgements >= allowed > 0 else ""
     judged = f"{calls.judgements:,} judgements{shared}{ended}"
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{naming})")
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{chosen}{naming})")
     say(console, f"{counts.found:,} files: {'; '.join(parts)}")
     for note in one.clustering.notes:
         say(console, note)

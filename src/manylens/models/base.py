@@ -1,8 +1,9 @@
 """The protocol between the stages and any multi-modal language model.
 
-In: requests that say what is asked (look, judge, complete). Out: one reply per request, in order; a request that
-failed has a `ModelError` in its place, so one bad image never sinks a batch.
-Promise: stages depend on this file, never on a provider; a model needs one file and a registration.
+In: requests that say what is asked (look, judge, choose, complete). Out: one reply per request, in order; a request
+that failed has a `ModelError` in its place, so one bad image never sinks a batch.
+Promise: stages depend on this file, never on a provider; a model needs one file and a registration, or is an object
+that a program passes in (`check_model` says what it lacks).
 
 Requests carry meaning, not wording. Each model words them through `prompts` in its own dialect and shows the wording in
 `render`, from which the recorder derives the key under which an answer is stored.
@@ -10,6 +11,7 @@ Requests carry meaning, not wording. Each model words them through `prompts` in 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -17,7 +19,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.errors import ModelError
+from manylens.errors import ModelError, UsageError
+from manylens.images import ImageSource
 from manylens.records import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.records import Tokens
 from manylens.store import answer_key
@@ -62,15 +65,34 @@ class Option:
 class ChooseRequest:
     """Which of these clusters does `candidate_id` belong to, given the interest, or none of them?
 
-    options: 1 to `MOST_OPTIONS`, in the order in which they are shown; whoever asks has shuffled them by a seed.
+    options: 1 to `MOST_OPTIONS`, in the order in which they are shown; whoever asks has shuffled them by a seed. As
+    with a judgement, all of it but the candidate comes first in the rendered prompt. Raises ValueError for a number of
+    options that no choice can have.
     """
 
     interest: str
     options: tuple[Option, ...]
     candidate_id: str
 
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.options) <= MOST_OPTIONS:
+            raise ValueError(f"a choice has 1 to {MOST_OPTIONS} options, got {len(self.options)}")
+
 
 MOST_OPTIONS = 20
+"""One letter each, A to T: a letter is one token, and twenty are what a server lists log-probabilities of."""
+
+MOST_EXEMPLARS = 8
+"""Exemplar pictures that a choice shows at most, beside its candidate. A judgement shows three; a picture of 256 px
+takes some 100 to 3,000 tokens, so with more of them one choice would cost as much as dozens of judgements."""
+
+
+def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
+    """The pictures that a choice shows: the first exemplar of each option, in their order, where every option has one
+    and they are at most `most`; else none. Never of some options only: what is shown must favour none of them."""
+    if len(options) > most or not all(option.exemplar_ids for option in options):
+        return ()
+    return tuple(option.exemplar_ids[0] for option in options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,23 +164,23 @@ Reply: TypeAlias = LookReply | JudgeReply | ChooseReply | CompleteReply
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model can do; probed or known, never assumed.
+    """What a model can do; probed or known, never assumed. The defaults are those of a small model in this process.
 
     writes_text: `complete` works (names and definitions in prose).
-    sees_exemplars: `judge` looks at the exemplars' pixels, not only at the cluster's words.
+    sees_exemplars: `judge` and `choose` look at the exemplars' pixels, not only at the cluster's words.
     edge_scale, edge_offset: beta and b of w = sigmoid(beta * H.H + b) where the model learned them, else None.
-    batch_size: requests that one call of `look`, `judge` or `complete` should hold: many for a model in this process,
-    1 for a server, whose requests are sent side by side instead.
+    batch_size: requests that one call of `look`, `judge`, `choose` or `complete` should hold: many for a model in this
+    process, 1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
     candidates_per_call: of a server, how many requests about one cluster (`same_cluster`) one call of `judge` may hold,
     which it then puts in one request.
     requests_per_call, image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a call before it is
     sent: the most requests that one call may hold (with repairs and embeddings), the most tokens that an image may
-    take, that the reply to a look or a judgement may have, and that the reply to `complete` may have.
+    take, that the reply to a look, a judgement or a choice may have, and that the reply to `complete` may have.
     """
 
-    writes_text: bool
-    sees_exemplars: bool
+    writes_text: bool = False
+    sees_exemplars: bool = False
     edge_scale: float | None = None
     edge_offset: float | None = None
     batch_size: int = 64
@@ -212,9 +234,13 @@ def count_tokens(replies: Iterable[Reply | ModelError]) -> Tokens:
 class Model(Protocol):
     """A multi-modal language model behind manylens.
 
-    `look`, `judge` and `complete` take any number of requests and give one reply for each, in their order; a request
-    that failed has its `ModelError` in its place. Raised are only `ModelUnavailable`, which ends the run, and a
+    `look`, `judge`, `choose` and `complete` take any number of requests and give one reply for each, in their order; a
+    request that failed has its `ModelError` in its place. Raised are only `ModelUnavailable`, which ends the run, and a
     `ModelError` that concerns them all. The same request gets the same reply.
+
+    A model may also have `open(images: ImageSource) -> None`. A run calls it once, before it asks anything, so that an
+    object that a program passes in gets at the pictures: `images.thumbnail(image_id)` is RGB of at most 256 px,
+    `images.jpeg(image_id, longest_side_px)` JPEG bytes of any size. Without it a model has the images' ids only.
     """
 
     @property
@@ -233,7 +259,7 @@ class Model(Protocol):
         ...
 
     def render(self, request: Request) -> str:
-        """The whole request as this model gets it: wording, image ids, parameters and prompt version, as JSON."""
+        """The whole request as this model gets it, as text: wording, image ids, parameters and prompt version."""
         ...
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -245,7 +271,7 @@ class Model(Protocol):
         ...
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
-        """Which of the options the candidate belongs to, or none."""
+        """Which of the options the candidate belongs to, or none: a probability of each and of none."""
         ...
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
@@ -253,11 +279,56 @@ class Model(Protocol):
         ...
 
 
+def check_model(model: object) -> None:
+    """Raises UsageError for an object that cannot stand for a model, naming what it lacks and the cure. Only `open`,
+    and `complete` where the model writes no text, may be missing."""
+    if isinstance(model, type):
+        raise UsageError(f"a model is an object, got the class {model.__name__}", f"pass {model.__name__}()")
+    kind = type(model).__name__
+    for name, cure in _WANTED.items():
+        if not hasattr(model, name):
+            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+    known = getattr(model, "capabilities")  # noqa: B009  # of an object of any type
+    if not isinstance(known, Capabilities):
+        raise UsageError(f"a model's 'capabilities' are Capabilities, {kind} has {known!r}", "set Capabilities()")
+    for name in ("look", "judge", "choose", "complete"):
+        if name == "complete" and not known.writes_text and not hasattr(model, name):
+            continue
+        cure = f"async def {name}(self, requests)"
+        if not hasattr(model, name):
+            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+        if not inspect.iscoroutinefunction(getattr(model, name)):
+            raise UsageError(f"{name!r} of a model is a coroutine function, that of {kind} is not", f"write {cure}")
+    if hasattr(model, "open") and (not callable(model.open) or inspect.iscoroutinefunction(model.open)):
+        raise UsageError(
+            f"'open' of a model is a plain function, that of {kind} is not",
+            "write def open(self, images), without async",
+        )
+
+
+_WANTED = {
+    "name": "a name, as a text,",
+    "identity": "identity, a text that is another one wherever the same request could get another answer,",
+    "capabilities": "capabilities = Capabilities()",
+    "render": "def render(self, request), which gives all that an answer depends on as a text,",
+}
+
+
+def open_model(model: Model, images: ImageSource) -> None:
+    """Give a model the pictures, where it wants them."""
+    begin = getattr(model, "open", None)
+    if begin is not None:
+        begin(images)
+
+
 class Wrapped:
-    """What everything around a model passes on from it; a wrapper adds `look`, `judge` and `complete`."""
+    """What everything around a model passes on from it; a wrapper adds `look`, `judge`, `choose` and `complete`."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+
+    def open(self, images: ImageSource) -> None:
+        open_model(self._model, images)
 
     @property
     def name(self) -> str:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from manylens.errors import ModelError
 from manylens.models.base import (
+    MOST_EXEMPLARS,
+    ChooseRequest,
     CompleteRequest,
     JudgeRequest,
     LookRequest,
@@ -25,6 +27,7 @@ from manylens.models.base import (
     Request,
     Usage,
     count_calls,
+    shown_exemplars,
 )
 from manylens.records import Settings
 
@@ -106,7 +109,9 @@ class Budget:
                 images = 1
             case JudgeRequest():
                 images = 1 + (len(request.exemplar_ids) if known.sees_exemplars else 0)
-            case _:
+            case ChooseRequest():
+                images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
+            case CompleteRequest():
                 images = len(request.image_ids)
         text = len(self._model.render(request).encode("utf-8", "surrogatepass"))
         once = CHAT_TOKENS + text + images * known.image_tokens

@@ -6,6 +6,7 @@ depend on which others are asked with it: batches have a fixed shape and activat
 EfficientNet-Lite2 turns 192 x 192 pixels into 9 visual tokens (kept per image, so a second interest reads no pixels);
 16 layers of SmolLM2 read `{interest}` + image + `Answer:`. What stands before the image is computed once per interest
 or cluster and shared through its keys and values. H(u) is a linear head on the last prompt token (see training/).
+A choice asks how probable it is that nano describes the picture by the name of each option.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -33,6 +35,8 @@ from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
 from manylens.images import ImageSource
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -47,10 +51,13 @@ FloatArray: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
 BATCH = 32  # images described at once; a fixed shape, so a partial batch is padded
+NAMES_BATCH = 16  # names weighed at once, of any pictures under one interest; a fixed shape again
+LOG_NEGLIGIBLE = float(np.log(prompts.CHOICE_FLOOR))  # a name less probable than this so far is followed no further
 PIXELS_BATCH = 8  # images turned into visual tokens at once: more are no faster and take memory
 MAX_DESCRIPTION_TOKENS = 10
 PREFIXES_KEPT = 256  # keys and values of prompts, about 0.3 MB each
 TOKENS_KEPT = 512  # visual tokens of images in memory, 41 kB each, beside those in the run folder
+CHOICES_KEPT = 64  # pictures under an interest, 0.8 MB each: a picture may be asked about more than once
 MODEL_FILES = ("nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx")
 
 
@@ -78,6 +85,7 @@ class Nano:
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._prefixes: OrderedDict[str, tuple[FloatArray, FloatArray]] = OrderedDict()
+        self._weighed: OrderedDict[tuple[str, str], _Weighed] = OrderedDict()
         missing = [file for file in MODEL_FILES if not (self._folder / file).exists()]
         if missing:
             raise ModelError(
@@ -109,9 +117,13 @@ class Nano:
                 text, image = prompts.nano_look_prompt(request.interest), request.image_id
             case JudgeRequest():
                 text, image = prompts.nano_judge_prompt(request.interest, request.cluster_name), request.candidate_id
+            case ChooseRequest():
+                text, image = prompts.nano_look_prompt(request.interest), request.candidate_id
             case CompleteRequest():
                 text, image = request.payload, ""
-        parts = [prompts.NANO_PROMPTS, text, {"image": image}, prompts.NANO_ANSWER, MAX_DESCRIPTION_TOKENS]
+        parts: list[Any] = [prompts.NANO_PROMPTS, text, {"image": image}, prompts.NANO_ANSWER, MAX_DESCRIPTION_TOKENS]
+        if isinstance(request, ChooseRequest):
+            parts.append([prompts.nano_name(option.name) for option in request.options])
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -119,6 +131,9 @@ class Nano:
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await asyncio.to_thread(self._judge_all, requests)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await asyncio.to_thread(self._choose_all, requests)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         refusal = ModelReplyInvalid("nano writes no text beside descriptions", "use a larger model for names in prose")
@@ -304,6 +319,109 @@ class Nano:
                 for_yes, for_no = (both @ outputs[0][0]).tolist()
                 replies.append(JudgeReply(1 / (1 + float(np.exp(np.clip(for_no - for_yes, -50, 50))))))
             return replies
+
+    def _choose_all(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        with self._lock:
+            visual = self._visual_tokens([request.candidate_id for request in requests])
+            replies: list[ChooseReply | ModelError | None] = [None] * len(requests)
+            by_interest: dict[str, list[int]] = {}
+            for i, request in enumerate(requests):
+                tokens = visual[request.candidate_id]
+                if isinstance(tokens, ModelError):
+                    replies[i] = tokens
+                else:
+                    by_interest.setdefault(prompts.nano_look_prompt(request.interest), []).append(i)
+            for prompt, places in by_interest.items():
+                for batch in _batches(places, CHOICES_KEPT):
+                    images = [requests[i].candidate_id for i in batch]
+                    names = [[self._written(option.name) for option in requests[i].options] for i in batch]
+                    weighed = self._weigh(
+                        prompt, {image: visual[image] for image in images}, zip(images, names, strict=True)
+                    )
+                    for i, image, of_options in zip(batch, images, names, strict=True):
+                        replies[i] = ChooseReply(prompts.shares_of_names(of_options, weighed[image].names))
+            return [reply for reply in replies if reply is not None]
+
+    def _written(self, name: str) -> _Name:
+        """The tokens that nano writes where it describes a picture by this name, the one that ends it included, as far
+        as a description goes."""
+        ids = [*self._token_ids(f" {prompts.nano_name(name)}"), self._numbers["end_id"]]
+        return tuple(ids[:MAX_DESCRIPTION_TOKENS])
+
+    def _weigh(
+        self, prompt: str, visual: Mapping[str, Any], asked: Iterable[tuple[str, Sequence[_Name]]]
+    ) -> dict[str, _Weighed]:
+        """Image id -> what is known of it, with the probability that nano describes it by each name asked of it."""
+        found = {image: self._weighed[prompt, image] for image in visual if (prompt, image) in self._weighed}
+        for batch in _batches([image for image in visual if image not in found], NAMES_BATCH):
+            # Image by image, as for judgements, but for the words: their table is read once for all.
+            states = np.zeros((NAMES_BATCH, self._numbers["width"]), np.float32)
+            pasts = []
+            for row, image in enumerate(batch):
+                outputs, past = self._after_prompt(prompt, visual[image][None].astype(np.float32))
+                states[row] = outputs[0][0]
+                pasts.append(past)
+            first = _log_softmax(states @ self._words.T)
+            found.update({image: _Weighed(first[row].copy(), pasts[row]) for row, image in enumerate(batch)})
+        fresh: dict[tuple[str, _Name], None] = {}
+        for image, names in asked:
+            of = found[image]
+            for name in names:
+                if name not in of.names and of.first[name[0]] < LOG_NEGLIGIBLE:
+                    of.names[name] = float(np.exp(of.first[name[0]]))
+                elif name not in of.names:
+                    fresh[image, name] = None
+        # By length: a batch takes as many steps as its longest name.
+        for pairs in _batches(sorted(fresh, key=lambda pair: len(pair[1])), NAMES_BATCH):
+            logs = self._log_probabilities([(found[image], name) for image, name in pairs])
+            for (image, name), log in zip(pairs, logs, strict=True):
+                found[image].names[name] = float(np.exp(log))
+        for image in visual:
+            self._weighed[prompt, image] = found[image]
+            self._weighed.move_to_end((prompt, image))
+        while len(self._weighed) > CHOICES_KEPT:
+            self._weighed.popitem(last=False)
+        return found
+
+    def _log_probabilities(self, pairs: Sequence[tuple[_Weighed, _Name]]) -> FloatArray:
+        """Of at most NAMES_BATCH names of pictures under one interest, (names,): the sum over their tokens, each given
+        those before it, up to where it becomes negligible."""
+        rows = [*pairs, *[(pairs[0][0], pairs[0][1][:1])] * (NAMES_BATCH - len(pairs))]
+        lengths = np.array([len(name) for _, name in rows])
+        ids = np.full((NAMES_BATCH, lengths.max()), self._numbers["end_id"])
+        for row, (_, name) in enumerate(rows):
+            ids[row, : len(name)] = name
+        total: FloatArray = np.array([of.first[name[0]] for of, name in rows])
+        keys, values = (np.concatenate([of.past[half] for of, _ in rows], 1) for half in (0, 1))
+        for step in range(1, lengths.max()):
+            going = (step < lengths) & (total >= LOG_NEGLIGIBLE)
+            if not going.any():
+                break
+            state, _, more_keys, more_values = self._decode(self._words[ids[:, step - 1]][:, None], (keys, values))
+            log = _log_softmax(state @ self._words.T)[np.arange(NAMES_BATCH), ids[:, step]]
+            total = np.where(going, total + log, total)
+            keys, values = np.concatenate([keys, more_keys], 3), np.concatenate([values, more_values], 3)
+        return total[: len(pairs)]
+
+
+_Name: TypeAlias = tuple[int, ...]
+"""A description as the tokens that nano writes, the one that ends it included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A picture under an interest. first: (vocabulary,) log-probabilities of a description's first token. past: keys
+    and values of interest, picture and `NANO_ANSWER`. names: the probability of each description weighed so far."""
+
+    first: FloatArray
+    past: tuple[FloatArray, FloatArray]
+    names: dict[_Name, float] = field(default_factory=dict)
+
+
+def _log_softmax(logits: FloatArray) -> FloatArray:
+    below = logits - logits.max(1, keepdims=True)
+    found: FloatArray = below - np.log(np.exp(below).sum(1, keepdims=True))
+    return found
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

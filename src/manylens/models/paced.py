@@ -18,6 +18,8 @@ from typing import TypeAlias, TypeVar
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
 from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -51,8 +53,8 @@ _IMPATIENT_ATTEMPTS = 2
 
 _TELL_AFTER_S, _TELL_EVERY_S = 10.0, 30.0
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
 
 
@@ -82,6 +84,9 @@ class Paced(Wrapped):
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._answer(requests, self._model.judge)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await self._answer(requests, self._model.choose)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await self._answer(requests, self._model.complete)

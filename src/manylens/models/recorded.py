@@ -27,6 +27,8 @@ import numpy as np
 
 from manylens.errors import ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -43,7 +45,7 @@ from manylens.models.base import (
     request_key,
     request_kind,
 )
-from manylens.store import UNIT_LENGTH_TOLERANCE, Answer, Failure, RunFolder, StoredReply
+from manylens.store import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Answer, Failure, RunFolder, StoredReply
 
 DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
@@ -51,8 +53,8 @@ DECIMALS = 6
 LAST_ANSWERS_S = 30.0
 """How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
 _Arrived: TypeAlias = tuple[str, Reply | ModelError, float]
 """A key, what came of its request, and how many seconds the call took."""
@@ -78,6 +80,11 @@ def to_stored(reply: Reply) -> StoredReply:
             if reply.calls != 1:
                 fields["calls"] = round(reply.calls, DECIMALS)
             return StoredReply("judge", fields, tokens=tokens)
+        case ChooseReply():
+            shares = [_share("probability", share) for share in reply.probabilities]
+            if abs(math.fsum(shares) - 1) > SHARES_TOLERANCE:
+                raise ModelReplyInvalid(f"the probabilities of a choice sum to one, got {math.fsum(shares):.4f}")
+            return StoredReply("choose", {"probabilities": shares, "reason": reply.reason}, tokens=tokens)
         case CompleteReply():
             return StoredReply("complete", {"text": reply.text}, tokens=tokens)
 
@@ -92,6 +99,8 @@ def from_stored(stored: StoredReply) -> Reply:
         case "judge":
             fields = stored.fields
             return JudgeReply(fields["probability"], fields["reason"], usage, fields.get("calls", 1.0))
+        case "choose":
+            return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
         case _:
             return CompleteReply(stored.fields["text"], usage)
 
@@ -126,6 +135,9 @@ class Recorded(Wrapped):
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._answer(requests, self._model.judge, JudgeReply)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await self._answer(requests, self._model.choose, ChooseReply)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await self._answer(requests, self._model.complete, CompleteReply)
@@ -289,6 +301,7 @@ class Recorded(Wrapped):
                     continue  # says nothing of this image
                 if isinstance(reply, ModelError):
                     raise reply
+                _check_fits(request, reply)
                 stored = to_stored(reply)
             except ModelError as error:
                 failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
@@ -304,11 +317,19 @@ class Recorded(Wrapped):
         return outcomes
 
 
+def _check_fits(request: Request, reply: Reply) -> None:
+    """Raises ModelReplyInvalid where a choice says nothing, or too much, of the options that it was given."""
+    if isinstance(request, ChooseRequest) and isinstance(reply, ChooseReply):
+        wanted, got = len(request.options) + 1, len(reply.probabilities)
+        if wanted != got:
+            raise ModelReplyInvalid(f"a choice has a probability of each option and of none, {wanted}, got {got}")
+
+
 def _image_id(request: Request) -> str:
     match request:
         case LookRequest():
             return request.image_id
-        case JudgeRequest():
+        case JudgeRequest() | ChooseRequest():
             return request.candidate_id
         case CompleteRequest():
             return ""

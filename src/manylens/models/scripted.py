@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from manylens.errors import ModelError
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -30,6 +32,7 @@ from manylens.models.base import (
     Request,
 )
 from manylens.models.wordings import Lexicon, Wordings
+from manylens.prompts import spread_evenly
 
 Labeller = Callable[[str, str], str]
 """(interest, image id) -> the true label, computed from the image's pixels or looked up."""
@@ -45,6 +48,7 @@ class Noise:
     stubborn: the share of wrongly described images that the judge takes for the same wrong class, as a model that looks
         twice with the same eyes does.
     false_no, false_yes: of the judge. failed_look, failed_judge: calls that end in a `ModelError`.
+    wrong_choice: choices of another option than the right one, or of none, drawn at random.
     spread: noise of an embedding around its class centre; .5 gives cosines near .8 within a class.
     """
 
@@ -57,16 +61,17 @@ class Noise:
     failed_look: float = 0.0
     failed_judge: float = 0.0
     spread: float = 0.5
+    wrong_choice: float = 0.0
 
 
-DESIGN_NOISE = Noise(wrong_description=0.035, outlying=0.08, false_no=0.03, false_yes=0.01)
+DESIGN_NOISE = Noise(wrong_description=0.035, outlying=0.08, false_no=0.03, false_yes=0.01, wrong_choice=0.04)
 """The rates of the simulation in DESIGN."""
 
 
 class ScriptedModel:
     """labels: {interest: {image id: label}}, or a callback, which needs `classes`: {interest: labels}.
 
-    sees_exemplars: the judge goes by the exemplars' true labels (majority), else by the cluster's name.
+    sees_exemplars: judge and choice go by the exemplars' true labels (majority), else by the cluster's name.
     calls: how many requests of each kind it was asked.
     wordings: it answers in open words, and its writer groups and names them; without, in the classes' names.
     """
@@ -129,6 +134,11 @@ class ScriptedModel:
         self.calls["judge"] += len(requests)
         await asyncio.sleep(self._latency_s)
         return [self._judge(request) for request in requests]
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        self.calls["choose"] += len(requests)
+        await asyncio.sleep(self._latency_s)
+        return [self._choose(request) for request in requests]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         """`name_clusters`: every cluster gets its most frequent description in capitals; anything else fails, unless
@@ -212,17 +222,33 @@ class ScriptedModel:
         parts = (request.interest, request.cluster_name, *shown, request.candidate_id)
         if self._chance("failed judge", *parts) < self._noise.failed_judge:
             return ModelError("the scripted judgement failed", "this is the stated failure rate")
-        stubborn = self._chance("stubborn", request.interest, request.candidate_id) < self._noise.stubborn
-        taken_for = (self._seen if stubborn else self._label)(request.interest, request.candidate_id)
-        belongs = taken_for == self._label_of_cluster(request, shown)
+        taken_for = self._taken_for(request.interest, request.candidate_id)
+        belongs = taken_for == self._label_of_cluster(request.interest, request.cluster_name, shown)
         chance = self._chance("judge", *parts)
         wrong = chance < (self._noise.false_no if belongs else self._noise.false_yes)
         sureness = 0.1 * self._chance("sureness", *parts)
         return JudgeReply(0.99 - sureness if belongs != wrong else 0.01 + sureness)
 
-    def _label_of_cluster(self, request: JudgeRequest, shown: Sequence[str]) -> str:
-        named = self._class_named(request.interest, request.cluster_name)
-        votes = Counter(self._label(request.interest, image_id) for image_id in shown)
+    def _choose(self, request: ChooseRequest) -> ChooseReply:
+        sees = self._capabilities.sees_exemplars
+        options = [(o.name, o.definition, o.exemplar_ids if sees else ()) for o in request.options]
+        parts = (json.dumps([request.interest, request.candidate_id, options]),)
+        taken_for = self._taken_for(request.interest, request.candidate_id)
+        labels = [self._label_of_cluster(request.interest, name, shown) for name, _, shown in options]
+        chosen = labels.index(taken_for) if taken_for in labels else len(labels)
+        if self._chance("choose", *parts) < self._noise.wrong_choice:
+            others = [k for k in range(len(labels) + 1) if k != chosen]
+            chosen = others[int(self._chance("other choice", *parts) * len(others))]
+        sure = 0.99 - 0.09 * self._chance("sureness", *parts)
+        return ChooseReply(spread_evenly(chosen, sure, len(labels)))
+
+    def _taken_for(self, interest: str, image_id: str) -> str:
+        stubborn = self._chance("stubborn", interest, image_id) < self._noise.stubborn
+        return (self._seen if stubborn else self._label)(interest, image_id)
+
+    def _label_of_cluster(self, interest: str, name: str, shown: Sequence[str]) -> str:
+        named = self._class_named(interest, name)
+        votes = Counter(self._label(interest, image_id) for image_id in shown)
         if not votes:
             return named
         most = max(votes.values())

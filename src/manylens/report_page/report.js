@@ -156,7 +156,7 @@ function overview(interest) {
   if (loose) parts.push(part("#loose", "unassigned", loose, "loose"));
   const looked = interest.assignments.length + interest.failed.length;
   const total = looked + interest.notLooked.length;
-  const calls = interest.calls.look + interest.calls.judge + interest.calls.complete;
+  const calls = interest.calls.look + interest.calls.judge + interest.calls.choose + interest.calls.complete;
   const facts = element("p", { class: "facts" });
   const say = (bold, text) => facts.append(element("b", {}, bold), text);
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");

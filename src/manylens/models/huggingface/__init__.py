@@ -5,7 +5,9 @@ so what one image gets depends on its companions by rounding only; a batch that 
 
 H(u) is the paper's: the last hidden state of the embedding token that follows the description, for which the token
 that ends a turn stands. Descriptions are asked for in plain words and their confidence is the product of their tokens'
-probabilities, so a checkpoint need not write JSON; a judgement is the probability of yes against no.
+probabilities, so a checkpoint need not write JSON; a judgement is the probability of yes against no, a choice those of
+the options' letters. A choice shows each option's first exemplar where every option has one and the checkpoint was
+found to tell so many pictures apart (`MOST_EXEMPLARS` and the candidate at most), else words alone.
 A checkpoint that `manylens checkpoint` wrote is asked in nano's own words, and H(u) is nano's trained head.
 """
 
@@ -27,7 +29,10 @@ from manylens import prompts
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.images import ImageSource
 from manylens.models.base import (
+    MOST_EXEMPLARS,
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -37,6 +42,7 @@ from manylens.models.base import (
     ModelOptions,
     Request,
     Usage,
+    shown_exemplars,
 )
 from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory
@@ -47,14 +53,16 @@ BATCH = 16
 """Requests that are decoded at once, until that proves too many."""
 
 EXEMPLARS_SHOWN = 2
+_FEWEST_TRIED = 4
+"""Pictures in one request that a checkpoint must tell apart before it is shown any exemplar."""
 EXEMPLAR_PX = 256
 JPEG_QUALITY = 95
 CHAT_TOKENS, NANO_TOKENS, NAMES_TOKENS = 24, 10, 2048
 _YES = ("yes", "Yes", "YES", " yes", " Yes")
 _NO = ("no", "No", "NO", " no", " No")
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 Shown: TypeAlias = Callable[[str, int], Any]
 """(image id, longest side in px) -> the picture, or its name where a request is rendered."""
 
@@ -104,9 +112,20 @@ class HuggingFace:
     @cached_property
     def _compares_pictures(self) -> bool:
         """Whether the checkpoint tells the pictures of one request apart: many know one picture at a time."""
+        return self._tells_apart(_FEWEST_TRIED)
+
+    @cached_property
+    def _choice_exemplars(self) -> int:
+        """How many exemplars' pictures a choice may show beside its candidate: as many as were tried."""
+        if not self._compares_pictures:
+            return 0
+        return MOST_EXEMPLARS if self._tells_apart(MOST_EXEMPLARS + 1) else _FEWEST_TRIED - 1
+
+    def _tells_apart(self, count: int) -> bool:
         if self._is_nano:
             return False
-        colors = ("red", "green", "blue", "yellow")
+        others = ("red", "green", "blue")
+        colors = [*(others[number % 3] for number in range(count - 1)), "yellow"]
         pictures = [Image.new("RGB", (EXEMPLAR_PX, EXEMPLAR_PX), color) for color in colors]
         try:
             with self._lock:
@@ -114,7 +133,7 @@ class HuggingFace:
         except (ModelError, ValueError, TypeError, IndexError, RuntimeError):
             return False  # checkpoints that take one picture refuse several in many ways
         said = found.texts[0].lower()
-        return "yellow" in said and not any(color in said for color in colors[:-1])
+        return "yellow" in said and not any(color in said for color in others)
 
     def render(self, request: Request) -> str:
         """What is asked, with image ids where the pictures go; the number format is a parameter of every answer."""
@@ -127,6 +146,10 @@ class HuggingFace:
                 asked = [self._look_parts(request, named), self._look_tokens]
             case JudgeRequest():
                 asked = [self._judge_parts(request, named)]
+            case ChooseRequest():
+                asked = [self._choose_parts(request, named)]
+                if self._is_nano:
+                    asked.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
                 asked = [request.task, _names_question(request)]
         version = prompts.NANO_PROMPTS if self._is_nano else prompts.SERVER_PROMPTS
@@ -137,6 +160,10 @@ class HuggingFace:
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await asyncio.to_thread(self._answer, requests, self._judge_parts, self._judge)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        choose = self._choose_by_names if self._is_nano else self._choose
+        return await asyncio.to_thread(self._answer, requests, self._choose_parts, choose)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         if self._is_nano:
@@ -170,6 +197,24 @@ class HuggingFace:
             prompts.JUDGE_CANDIDATE,
             shown(request.candidate_id, side_px),
             prompts.JUDGE_WORD,
+        ]
+
+    def _choose_parts(self, request: ChooseRequest, shown: Shown) -> list[Any]:
+        if self._is_nano:
+            return self._look_parts(LookRequest(request.interest, request.candidate_id), shown)
+        exemplars = shown_exemplars(request.options, self._choice_exemplars)
+        side_px = min(EXEMPLAR_PX, self._image_px)
+        options = [(option.name, option.definition) for option in request.options]
+        opening, *pieces, none = prompts.choose_opening(request.interest, options, shown=bool(exemplars))
+        parts: list[Any] = [f"{prompts.CHOOSE_SYSTEM}\n\n{opening}"]
+        for number, piece in enumerate(pieces):
+            parts += [piece, *(shown(image_id, side_px) for image_id in exemplars[number : number + 1])]
+        return [
+            *parts,
+            none,
+            prompts.JUDGE_CANDIDATE,
+            shown(request.candidate_id, side_px),
+            prompts.CHOOSE_WORD,
         ]
 
     def _complete_parts(self, request: CompleteRequest, shown: Shown) -> list[Any]:
@@ -213,7 +258,7 @@ class HuggingFace:
         self,
         requests: Sequence[_Request],
         parts_of: Callable[[_Request, Shown], list[Part]],
-        ask: Callable[[Sequence[list[Part]]], list[_Reply | ModelError]],
+        ask: Callable[[Sequence[_Request], Sequence[list[Part]]], list[_Reply | ModelError]],
     ) -> list[_Reply | ModelError]:
         """Replies in order, batch by batch. A batch that does not fit into memory is halved, and so are all later ones;
         one that the checkpoint's processor refuses is asked image by image."""
@@ -223,17 +268,19 @@ class HuggingFace:
             while len(replies) < len(requests):
                 size = 1 if alone else self._batch
                 places: list[int] = []
+                put: list[_Request] = []
                 asked: list[list[Part]] = []
                 answers: list[_Reply | ModelError | None] = []
                 for request in requests[len(replies) : len(replies) + size]:
                     try:
                         asked.append(parts_of(request, self._picture))
+                        put.append(request)
                         places.append(len(answers))
                         answers.append(None)
                     except ModelError as error:
                         answers.append(error)
                 try:
-                    for place, reply in zip(places, ask(asked) if asked else (), strict=True):
+                    for place, reply in zip(places, ask(put, asked) if asked else (), strict=True):
                         answers[place] = reply
                 except ValueError as error:
                     if len(asked) > 1:
@@ -255,7 +302,7 @@ class HuggingFace:
                 replies += [answer for answer in answers if answer is not None]
         return replies
 
-    def _look(self, asked: Sequence[list[Part]]) -> list[LookReply | ModelError]:
+    def _look(self, _: Sequence[LookRequest], asked: Sequence[list[Part]]) -> list[LookReply | ModelError]:
         found = self._loaded.decode(asked, self._look_tokens, embedding_token=not self._is_nano)
         vectors = self._loaded.embed(found.states)
         replies: list[LookReply | ModelError] = []
@@ -269,7 +316,7 @@ class HuggingFace:
             replies.append(LookReply(said, found.confidence[row], vectors[row].astype(np.float16), usage))
         return replies
 
-    def _judge(self, asked: Sequence[list[Part]]) -> list[JudgeReply | ModelError]:
+    def _judge(self, _: Sequence[JudgeRequest], asked: Sequence[list[Part]]) -> list[JudgeReply | ModelError]:
         yes, no = self._yes_no
         found = self._loaded.decode(asked, 1)
         for_yes, for_no = (np.logaddexp.reduce(found.first_logits[:, ids], axis=1) for ids in (yes, no))
@@ -287,7 +334,46 @@ class HuggingFace:
             )
         return sorted(yes - no), sorted(no - yes)
 
-    def _complete(self, asked: Sequence[list[Part]]) -> list[CompleteReply | ModelError]:
+    def _choose(self, put: Sequence[ChooseRequest], asked: Sequence[list[Part]]) -> list[ChooseReply | ModelError]:
+        found = self._loaded.decode(asked, 1)
+        # (messages, letters): the letters of a checkpoint are the same for all, those of a request its first ones.
+        logits = np.stack([np.logaddexp.reduce(found.first_logits[:, ids], axis=1) for ids in self._letters], axis=1)
+        replies: list[ChooseReply | ModelError] = []
+        for row, request in enumerate(put):
+            count = len(request.options)
+            of_each = np.append(logits[row, :count], logits[row, -1]).astype(np.float64)
+            shares = prompts.normalised(np.exp(of_each - of_each.max()).tolist())
+            replies.append(ChooseReply(shares, usage=Usage(found.tokens_in[row], 1)))
+        return replies
+
+    def _choose_by_names(
+        self, put: Sequence[ChooseRequest], asked: Sequence[list[Part]]
+    ) -> list[ChooseReply | ModelError]:
+        """As the embedded nano does it: how probable it is that it describes the picture by each option's name."""
+        replies: list[ChooseReply | ModelError] = []
+        for request, message in zip(put, asked, strict=True):
+            answers = [
+                tuple(self._loaded.answer_ids(prompts.nano_name(option.name), message)[:NANO_TOKENS])
+                for option in request.options
+            ]
+            distinct = list(dict.fromkeys(answers))
+            probabilities, tokens_in = self._loaded.likelihoods(message, distinct)
+            shares = prompts.shares_of_names(answers, dict(zip(distinct, probabilities, strict=True)))
+            replies.append(ChooseReply(shares, usage=Usage(tokens_in, sum(map(len, distinct)))))
+        return replies
+
+    @cached_property
+    def _letters(self) -> list[list[int]]:
+        """Tokens of each letter of a choice, and last of the one for none, in the spellings that are whole tokens."""
+        letters = [*prompts.LABELS, prompts.NONE_LABEL]
+        found = [sorted({t for w in (x, f" {x}") for t in self._loaded.whole_token(w)}) for x in letters]
+        if not all(found):
+            raise ModelUnavailable(
+                f"a choice reads a letter from one token, {self.name} lacks such tokens", "use another checkpoint"
+            )
+        return found
+
+    def _complete(self, _: Sequence[CompleteRequest], asked: Sequence[list[Part]]) -> list[CompleteReply | ModelError]:
         found = self._loaded.decode(asked, NAMES_TOKENS)
         replies: list[CompleteReply | ModelError] = []
         for row, text in enumerate(found.texts):

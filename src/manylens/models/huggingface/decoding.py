@@ -202,6 +202,23 @@ class Loaded:
 
     # Decoding
 
+    def likelihoods(self, message: Sequence[Part], answers: Sequence[Sequence[int]]) -> tuple[list[float], int]:
+        """The probability of each answer, in tokens, to one message, and how many tokens the message has."""
+        torch = self._torch
+        inputs = self._inputs([message] * len(answers))
+        prompt = inputs["input_ids"].shape[1]
+        longest = max(map(len, answers))
+        # Padded on the right: what follows a token changes nothing about it.
+        padded = [[*answer, *[self._ends[0]] * (longest - len(answer))] for answer in answers]
+        ids = torch.tensor(padded, device=self._device)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], 1)
+        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(ids)], 1)
+        with torch.inference_mode():
+            logits = self.model(**inputs).logits[:, prompt - 1 : -1].float()
+        of_tokens = logits.log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0].cpu().numpy().astype(np.float64)
+        totals = [float(np.exp(row[: len(answer)].sum())) for row, answer in zip(of_tokens, answers, strict=True)]
+        return totals, prompt
+
     def decode(self, messages: Sequence[Sequence[Part]], limit: int, *, embedding_token: bool = False) -> Decoded:
         """Greedy answers of at most `limit` tokens. embedding_token: after each answer, read the end token too and give
         its hidden state."""

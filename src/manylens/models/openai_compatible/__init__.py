@@ -7,6 +7,9 @@ attempt.
 
 One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
 and, where the server embeds, an embeddings request. One judgement puts what all candidates of a cluster share first.
+A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
+so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
+log-probabilities where there are any.
 Where it is asked for and the model tells them apart, several candidates of a cluster share a request; whatever of its
 reply cannot be used is asked again alone.
 """
@@ -23,7 +26,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -31,7 +34,10 @@ from manylens import prompts
 from manylens.errors import ImageUnreadable, ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.images import THUMBNAIL_PX, ImageSource
 from manylens.models.base import (
+    MOST_EXEMPLARS,
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
     JudgeReply,
@@ -42,6 +48,7 @@ from manylens.models.base import (
     Request,
     Usage,
     put_together,
+    shown_exemplars,
 )
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
@@ -68,7 +75,8 @@ EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
 
 REQUESTS_PER_CALL = 3
-"""A look: a question, at worst its repair, and an embedding. A judgement: at worst a word, a question, its repair."""
+"""A look: a question, at worst its repair, and an embedding. A judgement or a choice: at worst a word, a question, its
+repair."""
 
 HALFWAY_NAME = "halfway.json"
 """In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
@@ -78,8 +86,12 @@ DECODING_LOCKS = 8
 REPLIES_KEPT = 1024
 VECTORS_KEPT = 4096
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, CompleteRequest)
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
+_Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
+Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
+"""(token, its alternatives with log-probabilities), as `answer_logprobs` gives them."""
+
 Shown = Callable[[str, int], Json]
 """(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
 
@@ -143,7 +155,7 @@ class OpenAICompatible:
             concurrency=self._options.concurrency,
             candidates_per_call=self._together,
             requests_per_call=REQUESTS_PER_CALL + (self._together > 1),
-            reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS["look"], ANSWER_TOKENS["judge"])),
+            reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
             text_tokens=self.dialect.tokens(ANSWER_TOKENS["names"]),
         )
 
@@ -159,6 +171,10 @@ class OpenAICompatible:
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
             case JudgeRequest():
                 parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
+            case ChooseRequest():
+                parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
+                if self.dialect.words == "nano":
+                    parts.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
                 parts.append([request.task, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
@@ -178,6 +194,9 @@ class OpenAICompatible:
 
         await asyncio.gather(*map(one, put_together(requests, self._together)))
         return replies
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await _each(requests, self._choose)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         return await _each(requests, self._complete)
@@ -212,21 +231,46 @@ class OpenAICompatible:
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
-        content = [
-            text_part(opening),
-            *(shown(image_id, side_px) for image_id in exemplars),
-            text_part(prompts.JUDGE_CANDIDATE),
-            shown(request.candidate_id, side_px),
-            text_part(prompts.JUDGE_WORD if word else prompts.JUDGE_JSON),
-        ]
-        messages: list[Json] = [
-            {"role": "system", "content": prompts.JUDGE_SYSTEM},
-            {"role": "user", "content": content},
-        ]
-        tokens = ANSWER_TOKENS["word" if word else "judge"]
+        shared = [text_part(opening), *(shown(image_id, side_px) for image_id in exemplars)]
+        question = prompts.JUDGE_WORD if word else prompts.JUDGE_JSON
+        schema = ("judge", prompts.JUDGE_SCHEMA)
+        candidate = shown(request.candidate_id, side_px)
+        return self._compared_body(prompts.JUDGE_SYSTEM, shared, candidate, question, schema, word=word)
+
+    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool) -> Json:
+        if self.dialect.words == "nano":
+            return self._look_body(LookRequest(request.interest, request.candidate_id), shown)
+        exemplars = shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1))
+        side_px = min(EXEMPLAR_PX, self._options.image_px)
+        options = [(option.name, option.definition) for option in request.options]
+        opening, *pieces, none = map(
+            text_part, prompts.choose_opening(request.interest, options, shown=bool(exemplars))
+        )
+        shared = [opening]
+        for number, piece in enumerate(pieces):
+            shared += [piece, *(shown(image_id, side_px) for image_id in exemplars[number : number + 1])]
+        question = prompts.CHOOSE_WORD if word else prompts.CHOOSE_JSON
+        schema = ("choose", prompts.choose_schema(len(options)))
+        candidate = shown(request.candidate_id, side_px)
+        return self._compared_body(prompts.CHOOSE_SYSTEM, [*shared, none], candidate, question, schema, word=word)
+
+    def _compared_body(
+        self,
+        system: str,
+        shared: Sequence[Json],
+        candidate: Json,
+        question: str,
+        schema: tuple[str, Json],
+        *,
+        word: bool,
+    ) -> Json:
+        """A judgement or a choice: what all candidates share, the candidate, the question. schema: of an answer that is
+        not one word; its name is that of the room it takes."""
+        content = [*shared, text_part(prompts.JUDGE_CANDIDATE), candidate, text_part(question)]
+        messages: list[Json] = [{"role": "system", "content": system}, {"role": "user", "content": content}]
         if word:
-            return self.dialect.chat(self._endpoint.model, messages, tokens, logprobs=True)
-        return self.dialect.chat(self._endpoint.model, messages, tokens, schema=("judge", prompts.JUDGE_SCHEMA))
+            return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["word"], logprobs=True)
+        return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
 
     def _together_body(self, requests: Sequence[JudgeRequest], shown: Shown) -> Json:
         first = requests[0]
@@ -272,19 +316,77 @@ class OpenAICompatible:
 
     async def _judge(self, request: JudgeRequest) -> JudgeReply:
         talk = _Talk(self)
-        judged = None
-        if self._judges_in_a_word:
-            body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=True))
-            probability = prompts.yes_probability(answer_logprobs(await talk.ask(body)))
-            if probability is not None:
-                judged = prompts.Judged(probability)
-            elif self.dialect.words != "json":
-                judged = await talk.read(body, prompts.parse_word, prompts.WORD_SHAPE)
-        if judged is None:  # log-probabilities are not offered, or missing this once: let it state its confidence
-            body = await self._with_pictures(lambda shown: self._judge_body(request, shown, word=False))
-            judged = await talk.read(body, prompts.parse_judge, prompts.JUDGE_SHAPE)
+
+        def by_tokens(tokens: Tokens) -> prompts.Judged | None:
+            probability = prompts.yes_probability(tokens)
+            return None if probability is None else prompts.Judged(probability)
+
+        judged = await self._compare(
+            talk,
+            lambda shown, word: self._judge_body(request, shown, word=word),
+            by_tokens,
+            (prompts.parse_word, prompts.WORD_SHAPE),
+            (prompts.parse_judge, prompts.JUDGE_SHAPE),
+        )
         talk.end()
         return JudgeReply(judged.probability, judged.reason, talk.usage)
+
+    async def _choose(self, request: ChooseRequest) -> ChooseReply:
+        if self.dialect.words == "nano":
+            return await self._choose_by_description(request)
+        talk = _Talk(self)
+        count = len(request.options)
+
+        def by_tokens(tokens: Tokens) -> prompts.Chosen | None:
+            probabilities = prompts.choice_probabilities(tokens, count)
+            return None if probabilities is None else prompts.Chosen(probabilities)
+
+        chosen = await self._compare(
+            talk,
+            lambda shown, word: self._choose_body(request, shown, word=word),
+            by_tokens,
+            (lambda reply: prompts.parse_letter(reply, count), prompts.LETTER_SHAPE),
+            (lambda reply: prompts.parse_choice(reply, count), prompts.CHOOSE_SHAPE),
+        )
+        talk.end()
+        return ChooseReply(chosen.probabilities, chosen.reason, talk.usage)
+
+    async def _choose_by_description(self, request: ChooseRequest) -> ChooseReply:
+        """For a served nano, which knows no letters, and whose server scores no texts: the options that have the name
+        it gives the picture share its confidence; where none has it, it is none's."""
+        talk = _Talk(self)
+        found = await self._described(
+            talk, await self._with_pictures(lambda s: self._choose_body(request, s, word=True))
+        )
+        talk.end()
+        names = [prompts.nano_name(option.name) for option in request.options]
+        said = prompts.nano_name(found.description)
+        named = [k for k, name in enumerate(names) if name == said] or [len(names)]
+        rest = (1 - found.confidence) / (len(names) + 1 - len(named) or 1)
+        shares = [found.confidence / len(named) if k in named else rest for k in range(len(names) + 1)]
+        return ChooseReply(prompts.normalised(shares), usage=talk.usage)
+
+    async def _compare(
+        self,
+        talk: _Talk,
+        body_of: Callable[[Shown, bool], Json],
+        by_tokens: Callable[[Tokens], _Found | None],
+        of_word: tuple[Callable[[str], _Found], str],
+        of_json: tuple[Callable[[str], _Found], str],
+    ) -> _Found:
+        """The answer to a judgement or a choice: a word and its log-probabilities where there are any, else JSON, else
+        the bare word. body_of: of the pictures, and whether a word is asked for. of_word, of_json: how the answer is
+        read, and its shape."""
+        if self._judges_in_a_word:
+            body = await self._with_pictures(lambda shown: body_of(shown, True))
+            found = by_tokens(answer_logprobs(await talk.ask(body)))
+            if found is not None:
+                return found
+            if self.dialect.words != "json":
+                return await talk.read(body, *of_word)
+        # Log-probabilities are not offered, or missing this once: let it state its confidence.
+        body = await self._with_pictures(lambda shown: body_of(shown, False))
+        return await talk.read(body, *of_json)
 
     @property
     def _together(self) -> int:

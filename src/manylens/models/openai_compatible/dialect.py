@@ -26,6 +26,7 @@ from PIL import ImageDraw
 
 from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.models.base import MOST_EXEMPLARS
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
 
 EXEMPLARS_SHOWN = 3
@@ -34,7 +35,7 @@ EXEMPLARS_SHOWN = 3
 TOP_LOGPROBS = (20, 5)
 """Alternatives asked for, the most first: servers have different limits."""
 
-ANSWER_TOKENS = {"look": 120, "judge": 160, "word": 8, "names": 4096, "nano": 10}
+ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "names": 4096, "nano": 10}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
 
@@ -45,7 +46,8 @@ Vector: TypeAlias = NDArray[np.float32]
 class Dialect:
     """words: `json` where the model answers in JSON, `plain` where it cannot, `nano` for a served checkpoint of nano,
     which is asked in its own words. structured: which `response_format` the server honours. logprobs: alternatives per
-    token to ask for, 0 where it gives none. pictures: how many one request may hold (1, or all a judgement needs).
+    token to ask for, 0 where it gives none. pictures: how many one request may hold: those of a choice, those of a
+    judgement, or 1.
     embeddings: `messages` embeds the picture under the interest, `text` the description, `local` means that the server
     embeds nothing. edge_scale, edge_offset: beta and b of the relational graph for these embeddings. limit: the field
     that bounds an answer. temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
@@ -429,17 +431,18 @@ def _blind(endpoint: Endpoint, color: str, text: str) -> ModelUnavailable:
 
 
 def _probe_pictures(endpoint: Endpoint, dialect: Dialect) -> Dialect:
-    """May a request hold the pictures of a judgement, in their order? And does the model really look? A model that says
-    green to everything has passed so far."""
-    try:
-        colors = ["red", "green", "blue", "yellow"][-EXEMPLARS_SHOWN - 1 :]
-        text = answer_text(_ask(endpoint, dialect, "What is the color of the last picture?", colors))
-        if _says(prompts.after_thoughts(text), "yellow"):
-            return dataclasses.replace(dialect, pictures=EXEMPLARS_SHOWN + 1)
-    except ModelUnavailable:
-        raise
-    except ModelError:
-        pass
+    """May a request hold the pictures of a choice, or else of a judgement, in their order? And does the model really
+    look? A model that says green to everything has passed so far."""
+    for count in (MOST_EXEMPLARS + 1, EXEMPLARS_SHOWN + 1):
+        colors = [("red", "green", "blue")[number % 3] for number in range(count - 1)] + ["yellow"]
+        try:
+            text = answer_text(_ask(endpoint, dialect, "What is the color of the last picture?", colors))
+            if _says(prompts.after_thoughts(text), "yellow"):
+                return dataclasses.replace(dialect, pictures=count)
+        except ModelUnavailable:
+            raise
+        except ModelError:
+            pass
     try:
         text = prompts.after_thoughts(answer_text(_ask(endpoint, dialect, _COLOR_QUESTION, ["blue"])))
     except ModelError as error:
