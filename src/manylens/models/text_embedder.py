@@ -17,6 +17,7 @@ triples, hashed to the same 384 numbers. The share of such letters in a text is 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import unicodedata
@@ -70,7 +71,8 @@ def _embed(text: str) -> NDArray[np.float32]:
     # Lone surrogates are no text to the tokenizer.
     readable = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))
     short = " ".join(readable.split())[:MOST_CHARACTERS]
-    read, unread = [], []
+    read: list[str] = []
+    unread: list[str] = []
     for word in short.split():
         (unread if any(map(_is_foreign, word)) else read).append(word)
     if not unread:
@@ -79,7 +81,7 @@ def _embed(text: str) -> NDArray[np.float32]:
         return _by_letters(short)
     share = sum(map(_is_foreign, short)) / sum(map(_counts, short))
     by_meaning, by_letters = _by_meaning(" ".join(read)), _by_letters(" ".join(unread))
-    return _unit(np.sqrt(1 - share) * by_meaning + np.sqrt(share) * by_letters)
+    return _unit(math.sqrt(1 - share) * by_meaning + math.sqrt(share) * by_letters)
 
 
 def _counts(letter: str) -> bool:
@@ -117,10 +119,10 @@ def _by_letters(text: str) -> NDArray[np.float32]:
     return _unit(vector)
 
 
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float32]:
+def _unit(vector: NDArray[Any]) -> NDArray[np.float32]:
     length = np.linalg.norm(vector)
     if length == 0:  # parts that cancel out
-        return np.eye(1, WIDTH, dtype=np.float32)[0]
+        vector, length = np.eye(1, WIDTH)[0], np.float64(1)
     unit: NDArray[np.float32] = (vector / length).astype(np.float32)
     return unit
 
