@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,10 +31,27 @@ from manylens.models.base import (
 )
 from manylens.models.openai_compatible import find_dialect
 from manylens.models.scripted import Noise, ScriptedModel
+from manylens.models.text_embedder import TextEmbedder
 from manylens.store import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 
+
+BEFORE_THE_TEXT_EMBEDDER = {
+    "words": "json",
+    "structured": "json_schema",
+    "logprobs": 20,
+    "pictures": 4,
+    "embeddings": "local",
+    "embedding_model": "",
+    "edge_scale": 8.0,
+    "edge_offset": -4.0,
+    "limit": "max_tokens",
+    "temperature": True,
+    "thinks": False,
+    "candidates": 0,
+}
+"""A record in `models.json` of a server that embeds nothing, as earlier versions wrote it."""
 
 HOSTILE = (
     "</script><img src=x onerror=alert(1)>\x1b[2J\x1b]0;owned\x07\u202e\n"
@@ -80,6 +99,37 @@ def test_two_options_are_enough(pictures: Path, capsys: pytest.CaptureFixture[st
         assert server.repeated() == {}
         assert server.max_concurrency <= ModelOptions().concurrency
     assert "24 files: 24 assigned" in capsys.readouterr().out
+
+
+def widths() -> set[int]:
+    """How many numbers the embeddings in the run folder have."""
+    with contextlib.closing(sqlite3.connect(Path("run", "run.sqlite"))) as answers:
+        rows = answers.execute("SELECT length(embedding) FROM answers WHERE embedding IS NOT NULL").fetchall()
+    return {length // 2 for (length,) in rows}  # float16
+
+
+def test_a_server_that_embeds_nothing_is_enough(pictures: Path) -> None:
+    with ChatServer(embeddings="none") as server:
+        assert cluster(pictures, server) == 0
+        assert {image: name.split()[0] for image, name in placed().items()} == truth()
+    assert widths() == {384}
+    (dialect,) = json.loads(Path("run/models.json").read_text("utf-8")).values()
+    assert (dialect["embeddings"], dialect["embedding_model"]) == ("local", TextEmbedder.name)
+
+
+def test_a_run_begun_before_the_text_embedder_goes_on_with_its_own_vectors(pictures: Path) -> None:
+    """Nothing is asked again, and a second interest does not bring another kind of vectors into the folder."""
+    with ChatServer(embeddings="none") as server:
+        with RunFolder.open("run"):
+            Path("run/models.json").write_text(json.dumps({f"{server.url} fake": BEFORE_THE_TEXT_EMBEDDER}))
+        assert cluster(pictures, server) == 0
+        assert server.count("look") == 24
+        assert cluster(pictures, server) == 0
+        assert cluster(pictures, server, by="shape") == 0
+        assert server.count("look") == 2 * 24
+        assert server.count("question") == 0  # nor what it can do
+        assert server.repeated() == {}
+    assert widths() == {512}
 
 
 @pytest.mark.parametrize(

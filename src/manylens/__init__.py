@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from manylens.api import InterestResult, Plan, Result, cluster, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
+    from manylens.models.text_embedder import TextEmbedder
     from manylens.records import ModelOptions, Settings
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "Result",
     "Settings",
+    "TextEmbedder",
     "__version__",
     "cluster",
     "plan",
@@ -41,6 +43,7 @@ _HOMES = {
     "Plan": "api",
     "Result": "api",
     "Settings": "records",
+    "TextEmbedder": "models.text_embedder",
     "cluster": "api",
     "plan": "api",
 }

@@ -108,8 +108,8 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
             f"likeness is weighed as sigmoid({dialect.edge_scale:g} x cosine {dialect.edge_offset:+g})",
         ),
         "local": (
-            "none that tell descriptions apart",
-            "words are compared by their letters: synonyms cost more judgements; name one with --embedding-model",
+            f"of the description, here, by {dialect.embedding_model}",
+            "it reads English: for descriptions in another language name one with --embedding-model",
         ),
     }[dialect.embeddings]
     if dialect.logprobs:

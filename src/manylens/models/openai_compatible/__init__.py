@@ -6,7 +6,7 @@ answer that was received is not asked again when the rest has to be (`_kept`); a
 attempt.
 
 One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
-and, where the server embeds, an embeddings request. One judgement puts what all candidates of a cluster share first.
+and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all candidates of a cluster share first.
 A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
 so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
 log-probabilities where there are any.
@@ -57,7 +57,7 @@ from manylens.models.openai_compatible.dialect import (
     Vector,
     answer_logprobs,
     answer_text,
-    embed_locally,
+    embed_by_words,
     embedding_body,
     embedding_rows,
     look_messages,
@@ -68,6 +68,7 @@ from manylens.models.openai_compatible.dialect import (
     together_body,
 )
 from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
+from manylens.models.text_embedder import TextEmbedder
 from manylens.store import write_atomically
 
 JPEG_QUALITY = 90
@@ -435,8 +436,15 @@ class OpenAICompatible:
     async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
         model = self.dialect.embedding_model
         match self.dialect.embeddings:
+            case "local" if not model:
+                return embed_by_words(description)
             case "local":
-                return embed_locally(description)
+                if description not in self._vectors:
+                    rows = await asyncio.to_thread(TextEmbedder().embed, [description])
+                    self._vectors[description] = rows[0], 0
+                vector, _ = self._vectors[description]
+                self._forget_vectors()
+                return vector
             case "messages":
                 jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
                 return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
@@ -459,9 +467,12 @@ class OpenAICompatible:
                         del self._under_way[text]
                         done.set()
                 vector, _ = self._vectors[text]
-                if len(self._vectors) > VECTORS_KEPT:
-                    self._vectors.popitem(last=False)
+                self._forget_vectors()
                 return vector
+
+    def _forget_vectors(self) -> None:
+        if len(self._vectors) > VECTORS_KEPT:
+            self._vectors.popitem(last=False)
 
     async def _embedded(self, talk: _Talk, body: Json) -> Vector:
         reply = await talk.ask(body, embeddings=True)

@@ -28,6 +28,7 @@ from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
 from manylens.models.base import MOST_EXEMPLARS
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
+from manylens.models.text_embedder import TextEmbedder
 
 EXEMPLARS_SHOWN = 3
 """Pictures of a cluster that a judge is shown before the candidate, where the model takes several."""
@@ -49,10 +50,12 @@ class Dialect:
     token to ask for, 0 where it gives none. pictures: how many one request may hold: those of a choice, those of a
     judgement, or 1.
     embeddings: `messages` embeds the picture under the interest, `text` the description, `local` means that the server
-    embeds nothing. edge_scale, edge_offset: beta and b of the relational graph for these embeddings. limit: the field
-    that bounds an answer. temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
-    candidates: how many candidates of one cluster a judgement may hold; 1 where the model mixes them up, 0 where that
-    was not asked for and not tried.
+    embeds nothing and the description is embedded here. embedding_model: what embeds, of the server or here; "" with
+    `local` stands for `embed_by_words`, as in run folders from before there was a text embedder. edge_scale,
+    edge_offset: beta and b of the relational graph for these embeddings. limit: the field that bounds an answer.
+    temperature: whether it may be set to 0. thinks: whether thoughts come before the answer. candidates: how many
+    candidates of one cluster a judgement may hold; 1 where the model mixes them up, 0 where that was not asked for and
+    not tried.
     """
 
     words: Literal["json", "plain", "nano"] = "json"
@@ -169,15 +172,15 @@ def text_part(text: str) -> Json:
     return {"type": "text", "text": text}
 
 
-# --- embedding without a server ---------------------------------------------------------------------------------------
+# --- similarities of texts --------------------------------------------------------------------------------------------
 
-LOCAL_WIDTH = 512
+HASHED_WIDTH = 512
 
 
-def embed_locally(description: str) -> Vector:
-    """A description's words and letter triples, hashed to a unit vector (512,): equal texts 1, texts that share words
-    or stems near .5, others near 0. Knows no synonyms: that is left to the judge."""
-    vector = np.zeros(LOCAL_WIDTH, np.float32)
+def embed_by_words(description: str) -> Vector:
+    """A description's words and letter triples, hashed to a unit vector (512,). Only for run folders that were begun
+    with it, where other vectors must not be mixed in: it may never change."""
+    vector = np.zeros(HASHED_WIDTH, np.float32)
     for word in re.findall(r"\w+", description.casefold()) or [description]:
         framed = f"^{word}$"
         pieces = [framed, *(framed[at : at + 3] for at in range(len(framed) - 2))]
@@ -185,7 +188,7 @@ def embed_locally(description: str) -> Vector:
         for number, piece in enumerate(pieces):
             code = int.from_bytes(_digest(piece), "big")
             # The whole word counts as much as all of its triples together.
-            vector[code % LOCAL_WIDTH] += (1.0 if number == 0 else weight) * (1 if code >> 32 & 1 else -1)
+            vector[code % HASHED_WIDTH] += (1.0 if number == 0 else weight) * (1 if code >> 32 & 1 else -1)
     length = float(np.linalg.norm(vector))
     if length == 0:
         vector[0] = length = 1.0
@@ -223,10 +226,6 @@ def edge_scale_of(vectors: Vector) -> tuple[float, float] | None:
         return None
     scale = 4 / (same - unlike)
     return round(scale, 4), round(-scale * (same + unlike) / 2, 4)
-
-
-LOCAL_EDGES = (8.0, -4.0)
-"""beta and b for `embed_locally`."""
 
 
 def alike_texts() -> list[str]:
@@ -559,8 +558,13 @@ def _probe_embeddings(endpoint: Endpoint, dialect: Dialect, models: Sequence[str
             return dataclasses.replace(
                 dialect, embeddings="text", embedding_model=model, edge_scale=edges[0], edge_offset=edges[1]
             )
-    scale, offset = LOCAL_EDGES
-    return dataclasses.replace(dialect, embeddings="local", embedding_model="", edge_scale=scale, edge_offset=offset)
+    return dataclasses.replace(
+        dialect,
+        embeddings="local",
+        embedding_model=TextEmbedder.name,
+        edge_scale=TextEmbedder.edge_scale,
+        edge_offset=TextEmbedder.edge_offset,
+    )
 
 
 def embedding_body(model: str, jpeg: bytes, interest: str) -> Json:
