@@ -50,7 +50,7 @@ LEVELS = {
     "__main__": 12,
 }
 
-SHARED_BY_MODELS = ("models", "models.base", "models.wordings")
+SHARED_BY_MODELS = ("models", "models.base", "models.text_embedder", "models.wordings")
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
