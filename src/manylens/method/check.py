@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from manylens.method.likelihood import UNIT_STRENGTH, pays_to_ask
+from manylens.method.likelihood import pays_to_ask
 from manylens.method.observations import seeded_share, spoken
 from manylens.method.questions import MOST_OPTIONS, Answer, Choice, Question, Steps
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
@@ -198,8 +198,6 @@ class Check:
             asked = sorting.asked[unit]
             rest = int(sorting.units.sizes[unit]) - len(asked)
             gain = sorting.reliability * (1 - sorting.sure[unit]) * rest
-            if not asked and rest == 1:
-                gain = sorting.reliability * (1 - sorting.probability(int(sorting.units.members[unit][0])))
             if rest and gain >= sorting.price:
                 if asked:
                     found += [(-gain, image, unit) for image in self._fresh(unit)[:1]]
@@ -255,7 +253,7 @@ class Check:
         # Answers count by how many misplaced images were to be expected among them.
         count = round(float(sorting.share[asked].sum()) / mean) if asked else 0
         wrong = min(round(float(sorting.misplaced[unit])), count)
-        strength = max(0.5, round(UNIT_STRENGTH * sorting.typical_share / mean, 1))
+        strength = max(0.5, round(float(sorting.prior[unit]) / mean, 1))
         table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), len(fresh) + count)
         if count >= len(table) or not table[count][wrong]:
             return []

@@ -4,9 +4,10 @@ Two small models are fitted to the answers of this very run, with priors that ho
 
 `ChoiceModel`  a conditional logit. A unit belongs to cluster c with odds exp(beta * H(u).H(c) + b + kappa [the writer
                put both into one category]) against belonging to none: the paper's edge weight with c's mean direction.
-`MemberModel`  a logistic regression of "this image is not where its unit is" on the look's confidence.
+`MemberModel`  a logistic regression of "this image is not where its unit is" on the look's confidence and the unit's
+               size.
 
-Both are fitted to images that were asked because of what the models see (similarity, confidence), never because of the
+Both are fitted to images that were asked because of what the models see (similarity, confidence, size), never because of the
 answer; given those, asked and unasked images are alike. That is the assumption under which adaptive asking is harmless.
 """
 
@@ -33,7 +34,7 @@ UNIT_STRENGTH = 4.0
 """How many answers the prior of a unit's share of misplaced images is worth."""
 
 _CHOICE_PRECISION = (0.25, 0.5, 0.5)
-_MEMBER_PRECISION = (1.0, 2.0)
+_MEMBER_PRECISION = (1.0, 2.0, 8.0)
 _STEPS = 20
 _MOST_AHEAD = 100
 
@@ -78,45 +79,44 @@ class ChoiceModel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemberModel:
-    """intercept and slope of the log-odds that an image is not where its unit is; covariance: of the two."""
+    """Weights of the features in the log-odds that an image is not where its unit is; covariance: of the weights."""
 
-    intercept: float
-    slope: float
+    weights: FloatArray
     covariance: FloatArray
 
     @classmethod
     def prior(cls) -> MemberModel:
         start = math.log(PRIOR_MISPLACED / (1 - PRIOR_MISPLACED))
-        return cls(start, PRIOR_CONFIDENCE, np.diag([1 / p for p in _MEMBER_PRECISION]))
+        return cls(np.array([start, PRIOR_CONFIDENCE, 0.0]), np.diag([1 / p for p in _MEMBER_PRECISION]))
 
-    def misplaced(self, confidence: FloatArray) -> FloatArray:
-        """confidence: centred log-odds of the looks' confidences."""
-        share: FloatArray = 1 / (1 + np.exp(-np.clip(self.intercept + self.slope * confidence, -30, 30)))
+    def misplaced(self, features: FloatArray) -> FloatArray:
+        """features: (n, 3), as `member_features` gives them."""
+        share: FloatArray = 1 / (1 + np.exp(-np.clip(features @ self.weights, -30, 30)))
         return share
 
-    def fitted(self, confidence: FloatArray, misplaced: FloatArray) -> MemberModel:
+    def fitted(self, features: FloatArray, misplaced: FloatArray) -> MemberModel:
         """Maximum a posteriori around this model. misplaced: (q,) in [0, 1], how likely each asked image was."""
-        prior = np.array([self.intercept, self.slope])
         precision = np.linalg.inv(self.covariance)
-        x = np.stack([np.ones(len(confidence)), confidence], axis=1)
-        theta = prior.copy()
+        weights = self.weights.copy()
         curvature = precision
         for _ in range(_STEPS):
-            p = 1 / (1 + np.exp(-np.clip(x @ theta, -30, 30)))
-            gradient = x.T @ (misplaced - p) - precision @ (theta - prior)
-            curvature = x.T @ (x * (p * (1 - p))[:, None]) + precision
+            p = 1 / (1 + np.exp(-np.clip(features @ weights, -30, 30)))
+            gradient = features.T @ (misplaced - p) - precision @ (weights - self.weights)
+            curvature = features.T @ (features * (p * (1 - p))[:, None]) + precision
             step = np.clip(np.linalg.solve(curvature, gradient), -1, 1)
-            theta += step
+            weights = weights + step
             if np.abs(step).max() < 1e-4:
                 break
-        return MemberModel(float(theta[0]), float(theta[1]), np.linalg.inv(curvature))
+        return MemberModel(weights, np.linalg.inv(curvature))
 
 
-def centred_log_odds(confidences: NDArray[np.float32]) -> FloatArray:
-    """Log-odds of the looks' confidences around their mean, (n,): all zero where all are equal, or not known."""
+def member_features(confidences: NDArray[np.float32], sizes: NDArray[np.int64]) -> FloatArray:
+    """(n, 3): 1, the log-odds of the look's confidence around its mean (0 where all are equal, or not known), and the
+    log2 of how many images share its unit: common descriptions are the more reliable ones."""
     p = np.clip(confidences.astype(np.float64), 0.02, 0.98)
     odds = np.log(p / (1 - p))
-    return odds - odds.mean() if len(odds) else odds
+    centred = odds - odds.mean() if len(odds) else odds
+    return np.stack([np.ones(len(p)), centred, np.log2(sizes)], axis=1)
 
 
 @lru_cache(maxsize=4096)

@@ -26,7 +26,7 @@ from manylens.method.likelihood import (
     ChoiceModel,
     FloatArray,
     MemberModel,
-    centred_log_odds,
+    member_features,
 )
 from manylens.method.observations import Looks, sum_by_group
 from manylens.method.questions import MOST_OPTIONS, Statement
@@ -104,7 +104,7 @@ class Sorting:
         self._choice_prior = ChoiceModel(edge.scale, edge.offset)
         self._choice = self._choice_prior
         self.members = MemberModel.prior()
-        self.confidence = centred_log_odds(looks.confidences)
+        self.features = member_features(looks.confidences, units.sizes[units.of_image])
         self._measure_shares()
 
     # Clusters
@@ -285,16 +285,20 @@ class Sorting:
                     total += misplaced[-1]
                 asked += self.asked[unit]
                 self.misplaced[unit] = total
-        self.members = MemberModel.prior().fitted(self.confidence[asked], np.array(misplaced))
+        self.members = MemberModel.prior().fitted(self.features[asked], np.array(misplaced))
         self._measure_shares()
 
     def _cluster_at(self, row: int) -> int:
         return NONE if row == len(self.row) else int(self.live_clusters[row])
 
     def _measure_shares(self) -> None:
-        self.share = self.members.misplaced(self.confidence)
+        self.share = self.members.misplaced(self.features)
         """Of each image, the share of images like it that are not where their unit is."""
-        self.typical_share = float(self.members.misplaced(np.zeros(1))[0])
+        typical = self.features.copy()
+        typical[:, 1] = 0.0
+        of_image = self.members.misplaced(typical)
+        self.prior = UNIT_STRENGTH * of_image[[int(unit[0]) for unit in self.units.members]]
+        """Of each unit, how many misplaced images its prior is worth."""
 
     def posterior(self, unit: int) -> FloatArray:
         """The probability of each live cluster, and (last) of none, (K + 1,)."""
@@ -310,7 +314,7 @@ class Sorting:
         likely = [self._likelihood(image) for image in self.asked[unit]]
         log = np.log(before + _LEAST)
         for image, likelihood in zip(self.asked[unit], likely, strict=True):
-            wrong = 0.0 if self.units.sizes[unit] == 1 else self.share_of(image, unit)
+            wrong = self.share_of(image, unit)
             log += np.log((1 - wrong) * likelihood + wrong * float(anywhere @ likelihood) + _LEAST)
         after = np.exp(log - log.max())
         if founds:
@@ -336,9 +340,12 @@ class Sorting:
 
     def share_of(self, image: int, unit: int) -> float:
         """The probability that an image is not where its unit is, before it is asked: its share, times how much more
-        of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers)."""
+        of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers). An image
+        that is a unit by itself is where that is."""
+        if self.units.sizes[unit] == 1:
+            return 0.0
         expected = float(self.share[self.asked[unit]].sum()) if self.asked[unit] else 0.0
-        prior = UNIT_STRENGTH * self.typical_share
+        prior = float(self.prior[unit])
         return min(_MOST_MISPLACED, float(self.share[image]) * (prior + self.misplaced[unit]) / (prior + expected))
 
     # Answers
