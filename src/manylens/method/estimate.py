@@ -23,7 +23,7 @@ from manylens.method.sorting import NONE, Sorting
 
 _DRAWS = 400
 _DOUBT = 4.0
-"""How far the member model itself is believed: as if its rate had been seen in so many misplaced images and no more."""
+"""How far the two models are believed: as if their rates had been seen in so many misplaced images and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,14 @@ def estimate_misplaced(sorting: Sorting, seed: int) -> tuple[Misplaced, dict[int
     single_rows, doubt = _asked(sorting)
     k = len(sorting.row)
     sizes = np.bincount(unit_rows, weights=rest, minlength=k) + np.bincount(single_rows, minlength=k)
-    drift = _drift(sorting, random) * random.gamma(_DOUBT, 1 / _DOUBT, _DRAWS)
+    drift = _drift(sorting, random)
+    doubted = random.gamma(_DOUBT, 1 / _DOUBT, _DRAWS)
     counts = np.zeros((_DRAWS, k))
     elsewhere = 1 - sorting.sure[_placed(sorting)]
     for draw in range(_DRAWS):
-        own = random.gamma(shape, 1 / rate) * expected * drift[draw]
+        own = random.gamma(shape, 1 / rate) * expected * drift[draw] * doubted[draw]
         few = np.minimum(random.poisson(own), rest)
-        lost = np.where(random.random(len(rest)) < elsewhere, rest, few)
+        lost = np.where(random.random(len(rest)) < elsewhere * doubted[draw], rest, few)
         counts[draw] = np.bincount(unit_rows, weights=lost, minlength=k)
         counts[draw] += np.bincount(single_rows, weights=random.random(len(doubt)) < doubt, minlength=k)
     each = {cluster: _summary(counts[:, row], sizes[row]) for cluster, row in sorting.row.items()}

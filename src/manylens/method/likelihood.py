@@ -33,7 +33,7 @@ a stated confidence is believed as far as it differs from the others'."""
 UNIT_STRENGTH = 4.0
 """How many answers the prior of a unit's share of misplaced images is worth."""
 
-_CHOICE_PRECISION = (0.25, 0.5, 0.5)
+_CHOICE_PRECISION = (0.0625, 0.125, 0.5)
 _MEMBER_PRECISION = (1.0, 2.0, 8.0)
 _STEPS = 20
 _MOST_AHEAD = 100
