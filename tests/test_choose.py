@@ -139,7 +139,7 @@ def test_the_letters_alternatives_are_weighed_over_their_spellings() -> None:
     expected = [0.1, 0.6, floor, 0.2]
     found = prompts.choice_probabilities(tokens, 3)
     assert found == pytest.approx([share / sum(expected) for share in expected])
-    thoughts = [("<think>", []), ("A", [("A", 0.0)]), ("</think>", [])]
+    thoughts = [("<think>", []), ("B", [("B", 0.0)]), ("</think>", [])]
     assert prompts.choice_probabilities([*thoughts, *tokens], 3) == found
 
 
@@ -334,6 +334,10 @@ def test_the_stated_share_of_choices_is_wrong_whatever_else_is_asked() -> None:
     assert len({(right[k], noisy[k].chosen) for k in wrong}) == 6  # another option, or none, at random
     backwards = choose(ScriptedModel({"color": TRUTH}, noise=Noise(wrong_choice=0.1)), requests[::-1])
     assert backwards[::-1] == noisy
+    turned = [replace(request, options=request.options[::-1]) for request in requests]
+    again = choose(ScriptedModel({"color": TRUTH}, noise=Noise(wrong_choice=0.1)), turned)
+    wrong_again = [k for k, reply in enumerate(again) if reply.chosen != {0: 1, 1: 0, None: None}[right[k]]]
+    assert len(set(wrong) & set(wrong_again)) < len(wrong) / 2  # the same picture in another order is another question
     assert DESIGN_NOISE.wrong_choice == 0.04
 
 

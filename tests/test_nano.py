@@ -241,6 +241,11 @@ def test_a_choice_does_not_depend_on_the_batch_the_order_or_what_was_asked_befor
     look(nano, ids[5:9])
     choose(nano, ids[5:40], SUITS)
     assert choose(nano, ids[::-1], MANY) == [together[image_id] for image_id in ids[::-1]]
+    for name in MANY:  # long and short ones
+        place = MANY.index(name)
+        ((likely, _),) = choose(nano, ids[:1], [name])
+        ((other, _),) = choose(Nano(pictures), ids[:1], [name])
+        assert likely == other == pytest.approx(together[ids[0]][place], abs=1e-6)
     for image_id in ids[:3]:
         alone = Nano(pictures)
         assert choose(alone, [image_id], MANY) == [together[image_id]]
