@@ -7,6 +7,7 @@ and ends with the same files.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import os
@@ -17,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image as PillowImage
 
@@ -33,7 +34,6 @@ from manylens.export import (
     write_results,
     write_unreadable,
 )
-from manylens.foresee import expected_judgements, judgements_per_call
 from manylens.images import THUMBNAIL_PX, Collection, StoredImages, find_images, printable
 from manylens.models import check_model_name, close_model, is_local, load_model, probe_model
 from manylens.models.base import Model, ModelOptions, check_model, open_model
@@ -42,6 +42,7 @@ from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.paced import Paced
 from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_images
+from manylens.pipeline.cost import calls_before_looks
 from manylens.records import (
     NO_TOKENS,
     CallCounts,
@@ -50,6 +51,7 @@ from manylens.records import (
     Event,
     Foreseen,
     Interest,
+    Level,
     Notice,
     Settings,
     StageAdvanced,
@@ -80,10 +82,10 @@ NANO_LOOKS_PER_SECOND = 40
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750
 LOOK_TOKENS = (450, 40)
-JUDGEMENT_TOKENS = (450, 20)
-JUDGEMENT_EXEMPLARS = 3
+CHOICE_TOKENS = (700, 20)
+CHOICE_EXEMPLARS = 8
 """What `plan` supposes of a model behind a server, of which it may ask nothing: seconds a call, the pixels of an image
-that make one token, tokens of text (in, out), and pictures of 256 px that a judgement shows beside its candidate."""
+that make one token, tokens of text (in, out), and pictures of 256 px that a choice shows beside its candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Result(Mapping[str, InterestResult]):
         *,
         calls_asked: int = 0,
         calls_kept: int = 0,
-        planned_calls: int = 0,
+        planned_calls: tuple[int, int] = (0, 0),
     ) -> None:
         self.planned_calls = planned_calls
         self.calls_asked = calls_asked
@@ -177,9 +179,10 @@ class Result(Mapping[str, InterestResult]):
         )
 
     @property
-    def foreseen_calls(self) -> int:
-        """All calls, as they were expected once the looks were in."""
-        return self.calls.look + sum(one.clustering.foreseen_calls for one in self.values())
+    def foreseen_calls(self) -> tuple[int, int]:
+        """All calls, at least and at most, as they were expected once the looks were in."""
+        low, high = (sum(one.clustering.foreseen_calls[end] for one in self.values()) for end in (0, 1))
+        return self.calls.look + low, self.calls.look + high
 
     @property
     def failed_share(self) -> float:
@@ -202,10 +205,10 @@ class Result(Mapping[str, InterestResult]):
 class Plan:
     """What a run would take; nothing was asked to find out.
 
-    images: distinct ones, each looked at once per interest. looks, judgements (at least, likely, at most), naming: over
-    all interests, within the budget in calls. judge_calls: the calls that the likely ones take; fewer than those where
-    several may share one. tokens: (in, out) of the likely calls, None for a model in this process;
-    usd: their cost, None without prices. minutes: (low, likely, high), on two cores where the model runs here.
+    images: distinct ones, each looked at once per interest. looks: over all interests, within the budget in calls.
+    beside: calls beside the looks, (at least, at most). tokens: ((in, out) at least, at most), None for a model in this
+    process; usd: their cost, (at least, at most), None without prices. minutes: (at least, at most), on two cores where
+    the model runs here.
     """
 
     files_found: int
@@ -214,17 +217,15 @@ class Plan:
     interests: tuple[str, ...]
     model: str
     looks: int
-    judgements: tuple[int, int, int]
-    judge_calls: int
-    naming: int
-    tokens: tuple[int, int] | None
-    usd: float | None
-    minutes: tuple[float, float, float] | None
+    beside: tuple[int, int]
+    tokens: tuple[tuple[int, int], tuple[int, int]] | None
+    usd: tuple[float, float] | None
+    minutes: tuple[float, float] | None
 
     @property
-    def calls(self) -> int:
-        """Looks, calls for the likely judgements, and naming."""
-        return self.looks + self.judge_calls + self.naming
+    def calls(self) -> tuple[int, int]:
+        """All calls, (at least, at most)."""
+        return self.looks + self.beside[0], self.looks + self.beside[1]
 
 
 def cluster(
@@ -235,6 +236,9 @@ def cluster(
     options: ModelOptions | None = None,
     out: PathLike | None = None,
     settings: Settings | None = None,
+    level: Level | None = None,
+    n_clusters: int | None = None,
+    into: Sequence[str] | None = None,
     links: bool = False,
     on_event: OnEvent | None = None,
 ) -> Result:
@@ -245,7 +249,9 @@ def cluster(
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
-    continued: answers it has are not asked again. links: also make `clusters/<name>/` folders of symbolic links.
+    continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or which
+    (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
+    links: also make `clusters/<name>/` folders of symbolic links.
     on_event: gets every stage's events, in the thread that works.
 
     Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
@@ -260,7 +266,7 @@ def cluster(
             model=model,
             options=options or ModelOptions(),
             out=Path(out) if out is not None else default_out(place),
-            settings=settings or Settings(),
+            settings=_adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into),
             links=links,
             emit=on_event or _ignore,
         )
@@ -279,31 +285,21 @@ def plan(
     interests = parse_interests(by)
     check_model_name(model, options)
     options = options or ModelOptions()
-    together = 1 if is_local(model, options) else options.judge_together
-    return _plan(find_images(folder), interests, model, options, settings or Settings(), together)
+    return _plan(find_images(folder), interests, model, options, settings or Settings())
 
 
 def _plan(
-    collection: Collection,
-    interests: Sequence[Interest],
-    model: str,
-    options: ModelOptions,
-    settings: Settings,
-    together: int,
+    collection: Collection, interests: Sequence[Interest], model: str, options: ModelOptions, settings: Settings
 ) -> Plan:
     here = is_local(model, options)
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
-    left = most - looks
-    each = expected_judgements(len(collection.images), settings)
-    company = judgements_per_call(together)
-    judgements = [int(min(count * len(interests), left * company)) for count in each]
-    low, likely, high = (int(min(math.ceil(count / company), left)) for count in judgements)
     writes = not here or model.startswith(HF_PREFIX)
-    naming = 0 if not writes or not looks else int(min(len(interests), most - looks - likely))
+    each = calls_before_looks(len(collection.images), settings.effort, writes)
+    beside = (int(min(each[0] * len(interests), most - looks)), int(min(each[1] * len(interests), most - looks)))
     side_by_side = 1 if here else options.concurrency
     seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
-    tokens = None if here else _plan_tokens(looks, judgements[1], likely, naming, options.image_px)
+    tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px) for count in beside)
     return Plan(
         files_found=collection.files_found,
         unreadable=collection.unreadable,
@@ -311,23 +307,21 @@ def _plan(
         interests=tuple(interest.text for interest in interests),
         model=model,
         looks=looks,
-        judgements=(judgements[0], judgements[1], judgements[2]),
-        judge_calls=likely,
-        naming=naming,
-        tokens=tokens,
-        usd=settings.cost_usd(*tokens) if tokens is not None and settings.is_priced else None,
+        beside=beside,
+        tokens=tokens,  # type: ignore[arg-type]  # two of them
+        usd=tuple(settings.cost_usd(*count) for count in tokens)  # type: ignore[arg-type]
+        if tokens is not None and settings.is_priced
+        else None,
         minutes=None
         if here and not model.startswith("nano")
-        else tuple((looks + judged + naming) * seconds / 60 for judged in (low, likely, high)),  # type: ignore[arg-type]
+        else tuple((looks + count) * seconds / 60 for count in beside),  # type: ignore[arg-type]
     )
 
 
-def _plan_tokens(looks: int, judgements: int, judge_calls: int, naming: int, image_px: int) -> tuple[int, int]:
+def _plan_tokens(looks: int, choices: int, image_px: int) -> tuple[int, int]:
     picture, small = (math.ceil(side_px**2 / PIXELS_PER_TOKEN) for side_px in (image_px, min(image_px, THUMBNAIL_PX)))
-    into = looks * (LOOK_TOKENS[0] + picture) + judgements * small
-    into += judge_calls * (JUDGEMENT_TOKENS[0] + JUDGEMENT_EXEMPLARS * small)
-    out = looks * LOOK_TOKENS[1] + judgements * JUDGEMENT_TOKENS[1]
-    return into + naming * 1000, out + naming * 500
+    into = looks * (LOOK_TOKENS[0] + picture) + choices * (CHOICE_TOKENS[0] + (1 + CHOICE_EXEMPLARS) * small)
+    return into, looks * LOOK_TOKENS[1] + choices * CHOICE_TOKENS[1]
 
 
 def tune(
@@ -403,6 +397,14 @@ def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
     return interests
 
 
+def _adapted(settings: Settings, **given: Any) -> Settings:
+    """The settings with what was said beside them."""
+    said = {name: value for name, value in given.items() if value is not None}
+    if "into" in said:
+        said["into"] = (said["into"],) if isinstance(said["into"], str) else tuple(said["into"])
+    return dataclasses.replace(settings, **said)
+
+
 def default_out(folder: Path) -> Path:
     """`<folder's name>-manylens` in the current directory."""
     return Path(f"{Path(os.path.abspath(folder)).name or 'images'}-manylens")
@@ -463,9 +465,8 @@ async def _cluster(
     began = time.monotonic()
     fresh = not out.exists()
     async with _open_run(folder, out, model, options, settings.seed, emit) as (run, collection, source, recorded):
-        together = recorded.capabilities.candidates_per_call
-        planned = _plan(collection, interests, recorded.name, options, settings, together)
-        emit(Foreseen("", planned.calls))
+        planned = _plan(collection, interests, recorded.name, options, settings)
+        emit(Foreseen("", *planned.calls))
         ids = [image.id for image in collection.images]
         shared = (
             stand_ins({i: fingerprint(source.thumbnail(i)) for i in ids}) if settings.share_near_duplicates else None

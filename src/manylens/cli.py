@@ -22,7 +22,7 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import MODEL_OPTION_BOUNDS, ModelOptions, Settings, TuneSettings
+from manylens.records import CALLS_PER_PICTURE, MODEL_OPTION_BOUNDS, ModelOptions, Settings, TuneSettings
 
 if TYPE_CHECKING:
     import manylens.api
@@ -215,6 +215,8 @@ def demo(out: Path) -> None:
       manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run
+      manylens cluster photos/ --by "kind of object" --level coarse
+      manylens cluster parts/ --by "condition of the part" --into "good, scratched, broken"
       manylens cluster photos/ --by "kind of object" --budget-calls 500
       manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
@@ -237,9 +239,20 @@ def demo(out: Path) -> None:
     "--tau", type=float, help=f"Likeness below it is no edge of the graph; in (0, 1). [default: {_DEFAULTS.tau}]"
 )
 @click.option(
-    "--audit-share",
-    type=float,
-    help=f"Share of unasked acceptances that is asked all the same; 1 asks all. [default: {_DEFAULTS.audit_share}]",
+    "--effort",
+    type=click.Choice(list(CALLS_PER_PICTURE)),
+    help="How many calls it may take to put one picture right: 3, 7, 15 or 60. [default: normal]",
+)
+@click.option(
+    "--level",
+    type=click.Choice(["coarse", "medium", "fine"]),
+    help="How fine the clusters are; another level of a finished run asks next to nothing. [default: medium]",
+)
+@click.option("--groups", "n_clusters", type=int, metavar="N", help="About so many clusters. [default: found]")
+@click.option(
+    "--into",
+    metavar="NAMES",
+    help='A closed list of clusters: --into "good, defective"; what fits none stays unassigned.',
 )
 @click.option(
     "--budget-calls",
@@ -273,7 +286,10 @@ def cluster(
     out: Path | None,
     seed: int | None,
     tau: float | None,
-    audit_share: float | None,
+    effort: str | None,
+    level: str | None,
+    n_clusters: int | None,
+    into: str | None,
     budget_calls: int | None,
     budget_usd: float | None,
     price_in: float | None,
@@ -285,7 +301,10 @@ def cluster(
     settings = _settings(
         seed=seed,
         tau=tau,
-        audit_share=audit_share,
+        effort=effort,
+        level=level,
+        n_clusters=n_clusters,
+        into=None if into is None else tuple(name for part in into.split(",") if (name := " ".join(part.split()))),
         budget_calls=budget_calls,
         budget_usd=budget_usd,
         price_in=price_in,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from manylens.api import Result, cluster
 from manylens.errors import UsageError
 from manylens.models.base import Model
-from manylens.records import ModelOptions, Settings
+from manylens.records import Level, ModelOptions, Settings
 
 try:
     from sklearn.base import BaseEstimator, ClusterMixin
@@ -51,7 +51,7 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
     """Cluster image files by an interest in plain words.
 
     by: the interest. model: a name or a `Model`. options: of a named model (`ModelOptions`): its server's address, for
-    one. settings: `Settings`, or None for the defaults. out: a run folder to keep and continue, or None for a
+    one. settings: `Settings`, or None for the defaults. level, n_clusters, into: of these, said alone. out: a run folder to keep and continue, or None for a
     temporary one.
 
     After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling number of
@@ -66,12 +66,18 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         model: str | Model = "nano",
         options: ModelOptions | None = None,
         settings: Settings | None = None,
+        level: Level | None = None,
+        n_clusters: int | None = None,
+        into: Sequence[str] | None = None,
         out: str | os.PathLike[str] | None = None,
     ) -> None:
         self.by = by
         self.model = model
         self.options = options
         self.settings = settings
+        self.level = level
+        self.n_clusters = n_clusters
+        self.into = into
         self.out = out
 
     def fit(self, X: Sequence[str | os.PathLike[str]], y: object = None) -> Self:
@@ -102,6 +108,9 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
                     options=self.options,
                     out=out,
                     settings=self.settings,
+                    level=self.level,
+                    n_clusters=self.n_clusters,
+                    into=self.into,
                 )
             except UsageError as error:
                 if scratch not in error.rule:

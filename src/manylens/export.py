@@ -1,7 +1,7 @@
 """The result files of a run: tables and JSON that other programs rely on, and optional folders of links.
 
 In: a finished `Clustering` and the `Collection` it is about. Out: `OUT/unreadable.csv` and, per interest,
-`OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json` and, on request, `clusters/<name>/` with links.
+`OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json`, `vocabulary.json` and, on request, `clusters/<name>/` with links.
 Promise: everything is counted by *file*, so files with equal bytes each have their row; assigned + unassigned +
 failed + not looked at = files found, where failed are the unreadable files and those whose look failed, and not looked
 at those that the budget did not reach. Equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is
@@ -31,7 +31,7 @@ from manylens.images import Collection
 from manylens.records import Assignment, Clustering, Settings
 from manylens.store import write_atomically
 
-RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")
+RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json", "vocabulary.json")
 UNREADABLE_NAME = "unreadable.csv"
 ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decided_by")
 UNREADABLE_COLUMNS = ("image", "reason")
@@ -95,6 +95,7 @@ def write_results(
     write_atomically(folder / "clusters.json", _json_bytes(cluster_values(clustering, collection)))
     summary = summary_values(clustering, collection, settings=settings, seconds=seconds, version=version)
     write_atomically(folder / "summary.json", _json_bytes(summary))
+    write_atomically(folder / "vocabulary.json", _json_bytes(dict(clustering.vocabulary)))
     _remove_links(folder / "clusters")  # those of an earlier run, which may have sorted otherwise
     if links:
         write_links(folder / "clusters", clustering, collection)
@@ -124,6 +125,8 @@ def cluster_values(clustering: Clustering, collection: Collection) -> list[dict[
             "definition": cluster.definition,
             "size": sizes[cluster.id],
             "exemplars": [paths[image_id][0] for image_id in cluster.exemplars],
+            "parent": cluster.parent,
+            "misplaced": None if cluster.misplaced is None else cluster.misplaced.to_dict(),
         }
         for cluster in sorted(clustering.clusters, key=lambda cluster: cluster.id)
     ]
@@ -151,13 +154,11 @@ def summary_values(
         "calls": calls.total,
         "calls_per_image": round(calls.total / images, 4) if images else 0.0,
         "look_calls": calls.look,
-        "judge_calls": calls.judge,
-        "judgements": calls.judgements,
-        "judgements_allowed": clustering.judgements_allowed,
+        "judge_calls": calls.judge + calls.choose,
         "choose_calls": calls.choose,
         "complete_calls": calls.complete,
         "failed_calls": calls.failed,
-        "foreseen_calls": calls.look + clustering.foreseen_calls,
+        "foreseen_calls": [calls.look + count for count in clustering.foreseen_calls],
         "tokens_in": calls.tokens.tokens_in,
         "tokens_out": calls.tokens.tokens_out,
         "answers_without_tokens": calls.tokens.uncounted,
@@ -165,7 +166,7 @@ def summary_values(
         if settings.is_priced
         else None,
         "density": clustering.density,
-        "trust_error_bound": clustering.trust_error_bound,
+        "misplaced": None if clustering.estimate is None else clustering.estimate.to_dict(),
         "notes": list(clustering.notes),
         "unreadable": [u.to_dict() for u in sorted(collection.unreadable, key=lambda u: u.path)],
         "settings": settings.to_dict(),

@@ -26,7 +26,7 @@ from typing import TypeAlias
 import numpy as np
 
 from manylens.errors import ModelError, UsageError
-from manylens.evidence import define_cluster, normalise_description, seeded_share
+from manylens.method.observations import define_cluster, normalise_description, seeded_share
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, Model
 from manylens.records import Event, StageAdvanced, StageFinished, StageStarted
 

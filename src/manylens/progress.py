@@ -26,8 +26,11 @@ def _line_of(event: Foreseen | Stopping | Notice) -> str:
     if isinstance(event, Stopping):
         return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
     if not event.interest:
-        return f"about {event.calls:,} calls are expected in all; after its looks the run says better"
-    return f"{event.interest}: about {event.calls:,} calls beside its looks"
+        return (
+            f"{event.low:,} to {event.high:,} model calls expected; a better estimate follows once all pictures are "
+            "described"
+        )
+    return f"{event.interest}: {event.low:,} to {event.high:,} model calls expected beside its descriptions"
 
 
 class Lines:

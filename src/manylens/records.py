@@ -8,24 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias
 
 from manylens.errors import UsageError
 
 MAX_INTEREST_CHARACTERS = 500
 
-_MOST_AUDITED = 0.25
-_SMALL = 1000  # images; below, questions that every collection needs weigh more than one by one
-_FIXED_JUDGEMENTS = 60
-_JUDGEMENTS_PER_IMAGE = 0.12
-_MOST_PER_IMAGE = 0.65
-_ESTIMATE_HOLDS = 0.15
+DecidedBy: TypeAlias = Literal["choice", "description", "person", ""]
+"""Who put an image where it is: a choice that was asked about it, its description (with those like it), a person; empty
+where it was not placed and not asked."""
 
-DecidedBy: TypeAlias = Literal["seed", "judge", "trust", "offer", "second look", "person", ""]
-"""Who put an image where it is: the walk's seed, an asked judgement, an unasked strong edge, a leftover's offer to a
-large cluster, a second look, a person; empty while unassigned."""
+Effort: TypeAlias = Literal["low", "normal", "high", "max"]
+Level: TypeAlias = Literal["coarse", "medium", "fine"]
+
+CALLS_PER_PICTURE: Mapping[str, float] = {"low": 3.0, "normal": 7.0, "high": 15.0, "max": 60.0}
+"""By effort: how many calls it may take, at the margin, to put one picture right."""
+
+MOST_INTO = 1000
+"""Clusters that a closed list may have."""
+
+
+_BETWEEN_OPTIONS = re.compile(r"\s*,\s*(?:(?:or|oder|ou)\s+)?|\s+(?:or|oder|ou)\s+", re.IGNORECASE)
+_LAST_OPTION = re.compile(r"\s(?:or|oder|ou)\s", re.IGNORECASE)
+_QUESTION_OPENING = re.compile(r"^(?:is|are|was|were)\s+(?:it|this|that|they|the\s+\w+)\s+", re.IGNORECASE)
 
 
 class _Record:
@@ -71,6 +79,22 @@ class Interest(_Record):
             )
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """The options that the interest lists itself, a closed list: "sunny, cloudy or rainy?"; else empty.
+
+        They end in "or" and the last one; each has at most three words, and one word where there are only two of them
+        and no question mark or colon says that they are all there is.
+        """
+        _, colon, listed = self.text.rpartition(":")
+        asked = listed.endswith("?") or bool(colon)
+        listed = _QUESTION_OPENING.sub("", listed.rstrip(" ?.!").strip())
+        parts = [part.strip() for part in _BETWEEN_OPTIONS.split(listed)]
+        found = tuple(dict.fromkeys(part for part in parts if part))
+        most = 3 if asked or len(found) > 2 else 1
+        is_list = len(found) > 1 and bool(_LAST_OPTION.search(listed))
+        return found if is_list and all(len(part.split()) <= most for part in found) else ()
+
+    @property
     def slug(self) -> str:
         """The interest in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
         return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
@@ -85,23 +109,13 @@ def _require(holds: bool, rule: str, got: object, hint: str) -> None:
 class Settings(_Record):
     """Every default, once. Units are in the names; probabilities lie in (0, 1).
 
-    seed: all randomness (audits, samples) derives from it.
+    seed: all randomness derives from it.
+    effort: how many calls it may take to put one picture right, at the margin (`CALLS_PER_PICTURE`).
+    level: how fine the clusters are. n_clusters: as many of them, where there are descriptions enough; None leaves it
+    to the level. into: the only clusters there may be, by name; what fits none stays unassigned.
     tau: edges of weight below it are dropped (the paper's density threshold).
-    neighbors: at most this many edges are kept per image.
-    trust_weight: a candidate is accepted unasked (audited trust) where its edge and its description together make it at
-        least this probable that it belongs; 1.0 trusts nothing.
-    audit_share: at least this share of trusted acceptances is asked all the same; 1.0 asks every candidate, as in the
-        paper, and lifts `judgements_per_image` (but a judge who knows names alone: `evidence.is_stranger`).
-    audits: in a small collection the share is raised, up to a quarter, so that about this many are asked; 0 does not.
-    small_cluster: clusters of at most this many images are offered to large ones before they may stand alone.
-    exemplars: medoids kept per cluster, shown to the judge and in the report.
-    merge_answers: at most this many exemplar pairs are judged, in each direction, before two clusters are joined.
-    second_looks: at most this share of images, the least certain ones, is judged again at the end, as long as that
-        still finds errors; images in no cluster are offered to further ones. 0 does neither.
-    judgements_per_image: what may be asked beside the looks; in small collections up to one per image, or as many as
-        1,000 images would get, as long as the estimate of all calls stays within 15%. None is no limit.
-    edge_questions: at most this many pairs are judged before the graph is built, so that tau means a probability for
-        this interest; 0 takes the model's own beta and b.
+    neighbors: at most this many edges are kept per description.
+    exemplars: images that stand for a cluster in the report. exemplars_asked: of them in a question.
     share_near_duplicates: near-identical images get one look between them; off, for a subtle interest (a face's mood)
         may be all that differs.
     budget_calls: hard limit on all model calls of a run, over all its interests; None is no limit.
@@ -110,17 +124,14 @@ class Settings(_Record):
     """
 
     seed: int = 0
+    effort: Effort = "normal"
+    level: Level = "medium"
+    n_clusters: int | None = None
+    into: tuple[str, ...] = ()
     tau: float = 0.6
     neighbors: int = 32
-    trust_weight: float = 0.8
-    audit_share: float = 0.02
-    audits: int = 50
-    small_cluster: int = 3
     exemplars: int = 5
-    merge_answers: int = 5
-    second_looks: float = 0.1
-    judgements_per_image: float | None = 0.3
-    edge_questions: int = 24
+    exemplars_asked: int = 3
     share_near_duplicates: bool = False
     budget_calls: int | None = None
     budget_usd: float | None = None
@@ -132,24 +143,29 @@ class Settings(_Record):
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name, holds, rule in (
             ("tau", 0 < self.tau < 1, "lie in (0, 1)"),
-            ("trust_weight", 0 < self.trust_weight <= 1, "lie in (0, 1]"),
-            ("audit_share", 0 <= self.audit_share <= 1, "lie in [0, 1]"),
-            ("audits", self.audits >= 0, "not be negative"),
             ("neighbors", self.neighbors >= 1, "be at least 1"),
             ("exemplars", self.exemplars >= 1, "be at least 1"),
-            ("merge_answers", self.merge_answers >= 1, "be at least 1"),
-            ("second_looks", 0 <= self.second_looks <= 1, "lie in [0, 1]"),
-            ("edge_questions", self.edge_questions >= 0, "not be negative"),
+            ("exemplars_asked", self.exemplars_asked >= 1, "be at least 1"),
             ("max_failed", 0 <= self.max_failed <= 1, "lie in [0, 1]"),
         ):
-            option = f"--{name.replace('_', '-')} " if name in ("tau", "audit_share", "max_failed") else ""
+            option = f"--{name.replace('_', '-')} " if name in ("tau", "max_failed") else ""
             _require(holds, f"{name} must {rule}", getattr(self, name), f"pass {option}{defaults[name]}")
-        for name, cure in (
-            ("judgements_per_image", "pass None for no limit"),
-            ("budget_calls", "leave it out for no limit"),
-        ):
-            limit = getattr(self, name)
-            _require(limit is None or limit >= 0, f"{name} must not be negative", limit, cure)
+        _require(
+            self.budget_calls is None or self.budget_calls >= 0,
+            "budget_calls must not be negative",
+            self.budget_calls,
+            "leave it out for no limit",
+        )
+        for name, known in (("effort", tuple(CALLS_PER_PICTURE)), ("level", ("coarse", "medium", "fine"))):
+            word = getattr(self, name)
+            _require(word in known, f"{name} is one of {', '.join(known)}", repr(word), f"pass --{name} {known[1]}")
+        _require(
+            self.n_clusters is None or self.n_clusters >= 1,
+            "n_clusters is at least 1",
+            self.n_clusters,
+            "pass --groups 10, or leave it out",
+        )
+        self._check_into()
         for name in ("budget_usd", "price_in", "price_out"):
             amount = getattr(self, name)
             _require(
@@ -165,30 +181,22 @@ class Settings(_Record):
             "see your provider's price list and pass both, e.g. --price-in 0.15 --price-out 0.60",
         )
 
-    def share_audited(self, images: int) -> float:
-        """The share of trusted acceptances that is asked all the same in a collection of this many images."""
-        return max(self.audit_share, min(_MOST_AUDITED, self.audits / max(images, 1)))
+    def _check_into(self) -> None:
+        names = self.into
+        if not names:
+            return
+        folded = [" ".join(name.split()).casefold() if isinstance(name, str) else "" for name in names]
+        _require(all(folded), "into names clusters in words", repr(names), 'pass --into "good, defective"')
+        _require(2 <= len(set(folded)) == len(folded), "into names at least two different clusters", repr(names),
+                 'pass --into "good, defective"')  # fmt: skip
+        _require(len(names) <= MOST_INTO, f"into names at most {MOST_INTO:,} clusters", len(names), "name fewer")
+        _require(self.n_clusters is None, "into says which clusters there are, n_clusters how many",
+                 f"both: {self.n_clusters}", "pass one of the two")  # fmt: skip
 
-    def judgements_allowed(self, images: int) -> int | None:
-        """How many judgements a collection of this many images may take for one interest; None is no limit.
-
-        In a small collection as many as 1,000 images would get, one per image at most, and no more than leave the
-        estimate of all calls, looks included, at most 15% too low: who was told a number is not charged another.
-        """
-        if self.judgements_per_image is None or self.audit_share == 1:
-            return None
-        small = min(images, self.judgements_per_image * _SMALL)
-        within = (images + self.judgements_likely(images)) / (1 - _ESTIMATE_HOLDS) - images
-        return int(max(self.judgements_per_image * images, min(small, within)) + 1e-6)
-
-    def judgements_likely(self, images: int) -> int:
-        """Judgements that are likely for one interest before anything is known of it, whatever is allowed.
-
-        60 that every collection needs (24 controls, up to 24 pairs, the tests of a merge), .12 per image (audits,
-        images of another description, second looks), and in a small collection not more than .65 per image: the middle
-        of what was counted, 1.10 to 1.83 calls per image on 12 to 2,000 images (docs/models.md).
-        """
-        return round(min(_MOST_PER_IMAGE * images, _FIXED_JUDGEMENTS + _JUDGEMENTS_PER_IMAGE * images))
+    @property
+    def price(self) -> float:
+        """Pictures that a question must be expected to put right to be worth asking."""
+        return 1 / CALLS_PER_PICTURE[self.effort]
 
     @property
     def is_priced(self) -> bool:
@@ -291,14 +299,26 @@ class Assignment(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Misplaced(_Record):
+    """share: of images that are expected not to be where they belong. low, high: its 95% interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster(_Record):
-    """id: 1..K by falling size. exemplars: image ids, the most typical first."""
+    """id: 1..K by falling size. exemplars: image ids, the most typical first. parent: the name of the coarser kind that
+    it belongs to, or empty. misplaced: how many of its images are, or None where that is not known."""
 
     id: int
     name: str
     definition: str
     size: int
     exemplars: tuple[str, ...]
+    parent: str = ""
+    misplaced: Misplaced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,11 +366,10 @@ class Clustering:
     """One interest's partition of the images.
 
     assignments: one per readable image, in image id order. failed: (image id, reason) of images whose look failed.
-    trust_error_bound: upper confidence bound on the share of wrong trusted acceptances, or None where none was trusted.
-    density: share of image pairs that are edges. notes: what the person should know, in sentences.
-    not_looked: image ids that were not looked at because the budget was spent. is_partial: whether it left anything
-    unasked. foreseen_calls: beside the looks, as `Foreseen` says. judgements_allowed: for so many images, by the
-    settings; None is no limit.
+    estimate: how many of the placed images are misplaced; None where the judge could not be used. density: share of
+    pairs of descriptions that are edges. vocabulary: normalised description -> the writer's category. notes: what the
+    person should know, in sentences. not_looked: image ids that were not looked at because the budget was spent.
+    is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
     """
 
     interest: Interest
@@ -360,15 +379,15 @@ class Clustering:
     failed: tuple[tuple[str, str], ...]
     calls: CallCounts
     density: float
-    trust_error_bound: float | None
+    estimate: Misplaced | None = None
+    vocabulary: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     not_looked: tuple[str, ...] = ()
     is_partial: bool = False
-    foreseen_calls: int = 0
-    judgements_allowed: int | None = None
+    foreseen_calls: tuple[int, int] = (0, 0)
 
 
-Stage: TypeAlias = Literal["read", "look", "graph", "walk", "merge", "name", "teach", "tune"]
+Stage: TypeAlias = Literal["read", "look", "walk", "vocabulary", "check", "name", "teach", "tune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,14 +416,14 @@ class StageFinished(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Foreseen(_Record):
-    """Once the looks and the control questions of an interest are answered: how many calls it is likely to take beside
-    its looks. The stages are run with a judge who answers as those questions were answered, and are counted.
+    """Once the looks of an interest are in: how many calls it is likely to take beside them, at least and at most.
 
     Once before that, with no interest: all calls of the run, looks included, as they are expected from the number of
     images alone, before anything is sent."""
 
     interest: str
-    calls: int
+    low: int
+    high: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,8 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
                 "name": shown_name(cluster.name),
                 "definition": shown_name(cluster.definition),
                 "exemplars": [index[image_id] for image_id in cluster.exemplars],
+                "parent": shown_name(cluster.parent),
+                "misplaced": None if cluster.misplaced is None else cluster.misplaced.to_dict(),
             }
             for cluster in sorted(clustering.clusters, key=lambda cluster: cluster.id)
         ],
@@ -131,7 +133,7 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
         "notLooked": sorted(index[image_id] for image_id in clustering.not_looked),
         "calls": {"look": calls.look, "judge": calls.judge, "choose": calls.choose, "complete": calls.complete},
         "density": clustering.density,
-        "trust": clustering.trust_error_bound,
+        "misplaced": None if clustering.estimate is None else clustering.estimate.to_dict(),
         "partial": clustering.is_partial,
         "notes": [shown_name(note) for note in clustering.notes],
     }

@@ -24,9 +24,9 @@ from PIL import Image as PillowImage
 from PIL.Image import Image as Picture
 
 from manylens.errors import ModelUnavailable
-from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.images import ImageSource
 from manylens.lessons import Batch, Lesson
+from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.models.base import LookRequest, ModelOptions
 from manylens.models.huggingface import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.checkpoint import find_checkpoint, single_line

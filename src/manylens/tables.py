@@ -71,14 +71,12 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
-    naming = f", {calls.complete:,} for names" if calls.complete else ""
-    chosen = f", {calls.choose:,} choices" if calls.choose else ""
-    shared = f" in {calls.judge:,} calls" if calls.judge != calls.judgements else ""
-    allowed = one.clustering.judgements_allowed
-    ended = ", all that are allowed" if allowed is not None and calls.judgements >= allowed > 0 else ""
-    judged = f"{calls.judgements:,} judgements{shared}{ended}"
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {judged}{chosen}{naming})")
+    naming = f", {calls.complete:,} for words and names" if calls.complete else ""
+    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.choose:,} questions{naming})")
     say(console, f"{counts.found:,} files: {'; '.join(parts)}")
+    if (estimate := one.clustering.estimate) is not None:
+        interval = f"{estimate.low:.1%} to {estimate.high:.1%}, with 95% confidence"
+        say(console, f"An estimated {estimate.share:.1%} of the placed pictures are misplaced ({interval}).")
     for note in one.clustering.notes:
         say(console, note)
 
@@ -114,6 +112,10 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
         )
 
 
+def _range(low: int, high: int) -> str:
+    return f"{low:,} to {high:,}" if low != high else f"{low:,}"
+
+
 def _dollars(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 0.01 else f"${usd:.6f}".rstrip("0")
 
@@ -122,11 +124,10 @@ def _calls_line(result: Result) -> str:
     calls = result.calls.total
     if result.is_partial:
         return f"Partial: the budget is spent after {calls:,} model calls; the same command with a larger one goes on"
-    estimates = []
-    for when, expected in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls)):
-        error = (expected - calls) / calls if calls else 0.0
-        far = f"{abs(error):.1%} too {'few' if error < 0 else 'many'}" if expected != calls else "exactly"
-        estimates.append(f"{expected:,} {when} ({far})")
+    estimates = [
+        f"{low:,} to {high:,} {when}"
+        for when, (low, high) in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls))
+    ]
     return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
 
 
@@ -157,40 +158,36 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
     """held: answers that the run folder has already, of whatever interest and model."""
     unreadable = len(plan.unreadable)
-    low, likely, high = plan.judgements
     say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
     interests = "1 interest" if len(plan.interests) == 1 else f"{len(plan.interests)} interests"
     say(console, f"looks:      {plan.looks:,} (one per image and interest, {interests})")
+    low, high = plan.beside
     if high:
-        spread = f"{low:,} to {high:,}: few where the model knows such images, many where not"
-        shared = f" in {plan.judge_calls:,} calls" if plan.judge_calls != likely else ""
-        say(console, f"judgements: about {likely:,}{shared} ({spread})")
+        say(console, f"questions:  {low:,} to {high:,}: few where descriptions repeat, many where each differs")
     else:
-        say(console, "judgements: none" + (", the budget ends before them" if plan.images else ""))
-    if plan.naming:
-        say(console, f"naming:     {plan.naming:,}")
-    say(console, f"calls:      about {plan.calls:,}; after its looks the run says better")
+        say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
+    say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
     if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
         say(console, f"            the budget of {settings.budget_calls:,} calls does not reach all images")
     if plan.tokens is None:
         say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
     else:
-        into, out = plan.tokens
+        (into, out), (into_most, out_most) = plan.tokens
         supposed = f"{PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
-        say(console, f"tokens:     about {into:,} in and {out:,} out ({supposed})")
+        say(console, f"tokens:     {_range(into, into_most)} in and {_range(out, out_most)} out ({supposed})")
     if plan.usd is not None:
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
-        say(console, f"money:      about {_dollars(plan.usd)} at {prices}")
-        if settings.budget_usd is not None and plan.usd > settings.budget_usd:
+        say(console, f"money:      {_dollars(plan.usd[0])} to {_dollars(plan.usd[1])} at {prices}")
+        if settings.budget_usd is not None and plan.usd[1] > settings.budget_usd:
             limit = _dollars(settings.budget_usd)
-            say(console, f"            the budget of {limit} ends before that; looks come first")
+            say(console, f"            the budget of {limit} may end before that; looks come first")
     if plan.minutes is not None:
         unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
-        few, about, many = (f"{minutes * times:.{digits}f}" for minutes in plan.minutes)
+        few, many = (f"{minutes * times:.{digits}f}" for minutes in plan.minutes)
         pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
         if plan.tokens is not None:
             pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        say(console, f"time:       about {about} {unit} ({few} to {many}) at {pace}, and some to read the pictures")
+        say(console, f"time:       {few} to {many} {unit} at {pace}, and some to read the pictures")
     else:
         say(console, f"time:       not known for {plan.model}")
     if held:

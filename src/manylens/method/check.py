@@ -95,9 +95,9 @@ class Check:
 
     # Clusters
 
-    def seed_clusters(self) -> None:
+    def seed_clusters(self, categories: Sequence[str] = ()) -> None:
         """The first clusters: a category's largest unit where a writer made categories, else large units, unlike each
-        other."""
+        other. categories: their names."""
         sorting = self.sorting
         by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
         if (sorting.category >= 0).any():
@@ -106,6 +106,7 @@ class Check:
                 category = int(sorting.category[unit])
                 if category >= 0 and category not in first:
                     first[category] = self._found_by(unit)
+                    sorting.clusters[first[category]].name = categories[category] if categories else ""
                 elif category >= 0:
                     sorting.place[unit] = first[category]
             return
@@ -115,6 +116,20 @@ class Check:
             if is_kind and not any(sorting.alike(unit, seed) for seed in seeds):
                 seeds.append(unit)
                 self._found_by(unit)
+
+    def settle_unasked(self) -> None:
+        """Where the judge tells nothing: a writer's categories stand, else every description that images share."""
+        sorting = self.sorting
+        if not (self.closed or (sorting.category >= 0).any()):
+            for unit in range(len(sorting.units)):
+                if (
+                    sorting.units.sizes[unit] > 1
+                    and sorting.category[unit] != NO_ANSWER
+                    and not sorting.is_founder(unit)
+                ):
+                    self._found_by(unit)
+            sorting.refresh()
+        sorting.settle()
 
     def _found_by(self, unit: int) -> int:
         self._founders.add(unit)
@@ -129,7 +144,9 @@ class Check:
         sizes = sorting.units.sizes
         wanting = [u for u in sorting.wanting if sorting.category[u] != NO_ANSWER and u not in self._founders]
         largest_in_doubt = max((int(sizes[unit]) for unit in wanting if not sorting.is_settled(unit)), default=0)
-        settled = sorted((unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit))
+        settled = sorted(
+            (unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit)
+        )
         made: list[int] = []
         for unit in settled:
             if sizes[unit] < largest_in_doubt or len(made) >= max(1, len(sorting.live()) // 2):

@@ -13,47 +13,43 @@ on something that neither its description nor its confidence shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from manylens.method.likelihood import FloatArray
 from manylens.method.sorting import NONE, Sorting
+from manylens.records import Misplaced
 
 _DRAWS = 400
 _DOUBT = 4.0
 """How far the two models are believed: as if their rates had been seen in so many misplaced images and no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Misplaced:
-    """share: of images that are not where they belong. low, high: its 95% interval."""
-
-    share: float
-    low: float
-    high: float
-
-
-def estimate_misplaced(sorting: Sorting, seed: int) -> tuple[Misplaced, dict[int, Misplaced]]:
-    """(of all placed images, of each live cluster's)."""
+def estimate_misplaced(
+    sorting: Sorting, group_of: NDArray[np.int64], groups: int, seed: int
+) -> tuple[Misplaced, list[Misplaced]]:
+    """(of all images in groups, of each group's). group_of: (n,) the group of each image, or NONE."""
     random = np.random.default_rng([seed, 7])
-    unit_rows, rest, expected, shape, rate = _units(sorting)
-    single_rows, doubt = _asked(sorting)
-    k = len(sorting.row)
-    sizes = np.bincount(unit_rows, weights=rest, minlength=k) + np.bincount(single_rows, minlength=k)
+    unit, group, rest, expected = _unasked(sorting, group_of)
+    asked = np.array([i for i in sorted(sorting.image_sure) if group_of[i] != NONE], dtype=np.int64)
+    doubt = np.array([1 - sorting.image_sure[image] for image in asked.tolist()])
+    sizes = np.bincount(group_of[group_of != NONE], minlength=groups).astype(np.float64)
+    shape = sorting.prior + sorting.misplaced
+    rate = sorting.prior + _seen(sorting)
+    elsewhere = 1 - sorting.sure
     drift = _drift(sorting, random)
     doubted = random.gamma(_DOUBT, 1 / _DOUBT, _DRAWS)
-    counts = np.zeros((_DRAWS, k))
-    elsewhere = 1 - sorting.sure[_placed(sorting)]
+    counts = np.zeros((_DRAWS, groups))
     for draw in range(_DRAWS):
-        own = random.gamma(shape, 1 / rate) * expected * drift[draw] * doubted[draw]
+        own = random.gamma(shape, 1 / rate)[unit] * expected * drift[draw] * doubted[draw]
         few = np.minimum(random.poisson(own), rest)
-        lost = np.where(random.random(len(rest)) < elsewhere * doubted[draw], rest, few)
-        counts[draw] = np.bincount(unit_rows, weights=lost, minlength=k)
-        counts[draw] += np.bincount(single_rows, weights=random.random(len(doubt)) < doubt, minlength=k)
-    each = {cluster: _summary(counts[:, row], sizes[row]) for cluster, row in sorting.row.items()}
-    return _summary(counts.sum(axis=1), float(sizes.sum())), each
+        whole = (random.random(len(elsewhere)) < elsewhere * doubted[draw])[unit]
+        counts[draw] = np.bincount(group, weights=np.where(whole, rest, few), minlength=groups)
+        slips = random.random(len(doubt)) < doubt
+        counts[draw] += np.bincount(group_of[asked], weights=slips, minlength=groups)
+    return _summary(counts.sum(axis=1), float(sizes.sum())), [
+        _summary(counts[:, number], float(sizes[number])) for number in range(groups)
+    ]
 
 
 def _summary(counts: FloatArray, size: float) -> Misplaced:
@@ -63,31 +59,28 @@ def _summary(counts: FloatArray, size: float) -> Misplaced:
     return Misplaced(*(round(float(x), 4) for x in (counts.mean() / size, low, high)))
 
 
-def _placed(sorting: Sorting) -> NDArray[np.int64]:
-    return np.flatnonzero(sorting.place != NONE)
+def _unasked(
+    sorting: Sorting, group_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray, FloatArray]:
+    """Of each pair of unit and group that images which were not asked have in common: both, how many those are, and how
+    many of them are expected to be misplaced at the common rate."""
+    there = group_of != NONE
+    there[list(sorting.image_sure)] = False
+    of_image = sorting.units.of_image
+    groups = int(group_of.max(initial=0)) + 1
+    pairs, place = np.unique(of_image[there] * groups + group_of[there], return_inverse=True)
+    share = np.where(sorting.units.sizes[of_image] > 1, sorting.share, 0.0)[there]
+    rest = np.bincount(place, minlength=len(pairs)).astype(np.float64)
+    return pairs // groups, pairs % groups, rest, np.bincount(place, weights=share, minlength=len(pairs))
 
 
-def _units(sorting: Sorting) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Of each placed unit: its cluster's row, images not asked, how many of those are expected to be misplaced at the
-    common rate, and the Gamma posterior of its own rate against that."""
-    units = _placed(sorting)
-    rows = np.array([sorting.row[c] for c in sorting.place[units].tolist()], dtype=np.int64)
-    asked = np.zeros(len(sorting.looks), dtype=bool)
-    asked[list(sorting.answers)] = True
-    of_image, m = sorting.units.of_image, len(sorting.units)
-    several = sorting.units.sizes[of_image] > 1
-    common = np.bincount(of_image[~asked], weights=(sorting.share * several)[~asked], minlength=m)
-    rest = np.bincount(of_image[~asked], minlength=m).astype(np.float64)
-    seen = np.bincount(of_image[asked], weights=sorting.share[asked], minlength=m)
-    prior = sorting.prior[units]
-    return rows, rest[units], common[units], prior + sorting.misplaced[units], prior + seen[units]
-
-
-def _asked(sorting: Sorting) -> tuple[NDArray[np.int64], FloatArray]:
-    """Of each asked image that is in a cluster: the cluster's row, and the doubt that its answers leave."""
-    placed = [(image, place) for image, place in sorting.image_place.items() if place != NONE]
-    rows = np.array([sorting.row[place] for _, place in placed], dtype=np.int64)
-    return rows, np.array([1 - sorting.image_sure[image] for image, _ in placed])
+def _seen(sorting: Sorting) -> FloatArray:
+    """Of each unit, how many of its asked images were expected to be misplaced at the common rate."""
+    asked = np.array(sorted(sorting.answers), dtype=np.int64)
+    found: FloatArray = np.bincount(
+        sorting.units.of_image[asked], weights=sorting.share[asked], minlength=len(sorting.units)
+    )
+    return found
 
 
 def _drift(sorting: Sorting, random: np.random.Generator) -> FloatArray:

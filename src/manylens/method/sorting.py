@@ -43,6 +43,9 @@ _LEAST = 1e-9
 _BLOCK = 8192
 _ASKED_BLOCK = 1024
 _MOST_FITTED = 2000
+_SETTLED = 0.9
+"""What a placement is worth that nobody was asked about."""
+
 _NO_ANSWER_ODDS = 5.0
 """What a description that gives no answer takes off the log-odds of every cluster."""
 
@@ -142,7 +145,11 @@ class Sorting:
 
     def alike(self, unit: int, other: int) -> bool:
         """Whether two units are more likely one kind than not, by similarity alone."""
-        return float(self._choice.odds(self.units.vectors[unit] @ self.units.vectors[other], np.float64(0))) > 0
+        return self.log_odds(float(self.units.vectors[unit] @ self.units.vectors[other])) > 0
+
+    def log_odds(self, similarity: float) -> float:
+        """That two kinds of this similarity are one, as the answers of this run have it."""
+        return float(self._choice.odds(np.float64(similarity), np.float64(0)))
 
     def state(self, cluster: int, without: int = NONE) -> Statement:
         """How a cluster is put to the model: its founder's images, surest first, then those of its other units."""
@@ -180,6 +187,11 @@ class Sorting:
         self._place_unasked()
         self._place_asked()
         self._locate()
+
+    def settle(self) -> None:
+        """Take the placements as they are: nothing will be asked."""
+        self._locate()
+        self.sure = np.where(self.place == NONE, 0.0, _SETTLED)
 
     def _locate(self) -> None:
         """Mean directions of the clusters, and each unit's nearest ones with their odds."""

@@ -22,6 +22,7 @@ from typing import Any
 
 from manylens.method.observations import Looks, normalise_description, spoken
 from manylens.method.questions import Steps, Writing
+from manylens.method.sorting import Sorting
 
 BATCH = 100
 """Descriptions of one request: with more, models lose some."""
@@ -74,7 +75,7 @@ def make_vocabulary(looks: Looks, level: str, closed: Sequence[str] = ()) -> Ste
     texts = {words: spoken(looks, members[words], words) for words in order}
     vocabulary = without_writer(looks)
     open_words = [words for words in order if words not in vocabulary.no_answer]
-    names: Counter[str] = Counter({name: 0 for name in closed})
+    names: Counter[str] = Counter(dict.fromkeys(closed, 0))
     lost: list[str] = []
     at = 0
     for side_by_side in (*_FIRST_ROUNDS, len(open_words)):
@@ -206,3 +207,39 @@ def _object(text: str | None) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def name_parents(sorting: Sorting, looks: Looks) -> Steps[dict[int, str]]:
+    """Live cluster -> the name of the coarser kind that it belongs to, as the writer has it; empty where that fails."""
+    live = sorting.live()
+    if len(live) < 4:
+        return {}
+    names = {cluster: _label(sorting, looks, cluster) for cluster in live}
+    parents: dict[int, str] = {}
+    for start in range(0, len(live), BATCH):
+        batch = live[start : start + BATCH]
+        categories = [{"id": k, "name": names[c], "examples": []} for k, c in enumerate(batch, start=1)]
+        payload = {"interest": looks.interest.text, "level": "coarse", "categories": categories}
+        (answer,) = yield [Writing("reconcile", json.dumps(payload, ensure_ascii=False))]
+        for group in _list(_object(answer.text).get("groups")):
+            name = group.get("name") if isinstance(group, dict) else None
+            if isinstance(name, str) and name.strip():
+                for number in _list(group.get("ids")):
+                    if isinstance(number, int) and 1 <= number <= len(batch):
+                        parents.setdefault(batch[number - 1], " ".join(name.split()))
+    return parents if len(set(parents.values())) > 1 else {}
+
+
+def finer_kinds(sorting: Sorting, looks: Looks) -> Steps[list[str | None]]:
+    """Of each unit, the writer's category at the level "fine", or None."""
+    fine = yield from make_vocabulary(looks, "fine")
+    return [fine.category.get(words) for words in sorting.units.words]
+
+
+def _label(sorting: Sorting, looks: Looks, cluster: int) -> str:
+    """The description that most of a cluster's units have."""
+    units = sorting.units_in[sorting.row[cluster]]
+    if not units:
+        return sorting.clusters[cluster].name
+    largest = max(units, key=lambda unit: (int(sorting.units.sizes[unit]), -unit))
+    return spoken(looks, sorting.units.members[largest].tolist(), sorting.units.words[largest])

@@ -69,7 +69,10 @@ def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
         images = [image for node in unit for image in nodes[keys[node]]]
         order = sorted(
             images,
-            key=lambda i: (-round(float(looks.confidences[i]), 3), seeded_share(settings.seed, "probe", looks.image_ids[i])),
+            key=lambda i: (
+                -round(float(looks.confidences[i]), 3),
+                seeded_share(settings.seed, "probe", looks.image_ids[i]),
+            ),
         )
         units.append(np.array(order, dtype=np.int64))
         words.append(keys[max(unit, key=lambda node: (sizes[node], -node))].lstrip("\0"))

@@ -162,9 +162,9 @@ function overview(interest) {
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
   say((looked < total ? number(looked) + " of " : "") + plural(total, "image", "images"), ", asked with ");
   say(plural(calls, "model call", "model calls"), looked ? " (" + (calls / looked).toFixed(2) + " an image). " : ". ");
-  // A bound from a handful of audits says how few they were, not how good the clustering is: it would only frighten.
-  if (interest.trust !== null && interest.trust < 0.5) facts.append("Strong likenesses were accepted unasked; by the audited ones, asking would have refused at most ", element("b", {}, (interest.trust * 100).toFixed(1) + "%"), " of them (95% confidence).");
-  else if (interest.trust !== null) facts.append("Strong likenesses were accepted unasked; too few were audited to bound their error.");
+  const share = (value) => (value * 100).toFixed(1) + "%";
+  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the placed images are misplaced (" + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ", with 95% confidence).");
+  else if (interest.clusters.length) facts.append("How many images are misplaced is not known: the model's answers could not be used.");
   const box = element("div", { class: "overview" });
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
@@ -201,7 +201,7 @@ function show(button, hold) {
   const text = element("div", { class: "text" }, ...paths.map((path) => element("p", { class: "file" }, named(path))));
   if (reason) text.append(element("p", { class: "reason" }, reason));
   const list = element("dl", {});
-  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + (decided ? ", by " + decided : "")));
+  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + ({ choice: ", asked about itself", description: ", by its description", person: ", placed by a person" }[decided] || "")));
   data.interests.forEach((interest, which) => list.append(element("dt", { title: interest.text }, interest.text), element("dd", {}, clusterName(which, image))));
   list.append(element("dt", {}, "size"), element("dd", {}, size[0] + " × " + size[1] + " px"));
   text.append(list);

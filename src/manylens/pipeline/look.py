@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError, ModelUnavailable
-from manylens.evidence import Looks, normalise_description
+from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens
-from manylens.models.budget import Budget
+from manylens.pipeline.budget import Budget
 from manylens.records import Event, Interest, StageAdvanced, StageFinished, StageStarted
 
 IMAGES_PER_BATCH = 64

@@ -1,0 +1,75 @@
+"""From a finished sorting to what is shown: groups, and for every image a cluster, a confidence and a reason.
+
+In: a `Sorting` and the groups of a level. Out: `Assignment`s. Promise: pure; confidence is the probability that the
+image belongs where it is, as the check has it: no mixture of numbers with weights of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from manylens.method.levels import Group
+from manylens.method.sorting import NO_ANSWER, NONE, Sorting
+from manylens.records import Assignment
+
+_SHOWN_REASON = 200
+
+
+def assign(
+    sorting: Sorting, groups: Sequence[Group], names: Sequence[str], spent: bool, closed: bool
+) -> list[Assignment]:
+    """One assignment per image, in image order; clusters are numbered from 1 in the order of the groups. spent: the
+    budget ended before all was asked. closed: the clusters were given. An unassigned image has confidence 0."""
+    number_of = {image: number for number, group in enumerate(groups, start=1) for image in group.images}
+    found = []
+    for image, image_id in enumerate(sorting.looks.image_ids):
+        number = number_of.get(image)
+        asked = image in sorting.answers
+        if number is None:
+            reason = f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
+            found.append(Assignment(image_id, None, 0.0, reason, "choice" if asked else ""))
+            continue
+        confidence = round(min(max(sorting.probability(image), 0.0), 1.0), 4)
+        reason = f"{_described(sorting, image)}; {_why(sorting, image, names[number - 1])}"
+        found.append(Assignment(image_id, number, confidence, reason, "choice" if asked else "description"))
+    return found
+
+
+def exemplars(sorting: Sorting, group: Group, many: int) -> tuple[int, ...]:
+    """A group's images, the most typical first: those of its largest cluster that stand for it, then the surest."""
+    own = set(group.images)
+    shown = [image for image in sorting.state(group.cluster).exemplars if image in own]
+    rest = sorted(own - set(shown), key=lambda image: (-round(sorting.probability(image), 4), image))
+    return tuple([*shown, *rest][:many])
+
+
+def _why(sorting: Sorting, image: int, name: str) -> str:
+    answers = sorting.answers.get(image, [])
+    if answers:
+        said = answers[-1].reason[:_SHOWN_REASON]
+        return f'asked itself, and placed with "{name}"' + (f": {said}" if said else "")
+    unit = int(sorting.units.of_image[image])
+    asked, size = len(sorting.asked[unit]), int(sorting.units.sizes[unit])
+    if asked:
+        return f'placed with "{name}", as images described like it were ({asked:,} of {size:,} were asked)'
+    return f'placed with "{name}" by its description; no image described like it was asked'
+
+
+def _why_unassigned(sorting: Sorting, image: int, spent: bool, closed: bool) -> str:
+    unit = int(sorting.units.of_image[image])
+    if sorting.category[unit] == NO_ANSWER:
+        return "which does not answer the interest"
+    if image in sorting.unanswered:
+        return "the question about it failed"
+    if spent and image not in sorting.answers:
+        return "the budget was spent before a cluster was found for it"
+    if closed:
+        return "none of these"
+    if sorting.cluster_of(image) != NONE:
+        return "nothing else of its kind was found"
+    return "asked, and none of the clusters fits" if image in sorting.answers else "no cluster fits it well enough"
+
+
+def _described(sorting: Sorting, image: int) -> str:
+    description = sorting.looks.descriptions[image]
+    return f'described as "{description}"' if description else "not described"

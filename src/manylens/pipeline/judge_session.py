@@ -1,0 +1,153 @@
+"""Puts the questions of the pure stages to the model: each once, within the budget, all counted.
+
+In: stages of `method/`, which yield rounds of questions. Out: what they return. Promise: a failed call ends in an answer
+without content, never in a crash; `ModelUnavailable` ends the run; nothing is sent that the budget does not admit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from manylens.errors import ModelError, ModelUnavailable
+from manylens.method.observations import Looks
+from manylens.method.questions import Answer, Choice, Question, Steps, Writing
+from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
+    Model,
+    Option,
+    Request,
+    count_tokens,
+    request_key,
+)
+from manylens.pipeline.budget import Allowance, Budget
+from manylens.records import CallCounts, Event, Stage, StageAdvanced, StageFinished, StageStarted
+
+T = TypeVar("T")
+
+SPENT = Answer(spent=True)
+_TOLERANCE = 1e-3
+
+
+class JudgeSession:
+    """One interest's questions. chosen, written: calls made. failures: reasons of those that failed. spent: whether the
+    budget left a question unasked. spared: ids of images that another one's look served."""
+
+    def __init__(
+        self,
+        looks: Looks,
+        model: Model,
+        emit: Callable[[Event], None],
+        budget: Budget,
+        allowance: Allowance,
+        spared: frozenset[str] = frozenset(),
+    ) -> None:
+        self.looks, self.model, self.emit, self.spared = looks, model, emit, spared
+        self.chosen = self.written = 0
+        self.failures: list[str] = []
+        self.tokens = looks.tokens
+        self.spent = False
+        self._budget, self._allowance = budget, allowance
+        self._answers: dict[str, Answer] = {}
+        self._stage: Stage = "check"
+
+    def start(self, stage: Stage, total: int | None = None) -> None:
+        self._stage = stage
+        self.emit(StageStarted(stage, self.looks.interest.text, total))
+
+    def finish(self, stage: Stage, detail: str) -> None:
+        self.emit(StageFinished(stage, self.looks.interest.text, detail))
+
+    async def drive(self, steps: Steps[T], share: float = 1.0) -> T:
+        """Run a stage to its end. share: of this interest's budget that may be spent by then."""
+        answers: Sequence[Answer] | None = None
+        done = 0
+        while True:
+            try:
+                questions = next(steps) if answers is None else steps.send(answers)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answers = await self._ask(questions, share)
+            done += len(questions)
+            self.emit(StageAdvanced(self._stage, self.looks.interest.text, done))
+
+    def counts(self) -> CallCounts:
+        """All calls of the interest, its looks included."""
+        failed_looks = sum(image_id not in self.spared for image_id, _ in self.looks.failed)
+        return CallCounts(
+            look=len(self.looks) + len(self.looks.failed) - len(self.spared),
+            choose=self.chosen,
+            complete=self.written,
+            failed=len(self.failures) + failed_looks,
+            tokens=self.tokens,
+        )
+
+    async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
+        """The answers, in order. Equal questions are put once; what the budget does not admit is `SPENT`."""
+        requests = [self._request(question) for question in questions]
+        keys = [request_key(self.model, request) for request in requests]
+        fresh = {key: r for key, r in zip(keys, requests, strict=True) if key not in self._answers}
+        waiting = list(fresh)
+        allowance = self._allowance.until(share)
+        while waiting:
+            admitted = self._budget.admit([fresh[key] for key in waiting], allowance)
+            if not admitted:
+                self.spent = True
+                break
+            batch, waiting = waiting[:admitted], waiting[admitted:]
+            for key, answer in zip(batch, await self._send([fresh[key] for key in batch]), strict=True):
+                self._answers[key] = answer
+        return [self._answers.get(key, SPENT) for key in keys]
+
+    async def _send(self, requests: Sequence[Request]) -> list[Answer]:
+        choices = [request for request in requests if isinstance(request, ChooseRequest)]
+        texts = [request for request in requests if isinstance(request, CompleteRequest)]
+        self.chosen += len(choices)
+        self.written += len(texts)
+        replies: dict[int, ChooseReply | CompleteReply | ModelError] = {}
+        for asked, verb in ((choices, self.model.choose), (texts, self.model.complete)):
+            if asked:
+                replies.update(zip(map(id, asked), await _all_or_each(verb, asked), strict=True))
+        answers = []
+        for request in requests:
+            reply = replies[id(request)]
+            self._budget.charge(request, reply)
+            self.tokens += count_tokens([reply])
+            answers.append(self._answer(request, reply))
+        return answers
+
+    def _answer(self, request: Request, reply: ChooseReply | CompleteReply | ModelError) -> Answer:
+        if isinstance(reply, CompleteReply):
+            return Answer(text=reply.text)
+        if isinstance(reply, ChooseReply) and isinstance(request, ChooseRequest):
+            p = reply.probabilities
+            if len(p) == len(request.options) + 1 and all(math.isfinite(x) and x >= 0 for x in p):
+                total = math.fsum(p)
+                if abs(total - 1) < _TOLERANCE:
+                    return Answer(tuple(x / total for x in p), reply.reason)
+            reply = ModelError("a choice has a probability for each option and for none, which sum to one")
+        self.failures.append(str(reply))
+        return Answer()
+
+    def _request(self, question: Question) -> Request:
+        interest, ids = self.looks.interest.text, self.looks.image_ids
+        if isinstance(question, Writing):
+            return CompleteRequest(interest, question.task, question.payload)
+        assert isinstance(question, Choice)
+        options = (Option(o.name, o.definition, tuple(ids[image] for image in o.exemplars)) for o in question.options)
+        return ChooseRequest(interest, tuple(options), ids[question.image])
+
+
+async def _all_or_each(verb: Callable[..., object], requests: Sequence[Request]) -> Sequence[object]:  # type: ignore[misc]
+    """A model that raises has failed on the whole batch; the protocol puts errors in their place."""
+    try:
+        return await verb(requests)  # type: ignore[misc,no-any-return]
+    except ModelUnavailable:
+        raise
+    except ModelError as error:
+        return [error] * len(requests)
