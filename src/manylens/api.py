@@ -249,8 +249,8 @@ def cluster(
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
-    continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or which
-    (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
+    continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or
+    which (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
     links: also make `clusters/<name>/` folders of symbolic links.
     on_event: gets every stage's events, in the thread that works.
 

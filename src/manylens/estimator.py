@@ -51,8 +51,8 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
     """Cluster image files by an interest in plain words.
 
     by: the interest. model: a name or a `Model`. options: of a named model (`ModelOptions`): its server's address, for
-    one. settings: `Settings`, or None for the defaults. level, n_clusters, into: of these, said alone. out: a run folder to keep and continue, or None for a
-    temporary one.
+    one. settings: `Settings`, or None for the defaults. level, n_clusters, into: of these, said alone. out: a run
+    folder to keep and continue, or None for a temporary one.
 
     After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling number of
     distinct images. cluster_names_ and definitions_: lists, by label. confidence_ (n,) float64 in [0, 1].

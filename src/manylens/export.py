@@ -1,7 +1,8 @@
 """The result files of a run: tables and JSON that other programs rely on, and optional folders of links.
 
 In: a finished `Clustering` and the `Collection` it is about. Out: `OUT/unreadable.csv` and, per interest,
-`OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json`, `vocabulary.json` and, on request, `clusters/<name>/` with links.
+`OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json`, `vocabulary.json` and, on request, `clusters/<name>/`
+with links.
 Promise: everything is counted by *file*, so files with equal bytes each have their row; assigned + unassigned +
 failed + not looked at = files found, where failed are the unreadable files and those whose look failed, and not looked
 at those that the budget did not reach. Equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is

@@ -32,7 +32,7 @@ _CONFUSED = 0.2
 
 
 class Check:
-    """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters may be added."""
+    """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters are given."""
 
     def __init__(self, sorting: Sorting, seed: int, closed: bool = False) -> None:
         self.sorting, self.seed, self.closed = sorting, seed, closed
@@ -191,7 +191,7 @@ class Check:
         """Clusters between which the images of one unit are torn: each pair is compared once."""
         sorting = self.sorting
         found: list[int] = []
-        for unit, images in enumerate(sorting.asked):
+        for images in sorting.asked:
             if len(images) < _EXEMPLARS_COMPARED:
                 continue
             votes = sorted(sorting.choices_of(images).items(), key=lambda vote: (-vote[1], vote[0]))

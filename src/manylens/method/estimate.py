@@ -71,16 +71,15 @@ def _unasked(
     pairs, place = np.unique(of_image[there] * groups + group_of[there], return_inverse=True)
     share = np.where(sorting.units.sizes[of_image] > 1, sorting.share, 0.0)[there]
     rest = np.bincount(place, minlength=len(pairs)).astype(np.float64)
-    return pairs // groups, pairs % groups, rest, np.bincount(place, weights=share, minlength=len(pairs))
+    expected = np.bincount(place, weights=share, minlength=len(pairs)).astype(np.float64)
+    return pairs // groups, pairs % groups, rest, expected
 
 
 def _seen(sorting: Sorting) -> FloatArray:
     """Of each unit, how many of its asked images were expected to be misplaced at the common rate."""
     asked = np.array(sorted(sorting.answers), dtype=np.int64)
-    found: FloatArray = np.bincount(
-        sorting.units.of_image[asked], weights=sorting.share[asked], minlength=len(sorting.units)
-    )
-    return found
+    of_unit = np.bincount(sorting.units.of_image[asked], weights=sorting.share[asked], minlength=len(sorting.units))
+    return of_unit.astype(np.float64)
 
 
 def _drift(sorting: Sorting, random: np.random.Generator) -> FloatArray:

@@ -101,7 +101,8 @@ def _directions(sorting: Sorting, leaves: Sequence[Sequence[int]]) -> tuple[Floa
     group = np.repeat(np.arange(len(leaves)), [len(leaf) for leaf in leaves])
     sizes = sorting.units.sizes[units]
     sums = sum_by_group(sorting.units.vectors[units] * sizes[:, None].astype(np.float32), group, len(leaves))
-    return directions(sums).astype(np.float64), np.bincount(group, weights=sizes, minlength=len(leaves))
+    weights = np.bincount(group, weights=sizes, minlength=len(leaves)).astype(np.float64)
+    return directions(sums).astype(np.float64), weights
 
 
 def _linkage(

@@ -7,8 +7,9 @@ Two small models are fitted to the answers of this very run, with priors that ho
 `MemberModel`  a logistic regression of "this image is not where its unit is" on the look's confidence and the unit's
                size.
 
-Both are fitted to images that were asked because of what the models see (similarity, confidence, size), never because of the
-answer; given those, asked and unasked images are alike. That is the assumption under which adaptive asking is harmless.
+Both are fitted to images that were asked because of what the models see (similarity, confidence, size), never because
+of the answer; given those, asked and unasked images are alike. That is the assumption under which adaptive asking is
+harmless.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+FloatArray: TypeAlias = NDArray[np.float64]
 
 PRIOR_CATEGORY = 3.0
 """kappa before anything is known: a writer's grouping is right some 20 times in 21."""
@@ -104,7 +106,7 @@ class MemberModel:
             gradient = features.T @ (misplaced - p) - precision @ (weights - self.weights)
             curvature = features.T @ (features * (p * (1 - p))[:, None]) + precision
             step = np.clip(np.linalg.solve(curvature, gradient), -1, 1)
-            weights = weights + step
+            weights += step
             if np.abs(step).max() < 1e-4:
                 break
         return MemberModel(weights, np.linalg.inv(curvature))
@@ -130,10 +132,9 @@ def pays_to_ask(share: float, strength: float, price: float, images: int) -> tup
     ahead = min(images, _MOST_AHEAD)
 
     def expected(asked: int) -> FloatArray:
-        mean: FloatArray = (strength * share + np.arange(asked + 1)) / (strength + asked)
-        return mean
+        return np.asarray((strength * share + np.arange(asked + 1)) / (strength + asked), dtype=np.float64)
 
-    worth = np.maximum(0.0, (expected(ahead) - price) * (images - ahead))
+    worth: FloatArray = np.maximum(0.0, (expected(ahead) - price) * (images - ahead))
     table = [worth > 0]
     for asked in range(ahead - 1, -1, -1):
         mean = expected(asked)

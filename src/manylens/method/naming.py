@@ -4,8 +4,8 @@ In: groups of images. Out: `Named`, one per group. Promise: pure; works from the
 writes, its names are used if the reply is complete and free of duplicates, else the descriptions' stand. It is told
 which descriptions a cluster has that its siblings lack.
 
-Task "name_clusters": {"interest", "clusters": [{"id", "size", "descriptions": {text: count}}], "taken": [names of earlier
-batches]} -> {"clusters": [{"id", "name", "definition"}]}.
+Task "name_clusters": {"interest", "clusters": [{"id", "size", "descriptions": {text: count}}], "taken": [names of
+earlier batches]} -> {"clusters": [{"id", "name", "definition"}]}.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Sorting:
         self.weight[self.row[other]] += self.weight[self.row[one]]
 
     def is_founder(self, unit: int) -> bool:
-        return self.place[unit] != NONE and self.clusters[self.place[unit]].founder == unit
+        return bool(self.place[unit] != NONE) and self.clusters[self.place[unit]].founder == unit
 
     def alike(self, unit: int, other: int) -> bool:
         """Whether two units are more likely one kind than not, by similarity alone."""
@@ -149,7 +149,7 @@ class Sorting:
 
     def log_odds(self, similarity: float) -> float:
         """That two kinds of this similarity are one, as the answers of this run have it."""
-        return float(self._choice.odds(np.float64(similarity), np.float64(0)))
+        return float(self._choice.odds(np.array([similarity]), np.zeros(1))[0])
 
     def state(self, cluster: int, without: int = NONE) -> Statement:
         """How a cluster is put to the model: its founder's images, surest first, then those of its other units."""
@@ -171,7 +171,7 @@ class Sorting:
                     confirmed = image in self.image_place
                     found.append((unit != founder, not confirmed, -int(self.units.sizes[unit]), rank, image))
         if not found and founder != NONE:
-            return self.units.members[founder][: self.exemplars].tolist()
+            return [int(image) for image in self.units.members[founder][: self.exemplars]]
         return [image for *_, image in sorted(found)]
 
     def is_settled(self, unit: int) -> bool:
@@ -348,7 +348,8 @@ class Sorting:
             unnamed[rows] = False
             said[unnamed] = answer.likelihoods[-1]
             likely *= said
-        return likely / likely.max()
+        scaled: FloatArray = likely / likely.max()
+        return scaled
 
     def share_of(self, image: int, unit: int) -> float:
         """The probability that an image is not where its unit is, before it is asked: its share, times how much more
@@ -358,7 +359,8 @@ class Sorting:
             return 0.0
         expected = float(self.share[self.asked[unit]].sum()) if self.asked[unit] else 0.0
         prior = float(self.prior[unit])
-        return min(_MOST_MISPLACED, float(self.share[image]) * (prior + self.misplaced[unit]) / (prior + expected))
+        rate = (prior + float(self.misplaced[unit])) / (prior + expected)
+        return min(_MOST_MISPLACED, float(self.share[image]) * rate)
 
     # Answers
 

@@ -43,7 +43,7 @@ NO_ANSWERS = frozenset(
         "I cannot tell", "I cannot tell from this picture", "I can't tell from this picture", "unidentifiable",
     )
 )  # fmt: skip
-"""Descriptions that do not answer, whatever was asked, for models that do not write; a writer recognises any wording."""
+"""Descriptions that never answer, for models that do not write; a writer recognises them in any wording."""
 
 
 @dataclass(slots=True)

@@ -64,7 +64,7 @@ def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
     graph = build_graph(vectors, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors)
     gathered = _gather(graph, vectors, sizes, edge)
     units: list[NDArray[np.int64]] = []
-    words: list[str] = []
+    common: list[str] = []
     for unit in gathered:
         images = [image for node in unit for image in nodes[keys[node]]]
         order = sorted(
@@ -75,7 +75,7 @@ def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
             ),
         )
         units.append(np.array(order, dtype=np.int64))
-        words.append(keys[max(unit, key=lambda node: (sizes[node], -node))].lstrip("\0"))
+        common.append(keys[max(unit, key=lambda node: (sizes[node], -node))].lstrip("\0"))
     for number, unit_images in enumerate(units):
         of_image[unit_images] = number
     return Units(
@@ -83,7 +83,7 @@ def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
         of_image=of_image,
         vectors=_mean_directions(looks.embeddings, of_image, len(units)),
         sizes=np.array([len(unit) for unit in units], dtype=np.int64),
-        words=tuple(words),
+        words=tuple(common),
         density=graph.density,
     )
 
@@ -95,7 +95,7 @@ def _mean_directions(embeddings: NDArray[np.float32], group: NDArray[np.int64], 
 def _gather(
     graph: RelationalGraph, vectors: NDArray[np.float32], sizes: NDArray[np.int64], edge: EdgeScale
 ) -> list[list[int]]:
-    """Units of nodes, from the node of highest weighted degree on. A walk takes its frontier in order of edge weight."""
+    """Units of nodes, from the node of highest weighted degree on; a walk takes its frontier by falling edge weight."""
     degree = sizes + np.bincount(
         np.repeat(np.arange(len(graph)), np.diff(graph.indptr)),
         weights=graph.weights * sizes[graph.indices],

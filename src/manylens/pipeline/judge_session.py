@@ -1,13 +1,14 @@
 """Puts the questions of the pure stages to the model: each once, within the budget, all counted.
 
-In: stages of `method/`, which yield rounds of questions. Out: what they return. Promise: a failed call ends in an answer
-without content, never in a crash; `ModelUnavailable` ends the run; nothing is sent that the budget does not admit.
+In: stages of `method/`, which yield rounds of questions. Out: what they return. Promise: a failed call ends in an
+answer without content, never in a crash; `ModelUnavailable` ends the run; nothing is sent that the budget does not
+admit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from manylens.errors import ModelError, ModelUnavailable
@@ -28,6 +29,8 @@ from manylens.pipeline.budget import Allowance, Budget
 from manylens.records import CallCounts, Event, Stage, StageAdvanced, StageFinished, StageStarted
 
 T = TypeVar("T")
+_Request = TypeVar("_Request", ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", ChooseReply, CompleteReply)
 
 SPENT = Answer(spent=True)
 _TOLERANCE = 1e-3
@@ -110,9 +113,10 @@ class JudgeSession:
         self.chosen += len(choices)
         self.written += len(texts)
         replies: dict[int, ChooseReply | CompleteReply | ModelError] = {}
-        for asked, verb in ((choices, self.model.choose), (texts, self.model.complete)):
-            if asked:
-                replies.update(zip(map(id, asked), await _all_or_each(verb, asked), strict=True))
+        if choices:
+            replies.update(zip(map(id, choices), await _all_or_each(self.model.choose, choices), strict=True))
+        if texts:
+            replies.update(zip(map(id, texts), await _all_or_each(self.model.complete, texts), strict=True))
         answers = []
         for request in requests:
             reply = replies[id(request)]
@@ -143,10 +147,12 @@ class JudgeSession:
         return ChooseRequest(interest, tuple(options), ids[question.image])
 
 
-async def _all_or_each(verb: Callable[..., object], requests: Sequence[Request]) -> Sequence[object]:  # type: ignore[misc]
+async def _all_or_each(
+    verb: Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]], requests: Sequence[_Request]
+) -> Sequence[_Reply | ModelError]:
     """A model that raises has failed on the whole batch; the protocol puts errors in their place."""
     try:
-        return await verb(requests)  # type: ignore[misc,no-any-return]
+        return await verb(requests)
     except ModelUnavailable:
         raise
     except ModelError as error:

@@ -157,7 +157,7 @@ async def present(
     session: JudgeSession,
     foreseen: tuple[int, int],
 ) -> Clustering:
-    """Cut at the level wanted; names, definitions, reasons, and the account of what was spent and what is not certain."""
+    """Cut at the level wanted; names, definitions, reasons, and the account of what was spent and what is uncertain."""
     looks = sorting.looks
     session.start("name")
     writes = _writes(session)

@@ -6,7 +6,8 @@ answer that was received is not asked again when the rest has to be (`_kept`); a
 attempt.
 
 One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
-and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all candidates of a cluster share first.
+and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all
+candidates of a cluster share first.
 A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
 so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
 log-probabilities where there are any.
