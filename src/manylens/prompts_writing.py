@@ -58,7 +58,8 @@ RECONCILE_SYSTEM = (
     "interest would call one kind. fine: nothing else.\n"
     "- Kinds that a person would keep apart at this level stay apart; so do those that you are not sure of.\n"
     "- Every number stands in exactly one group, alone where no other category is one with it.\n"
-    "- Name of a group: the best of its categories' names, clear and short, in the language of the interest.\n"
+    "- Name of a group: the best of its categories' names or, where none covers all of them, that of the broad kind; "
+    "clear and short, in the language of the interest.\n"
     'Reply with JSON only: {"groups": [{"name": "...", "ids": [numbers]}]}'
 )
 
@@ -218,7 +219,7 @@ WRITING: Mapping[str, WritingTask] = {
     "vocabulary": WritingTask(
         VOCABULARY_SYSTEM,
         closed_object({**_list_of("categories", name=_TEXT, descriptions=_INTEGERS), "no_answer": _INTEGERS}),
-        'JSON {"categories": [{"name": "...", "descriptions": [1, 2]}], "no_answer": [3]}, every number once',
+        'JSON {"categories": [{"name": "...", "descriptions": [1, 2]}], "no_answer": [3]}, no number twice',
         3072,
         vocabulary_question,
         read_vocabulary,
