@@ -173,7 +173,6 @@ class Result(Mapping[str, InterestResult]):
             judge=sum(calls.judge for calls in every),
             choose=sum(calls.choose for calls in every),
             complete=sum(calls.complete for calls in every),
-            judgements=sum(calls.judgements for calls in every),
             failed=sum(calls.failed for calls in every),
             tokens=sum((calls.tokens for calls in every), NO_TOKENS),
         )
@@ -505,7 +504,7 @@ async def _cluster(
         out,
         collection,
         results,
-        calls_asked=round(recorded.calls),
+        calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls,
     )

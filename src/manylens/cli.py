@@ -91,13 +91,6 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
         ),
         click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
         click.option(
-            "--judge-together",
-            type=click.IntRange(*_bounds("judge_together")),
-            metavar="N",
-            help="Candidates of a cluster that a server is asked about in one request, where its model tells so many "
-            f"pictures apart. [default: {defaults['judge_together']}]",
-        ),
-        click.option(
             "--device",
             metavar="NAME",
             help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
