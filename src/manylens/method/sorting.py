@@ -100,6 +100,8 @@ class Sorting:
         self.answers: dict[int, list[Answered]] = {}
         self.asked: list[list[int]] = [[] for _ in range(m)]
         self.unanswered: set[int] = set()
+        self.sampled: dict[int, tuple[int, float]] = {}
+        """Images asked about at random at the end: the cluster that each was in, and how doubtful that was."""
         self.image_place: dict[int, int] = {}
         self.image_sure: dict[int, float] = {}
         self.misplaced = np.zeros(m)
