@@ -36,6 +36,11 @@ _LAST_OPTION = re.compile(r"\s(?:or|oder|ou)\s", re.IGNORECASE)
 _QUESTION_OPENING = re.compile(r"^(?:is|are|was|were)\s+(?:it|this|that|they|the\s+\w+)\s+", re.IGNORECASE)
 
 
+def listed_names(text: str) -> tuple[str, ...]:
+    """ "good, defective" as names; one empty name, which no setting takes, where it names nothing."""
+    return tuple(name for part in text.split(",") if (name := " ".join(part.split()))) or ("",)
+
+
 class _Record:
     """`to_dict` gives JSON-able values; `from_dict` takes them back and ignores no key."""
 
