@@ -3,7 +3,8 @@
 In: the first clusters. Out: how reliable it is, or that it tells nothing. Promise: pure. Nothing is held against the
 descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order and with other
 exemplars. A judge who takes the first option, or any at random, contradicts itself; one who gives every image the same
-answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all.
+answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all; where fewer than
+two clusters have any to plant, one answer to all may be right.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def try_judge(check: Check) -> Steps[Trial]:
     options = _options(check)
     if len(options) < 2:
         return Trial()
-    candidates = _candidates(check, options)
+    planted = _planted(check, options)
+    candidates = _candidates(check, planted)
     pairs = differing = 0
     answers: set[int | None] = set()
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
@@ -69,7 +71,7 @@ def try_judge(check: Check) -> Steps[Trial]:
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
         if differing <= 1:
             break
-    trial = Trial(pairs, differing, pairs >= _PAIRS and len(answers) == 1)
+    trial = Trial(pairs, differing, pairs >= _PAIRS and len(answers) == 1 and len(planted) > 1)
     if trial.tells:
         sorting.reliability = trial.reliability
         for image, shown, probabilities in learned:
@@ -89,17 +91,22 @@ def _options(check: Check) -> list[int]:
     return [*live, *others[: _FEWEST_OPTIONS - len(live)]]
 
 
-def _candidates(check: Check, options: Sequence[int]) -> list[int]:
-    """An image of each option that is none of its first exemplars, in turn; then any others."""
+def _planted(check: Check, options: Sequence[int]) -> list[int]:
+    """An image of each option that is none of its first exemplars."""
     sorting = check.sorting
-    ids = sorting.looks.image_ids
-    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0:
             own = sorting.units.members[unit].tolist()
             planted += own[-1:] if len(own) > 1 else []
+    return planted
+
+
+def _candidates(check: Check, planted: Sequence[int]) -> list[int]:
+    """Planted images and any others, in turn."""
+    ids = check.sorting.looks.image_ids
+    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
     taken = set(planted)
     rest = [image for image in drawn if image not in taken]
     return [*planted[:_PAIRS], *rest, *planted[_PAIRS:]][: 2 * _PAIRS]
