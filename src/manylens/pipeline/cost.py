@@ -49,7 +49,7 @@ def calls_after_looks(
 ) -> tuple[int, int]:
     """Once the descriptions are in. units: what the walks gathered; writings: texts that were asked for already."""
     if units < 2:
-        return writings, writings + 1
+        return writings, writings + (1 if units and writes else 0)
     per_unit, per_member = _PER_UNIT[effort], _PER_MEMBER[effort]
     naming = (1, 2 + math.ceil(min(units, descriptions) / CLUSTERS_PER_CALL)) if writes else (0, 0)
     rest = max(0, images - units)

@@ -50,7 +50,7 @@ def write_notes(
         )
     if session.failures:
         notes.append(
-            f"{counted(len(session.failures), 'question')} about clusters failed, and the clustering does without "
+            f"{counted(len(session.failures), 'model call')} failed, and the clustering does without "
             f"{'it' if len(session.failures) == 1 else 'them'}. {_most_often(session.failures)}"
         )
     if looks.failed:
