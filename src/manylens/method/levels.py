@@ -133,7 +133,7 @@ def _linkage(
 def _parents_by_likeness(
     sorting: Sorting, cluster_of_leaf: Sequence[int], leaves: Sequence[Sequence[int]]
 ) -> dict[int, str]:
-    """Clusters joined up to the widest gap in likeness, from half as many down to two; named after the largest."""
+    """Clusters joined up to the widest gap in likeness, from half down to a fifth of them; named after the largest."""
     clusters = sorted(set(cluster_of_leaf))
     if len(clusters) < 4:
         return {}
@@ -143,7 +143,7 @@ def _parents_by_likeness(
     ]
     merges = _linkage(sorting, whole, lambda i, j: 0)
     odds = [merge[3] for merge in merges]
-    few = range(len(clusters) - len(clusters) // 2, len(clusters) - 1)
+    few = range(len(clusters) - len(clusters) // 2, len(clusters) - max(1, len(clusters) // 5))
     after = max(few, key=lambda k: (odds[k - 1] - odds[k], -k))
     group = list(range(len(clusters)))
     for i, j, _, _ in merges[:after]:
