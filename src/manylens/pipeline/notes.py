@@ -38,7 +38,7 @@ def write_notes(
         )
     if session.spent or looks.not_looked:
         notes.append(_budget_note(looks, settings))
-    if not trial.tells:
+    if not trial.tells and (trial.same_for_all or trial.differing):  # else the budget ended before it could tell
         why = (
             "gave every image the same answer"
             if trial.same_for_all
