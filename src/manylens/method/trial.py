@@ -56,15 +56,17 @@ def try_judge(check: Check) -> Steps[Trial]:
     sorting = check.sorting
     sorting.refresh()
     trial = Trial()
+    options: list[int] = []
     pairs = differing = 0
     answers: set[int | None] = set()
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
     for turn in range(_ROUNDS):
         if turn % 2 == 0:
-            options = _options(check, turn // 2)
+            before, options = options, _options(check, turn // 2)
             planted = _planted(check, options, turn // 2)
             candidates = _candidates(check, planted, turn // 2)
-            pairs = differing = 0
+            if options != before:  # with few clusters there are no others: what they said so far counts, too
+                pairs = differing = 0
         if len(options) < 2:
             return trial
         images = candidates[turn % 2 * _PAIRS :][:_PAIRS]
