@@ -1,95 +1,88 @@
-"""foresee: how many judgements are likely, and a judge who answers in kind."""
+"""Forecasts are ranges: (at least, at most), before anything is asked and once the descriptions are in."""
 
 from __future__ import annotations
 
 import asyncio
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manylens.evidence import Looks
-from manylens.foresee import SupposedJudge, expected_judgements, judgements_per_call
-from manylens.models.base import JudgeReply, JudgeRequest
-from manylens.models.scripted import ScriptedModel
-from manylens.records import Interest, Settings
+from manylens.method.vocabulary import BATCH
+from manylens.models.scripted import DESIGN_NOISE, ScriptedModel
+from manylens.models.wordings import Wordings
+from manylens.pipeline import cluster_images
+from manylens.pipeline.cost import calls_after_looks, calls_before_looks
+from manylens.records import CALLS_PER_PICTURE, Effort, Interest, Settings
 
-IDS = tuple(f"{number:02d}" for number in range(40))
-WORDS = tuple("heart" if number % 2 else "spade" for number in range(40))
-
-
-def judge(heard: dict[JudgeRequest, float], *requests: JudgeRequest) -> list[float]:
-    unit = np.eye(40, dtype=np.float32)
-    looks = Looks(Interest("suit"), IDS, WORDS, WORDS, np.ones(40, np.float32), unit)
-    supposed = SupposedJudge(looks, ScriptedModel({"suit": dict(zip(IDS, WORDS, strict=True))}), heard)
-    replies = asyncio.run(supposed.judge(requests))
-    return [reply.probability for reply in replies if isinstance(reply, JudgeReply)]
+EFFORTS: list[Effort] = ["low", "normal", "high", "max"]
 
 
-def ask(name: str, image: str, *exemplars: str) -> JudgeRequest:
-    return JudgeRequest("suit", name, "", exemplars, image)
+@given(st.integers(0, 2_000_000), st.sampled_from(EFFORTS), st.booleans())
+def test_a_range_runs_from_low_to_high_and_grows_with_the_images(images: int, effort: Effort, writes: bool) -> None:
+    low, high = calls_before_looks(images, effort, writes)
+    more_low, more_high = calls_before_looks(images + 1000, effort, writes)
+    assert 0 <= low <= high
+    assert low <= more_low
+    assert high < more_high
 
 
-def test_without_answers_it_goes_by_descriptions_however_they_are_written() -> None:
-    assert judge({}, ask("Hearts.", "01"), ask("hearts", "00")) == [0.95, 0.05]
+@given(
+    st.integers(0, 100_000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from(EFFORTS),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_the_range_after_the_looks_is_one_and_counts_texts_that_were_asked_for_already(
+    images: int, described: float, gathered: float, effort: Effort, writes: bool, writings: int
+) -> None:
+    descriptions = round(images * described)
+    units = round(images * gathered)
+    low, high = calls_after_looks(images, descriptions, units, effort, writes)
+    assert 0 <= low <= high
+    later = calls_after_looks(images, descriptions, units, effort, writes, writings)
+    assert later == (low + writings, high + writings)
 
 
-def test_the_rest_is_answered_in_kind_and_always_the_same() -> None:
-    """A judge who was right 5 times of 10 about its own kind and never wrong about another."""
-    heard = {ask("hearts", image, "own"): 0.9 if number % 2 else 0.1 for number, image in enumerate(IDS[1:21:2])}
-    heard |= {ask("hearts", image, "other"): 0.02 for image in IDS[0:20:2]}
-    alike = [ask("hearts", image, exemplar) for image in IDS[1::2] for exemplar in IDS]
-    unlike = [ask("hearts", image, exemplar) for image in IDS[0::2] for exemplar in IDS]
-    answers = judge(heard, *alike)
-    assert set(answers) == {0.9, 0.1}
-    assert 0.4 < answers.count(0.9) / len(answers) < 0.6
-    assert answers == judge(heard, *alike)
-    assert set(judge(heard, *unlike)) == {0.02}
+def test_efforts_are_foreseen_in_their_order() -> None:
+    assert list(CALLS_PER_PICTURE) == EFFORTS
+    before = [calls_before_looks(10_000, effort, False) for effort in EFFORTS]
+    after = [calls_after_looks(10_000, 900, 500, effort, False) for effort in EFFORTS]
+    for ranges in (before, after):
+        assert [low for low, _ in ranges] == sorted(low for low, _ in ranges)
+        assert [high for _, high in ranges] == sorted({high for _, high in ranges})
 
 
-COUNTED = {
-    50: (1.60, 1.68),
-    93: (1.49, 1.61),
-    260: (1.41, 1.51),
-    261: (1.38, 1.39),
-    312: (1.32, 1.43),
-    755: (1.15, 1.32),
-    791: (1.16, 1.21),
-    1995: (1.10, 1.11),
-}
-"""Images -> the fewest and the most calls per image of any wording, looks included, with nano (docs/models.md)."""
+def test_few_units_take_fewer_questions_than_many() -> None:
+    few, many = (calls_after_looks(10_000, units, units, "max", False) for units in (12, 5_000))
+    assert few[0] <= many[0]
+    assert 2 * few[1] < many[1]
 
 
-@pytest.mark.parametrize("images", COUNTED)
-def test_what_was_counted_on_photographs_is_expected_to_within_15_percent(images: int) -> None:
-    low, likely, high = expected_judgements(images, Settings())
-    for calls_per_image in COUNTED[images]:
-        assert abs((images + likely) / (images * calls_per_image) - 1) < 0.15
-        assert images + low <= images * (calls_per_image + 0.005)  # counts are known to two decimals
-        assert images * (calls_per_image - 0.005) <= images + high
+def test_a_writer_is_foreseen_to_write() -> None:
+    """A vocabulary takes a text per hundred descriptions."""
+    spoken, written = (calls_before_looks(5_000, "normal", writes) for writes in (False, True))
+    assert written[0] > spoken[0]
+    assert written[1] - spoken[1] >= 5_000 / BATCH
+    assert calls_after_looks(300, 40, 30, "normal", True) > calls_after_looks(300, 40, 30, "normal", False)
 
 
-@given(st.integers(1, 2_000_000))
-def test_no_run_can_take_much_more_than_it_was_said_to(images: int) -> None:
-    _, likely, high = expected_judgements(images, Settings())
-    assert high == Settings().judgements_allowed(images)
-    assert images + likely >= 0.85 * (images + high)
+def test_where_there_is_nothing_to_tell_apart_no_question_is_promised() -> None:
+    assert calls_before_looks(0, "normal", True) == (0, 0)
+    assert calls_after_looks(0, 0, 0, "normal", True) == (0, 0)
+    assert calls_after_looks(0, 0, 0, "normal", False, 2) == (2, 2)
 
 
-@pytest.mark.parametrize("images", [440, 725, 1_000, 3_000, 20_000, 1_000_000])
-def test_nor_much_less_in_a_collection_that_is_not_small(images: int) -> None:
-    low, likely, _ = expected_judgements(images, Settings())
-    assert (images + likely) / (images + low) < 1.15
-
-
-def test_who_asks_every_candidate_is_told_of_more_and_never_of_more_than_is_allowed() -> None:
-    assert expected_judgements(1_000, Settings(audit_share=1.0))[1:] == (1_350, 16_000)
-    assert expected_judgements(1_000, Settings(judgements_per_image=None))[1] == 180
-    assert expected_judgements(1_000, Settings(judgements_per_image=0.1)) == (20, 100, 100)
-    assert expected_judgements(0, Settings()) == (0, 0, 0)
-
-
-def test_who_may_ask_about_several_at_once_takes_fewer_calls_but_not_as_few_as_could_be() -> None:
-    assert judgements_per_call(1) == 1
-    assert [judgements_per_call(k) for k in (2, 4, 8)] == [1.5, 2.0, 2.4]
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize(("images", "classes"), [(1, 1), (2, 1), (2, 2), (50, 1), (60, 30), (260, 13), (1000, 20)])
+def test_runs_end_within_both_ranges(images: int, classes: int, writes: bool) -> None:
+    labels = {f"{number:04d}": f"kind{number % classes}" for number in range(images)}
+    wordings = Wordings(3) if writes else None
+    model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE, writes_text=writes, wordings=wordings)
+    kind = Interest("kind")
+    found = asyncio.run(cluster_images(list(labels), [kind], model, Settings(), lambda event: None))[kind]
+    asked = found.calls.total - found.calls.look
+    for low, high in (calls_before_looks(images, "normal", writes), found.foreseen_calls):
+        assert low <= asked <= high

@@ -83,7 +83,8 @@ def try_judge(check: Check) -> Steps[Trial]:
             answers.update(said)
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
         same = pairs >= _PAIRS and len(answers) == 1 and len(planted) > 1
-        tells = not pairs or (_chance(pairs - differing, pairs, len(options)) <= _CHANCE and not same)
+        is_silent = not pairs and not check.spent  # every question failed
+        tells = not is_silent and (not pairs or _chance(pairs - differing, pairs, len(options)) <= _CHANCE) and not same
         trial = Trial(pairs, differing, same, tells)
         if tells or check.spent:
             break
