@@ -63,12 +63,18 @@ class Check:
                 sorting.fit()
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = sorting.live()
+                new = self._small()
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
             else:
                 break
+
+    def _small(self) -> list[int]:
+        """Clusters of less than half the mean size: what is redundant and was overlooked is mostly small."""
+        sorting = self.sorting
+        half = float(sorting.weight.sum()) / max(1, len(sorting.row)) / 2
+        return [cluster for cluster in sorting.live() if sorting.weight[sorting.row[cluster]] < half]
 
     def _sample(self) -> Steps[None]:
         """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
