@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const FIRST_FRAMES = 120; // per cluster, before "Show all": a page of 20,000 images must still scroll
-// Confidence below it is marked; wording in the footer says so. What a judgement accepted against its description reaches .7 at most.
+// Confidence below it is marked; wording in the footer says so.
 const DOUBT = 0.7;
 const whole = new Intl.NumberFormat("en");
 const number = (n) => whole.format(n);
@@ -105,7 +105,7 @@ function measures(pairs) {
   return list;
 }
 
-function section(key, title, definition, images, exemplars, rest) {
+function section(key, title, definition, images, exemplars, rest, cluster) {
   const visible = ordered(images, exemplars);
   if (!visible.length) return null;
   const label = element("div", { class: "label" }, element("h2", { id: "title-" + key }, named(title)));
@@ -116,7 +116,9 @@ function section(key, title, definition, images, exemplars, rest) {
   if (rest) label.append(measures(counts));
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
-    label.append(measures([...counts, ["mean confidence", percent(mean)]]), spread(images));
+    const kinds = cluster.parent && cluster.parent !== cluster.name ? [["part of", cluster.parent]] : [];
+    const wrong = cluster.misplaced ? [["misplaced, estimated", percent(cluster.misplaced.share) + " (" + percent(cluster.misplaced.low) + " to " + percent(cluster.misplaced.high) + ")"]] : [];
+    label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
@@ -175,7 +177,7 @@ function overview(interest) {
 function draw() {
   hide();
   const interest = data.interests[state.which];
-  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false));
+  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false, cluster));
   const apart = interest.partial ? "The budget was spent before a cluster was found for these." : "No cluster fits these well enough, or they are alone of their kind; they are left apart rather than forced in.";
   sections.push(section("loose", "Unassigned", apart, interest.members.get(0) || [], [], true));
   const failed = interest.failed.flatMap(([image, reason]) => data.images[image].paths.map((path) => [path, reason]));
