@@ -28,6 +28,9 @@ _MOST_ASKED = 4
 
 _EXEMPLARS_COMPARED = 3
 _LEAST_SHARE = 0.01
+_GUESS = 0.5
+"""Below this probability, likeness alone puts no description that images share into a cluster."""
+
 _CONFUSED = 0.2
 """From this share of a unit's answers on, its second cluster may be the same kind as its first."""
 
@@ -69,6 +72,8 @@ class Check:
                 yield from self._sample()
             else:
                 break
+        if self.spent and not self.closed:
+            self.settle_rest()
 
     def _small(self) -> list[int]:
         """Clusters of less than half the mean size: what is redundant and was overlooked is mostly small."""
@@ -156,6 +161,17 @@ class Check:
                     self._found_by(unit)
             sorting.refresh()
         sorting.settle()
+
+    def settle_rest(self) -> None:
+        """Where the budget ends first: images that share a description, and are in no cluster or more likely in none
+        than where likeness alone put them, are one by themselves."""
+        sorting = self.sorting
+        for unit in range(len(sorting.units)):
+            is_kind = sorting.units.sizes[unit] > 1 and sorting.category[unit] != NO_ANSWER
+            is_guess = not sorting.asked[unit] and sorting.sure[unit] < _GUESS
+            if is_kind and not sorting.is_founder(unit) and (sorting.place[unit] == NONE or is_guess):
+                self._found_by(unit)
+        sorting.refresh()
 
     def _found_by(self, unit: int) -> int:
         self._founders.add(unit)

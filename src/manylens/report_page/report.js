@@ -8,6 +8,7 @@ const DOUBT = 0.7;
 const whole = new Intl.NumberFormat("en");
 const number = (n) => whole.format(n);
 const percent = (x) => (x * 100).toFixed(0) + "%";
+const share = (x) => (x * 100).toFixed(1) + "%";
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
 
 function element(tag, attributes, ...children) {
@@ -117,7 +118,7 @@ function section(key, title, definition, images, exemplars, rest, cluster) {
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
     const kinds = cluster.parent && cluster.parent !== cluster.name ? [["part of", cluster.parent]] : [];
-    const wrong = cluster.misplaced ? [["misplaced, estimated", percent(cluster.misplaced.share) + " (" + percent(cluster.misplaced.low) + " to " + percent(cluster.misplaced.high) + ")"]] : [];
+    const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
     label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
   }
   const body = element("div", {});
@@ -164,9 +165,8 @@ function overview(interest) {
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
   say((looked < total ? number(looked) + " of " : "") + plural(total, "image", "images"), ", asked with ");
   say(plural(calls, "model call", "model calls"), looked ? " (" + (calls / looked).toFixed(2) + " an image). " : ". ");
-  const share = (value) => (value * 100).toFixed(1) + "%";
-  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the placed images are misplaced (" + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ", with 95% confidence).");
-  else if (interest.clusters.length) facts.append("How many images are misplaced is not known: the model's answers could not be used.");
+  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the assigned images are misplaced (95% interval " + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ").");
+  else if (interest.clusters.length) facts.append("How many images are misplaced is not known.");
   const box = element("div", { class: "overview" });
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
