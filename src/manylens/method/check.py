@@ -167,7 +167,7 @@ class Check:
             asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
             questions = []
             for cluster in asked:
-                exemplars = sorting.state(cluster).exemplars
+                exemplars = [i for i in sorting.state(cluster).exemplars if i not in sorting.unanswered]
                 others = [c for c in self._nearest(cluster) if c != cluster]
                 if exemplars and others:
                     questions.append((exemplars[turn % len(exemplars)], others))
@@ -222,7 +222,7 @@ class Check:
                     held.append((gain, unit))
             elif rest and len(asked) + rest > 1:
                 found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
-            for image in asked:
+            for image in [image for image in asked if image not in sorting.unanswered]:
                 doubt = sorting.reliability * (1 - sorting.image_sure[image])
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))
