@@ -120,6 +120,9 @@ class Check:
     def settle_unasked(self) -> None:
         """Where the judge tells nothing: a writer's categories stand, else every description that images share."""
         sorting = self.sorting
+        cluster_of = {sorting.clusters[cluster].category: cluster for cluster in sorting.live()}
+        for unit in np.flatnonzero(sorting.category >= 0).tolist():
+            sorting.place[unit] = cluster_of.get(int(sorting.category[unit]), NONE)
         if not (self.closed or (sorting.category >= 0).any()):
             for unit in range(len(sorting.units)):
                 if (
