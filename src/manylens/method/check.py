@@ -65,6 +65,8 @@ class Check:
                 new = sorting.live()
             else:
                 break
+        while self.spent and not self.closed and self._found_unasked():
+            sorting.refresh()
 
     def ask(self, questions: Sequence[tuple[int, Sequence[int]]]) -> Steps[list[int | None]]:
         """Put (image, clusters) questions, learn the answers; the clusters chosen, None where there is no answer."""
@@ -160,6 +162,19 @@ class Check:
             if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
                 made.append(self._found_by(unit))
         return made
+
+    def _found_unasked(self) -> bool:
+        """Once the budget is spent: descriptions that images share and that belong nowhere found clusters, as
+        `_found` has it; whether there were any."""
+        sorting = self.sorting
+        loose = (sorting.place == NONE) & (sorting.category != NO_ANSWER) & (sorting.units.sizes > 1)
+        units = [unit for unit in np.flatnonzero(loose).tolist() if unit not in self._founders]
+        made: list[int] = []
+        for unit in sorted(units, key=lambda unit: (-int(sorting.units.sizes[unit]), unit)):
+            if len(made) < max(1, len(sorting.row) // 2) and not any(sorting.alike(unit, other) for other in made):
+                made.append(unit)
+                self._found_by(unit)
+        return bool(made)
 
     def compare(self, clusters: Sequence[int]) -> Steps[None]:
         """The global agent: are these clusters kinds of their own? Exemplars of each choose among the others. A cluster
