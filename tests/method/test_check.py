@@ -311,7 +311,13 @@ def test_a_writers_categories_found_one_cluster_each_by_their_largest_unit() -> 
 
 
 def test_without_categories_large_units_unlike_each_other_are_the_first_clusters() -> None:
-    rows = {"red": (1.0, 0, 0), "crimson": (0.9, 0.44, 0), "blue": (0, 1.0, 0), "odd": (0, 0, 1.0), "hidden": (0, 0, -1.0)}
+    rows = {
+        "red": (1.0, 0, 0),
+        "crimson": (0.9, 0.44, 0),
+        "blue": (0, 1.0, 0),
+        "odd": (0, 0, 1.0),
+        "hidden": (0, 0, -1.0),
+    }
     said = ["red"] * 4 + ["crimson"] * 3 + ["blue"] * 2 + ["odd"] + ["hidden"] * 9
     looks = looks_of(said, np.array([rows[words] for words in said]))
     units = begin(looks).sorting.units

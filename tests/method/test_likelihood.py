@@ -189,7 +189,7 @@ def test_a_higher_price_asks_no_more() -> None:
 def test_what_lies_beyond_a_hundred_answers_is_asked_or_left_at_the_expected_share() -> None:
     table = pays_to_ask(0.06, 4.0, 0.14, 5000)
     assert len(table) == 101
-    assert [wrong for wrong, asks in enumerate(table[100]) if asks][0] == 15, "(4 * .06 + 15) / 104 > .14"
+    assert next(wrong for wrong, asks in enumerate(table[100]) if asks) == 15, "(4 * .06 + 15) / 104 > .14"
     assert not any(pays_to_ask(0.06, 4.0, 0.14, 100)[100]), "nothing is left to ask about"
 
 

@@ -81,7 +81,7 @@ def test_sums_by_group_are_those_of_a_loop(drawn: list[int]) -> None:
 
 def test_directions_have_unit_length_and_zero_rows_stay_zero() -> None:
     scaled = directions(np.array([[3, 4], [0, 0], [0.3, -0.4]], np.float32))
-    assert np.allclose(scaled, [[0.6, 0.8], [0, 0], [0.6, -0.8]])
+    assert np.allclose(scaled, np.array([[0.6, 0.8], [0, 0], [0.6, -0.8]]))
     assert scaled.dtype == np.float32
 
 

@@ -138,7 +138,7 @@ def test_a_founder_belongs_to_its_cluster_until_an_answer_names_another_and_neve
     unit = unit_of(sorting, "blue")
     assert sorting.is_founder(unit) and not sorting.is_founder(unit_of(sorting, "pink"))
     assert sorting.sure[unit] == 1.0
-    assert np.allclose(sorting.posterior(unit), softmax(-4.0, 0.0).tolist() + [0.0], atol=1e-4)
+    assert np.allclose(sorting.posterior(unit), [*softmax(-4.0, 0.0).tolist(), 0.0], atol=1e-4)
     for image in (4, 5, 6, 7):
         sorting.learn(image, [0, 1], choose(0, 2).probabilities)
     sorting.refresh()
@@ -304,7 +304,9 @@ def test_exemplars_are_the_founders_surest_images_and_never_the_one_asked_about(
 
 
 def test_exemplars_that_were_confirmed_come_first_and_misplaced_ones_are_left_out() -> None:
-    sorting = begin([("red", RED)] * 5 + [("blue", BLUE)] * 5, ["red", "blue"], confidences=[0.9, 0.8, 0.7, 0.6, 0.5] * 2)
+    sorting = begin(
+        [("red", RED)] * 5 + [("blue", BLUE)] * 5, ["red", "blue"], confidences=[0.9, 0.8, 0.7, 0.6, 0.5] * 2
+    )
     for image, at in ((0, 1), (0, 1), (2, 0), (3, 0)):
         sorting.learn(image, [0, 1], choose(at, 2).probabilities)
     sorting.refresh()
@@ -369,7 +371,9 @@ def test_votes_count_each_choice_of_a_cluster_and_what_it_was_joined_to() -> Non
 def test_the_nearest_clusters_stand_first_and_no_more_of_them_than_a_choice_has_options() -> None:
     circle = [(np.cos(a), np.sin(a), 0.0) for a in np.linspace(0, np.pi, MOST_OPTIONS + 5)]
     said = [(f"k{at}", row) for at, row in enumerate(circle) for _ in range(2)]
-    sorting = begin([*said, ("x", (1.0, -0.05, 0.0)), ("x", (1.0, -0.05, 0.0))], [f"k{at}" for at in range(len(circle))])
+    sorting = begin(
+        [*said, ("x", (1.0, -0.05, 0.0)), ("x", (1.0, -0.05, 0.0))], [f"k{at}" for at in range(len(circle))]
+    )
     unit = unit_of(sorting, "x")
     nearest = [sorting.clusters[sorting.live_clusters[row]].name for row in sorting.near[unit]]
     assert nearest == [f"k{at}" for at in range(MOST_OPTIONS)]
