@@ -4,19 +4,33 @@ In: the first clusters. Out: how reliable it is, or that it tells nothing. Promi
 descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order and with other
 exemplars. A judge who takes the first option, or any at random, contradicts itself; one who gives every image the same
 answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all.
+
+Two options may be one kind, and then a good judge may name either. So the answers are read in several ways, every
+option a kind of its own or the options two kinds, and weighed by how much likelier a judge is to give them who means
+what it says than one whose two answers have nothing to do with each other (Wald's sequential test).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from manylens.method.check import Check
 from manylens.method.observations import seeded_share
 from manylens.method.questions import Choice, Statement, Steps
 
 _PAIRS = 6
-"""Choices put twice in a round; where more than one pair differs, a second round follows."""
+"""Choices put twice in a round."""
+
+_ROUNDS = 4
+_CONVINCED = 3.0
+"""Rounds follow each other until the evidence is 20 to 1 for or against the judge, log-odds."""
+
+_SLIPS = 0.1
+"""How often the two answers of a judge that can be used may differ."""
 
 _OPTIONS = 8
 _FEWEST_OPTIONS = 3
@@ -26,12 +40,14 @@ _PRIOR_DIFFER, _PRIOR_PAIRS = 0.5, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """pairs: choices put twice; differing: of them. reliability: the probability that one answer is what the judge
-    would say on reflection: half of the pairs that differ, differ by the other answer. tells: whether to ask it."""
+    """pairs: choices put twice; differing: of them, by another kind. evidence: log-odds that the judge means what it
+    says. reliability: the probability that one answer is what the judge would say on reflection: half of the pairs
+    that differ, differ by the other answer. tells: whether to ask it."""
 
     pairs: int = 0
     differing: int = 0
     same_for_all: bool = False
+    evidence: float = 0.0
 
     @property
     def reliability(self) -> float:
@@ -39,21 +55,22 @@ class Trial:
 
     @property
     def tells(self) -> bool:
-        return self.differing <= self.pairs / 2 and not self.same_for_all
+        return self.evidence >= 0 and not self.same_for_all
 
 
 def try_judge(check: Check) -> Steps[Trial]:
-    """Put up to twelve choices twice; what they say of the images is learned, where the judge can be used."""
+    """Put choices twice, up to `_ROUNDS` rounds of them; what they say of the images is learned, where the judge can be
+    used."""
     sorting = check.sorting
     sorting.refresh()
     options = _options(check)
     if len(options) < 2:
         return Trial()
     candidates = _candidates(check, options)
-    pairs = differing = 0
-    answers: set[int | None] = set()
+    trial = Trial()
+    said: list[tuple[int | None, int | None]] = []
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
-    for start in (0, _PAIRS):
+    for start in range(0, _ROUNDS * _PAIRS, _PAIRS):
         images = candidates[start : start + _PAIRS]
         put = [_choice(check, image, options, turn) for image in images for turn in (0, 1)]
         replies = yield [choice for choice, _ in put]
@@ -62,20 +79,42 @@ def try_judge(check: Check) -> Steps[Trial]:
             check.spent = check.spent or any(reply.spent for reply in both)
             if not all(reply.probabilities for reply in both):
                 continue
-            said = [None if r.chosen is None else put[at + k][1][r.chosen] for k, r in enumerate(both)]
-            pairs += 1
-            differing += said[0] != said[1]
-            answers.update(said)
+            one, other = (None if r.chosen is None else put[at + k][1][r.chosen] for k, r in enumerate(both))
+            said.append((one, other))
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
-        if differing <= 1:
+        trial = _weigh(said)
+        if check.spent or trial.same_for_all or abs(trial.evidence) > _CONVINCED:
             break
-    trial = Trial(pairs, differing, pairs >= _PAIRS and len(answers) == 1)
     if trial.tells:
         sorting.reliability = trial.reliability
         for image, shown, probabilities in learned:
             if all(option >= 0 for option in shown):
                 sorting.learn(image, shown, probabilities)
     return trial
+
+
+def _weigh(said: Sequence[tuple[int | None, int | None]]) -> Trial:
+    """The trial by the reading of the answers that speaks best for the judge; readings of two kinds, of which there are
+    many, share what one reading counts."""
+    if not said:
+        return Trial()
+    number = {answer: at for at, answer in enumerate(dict.fromkeys(answer for pair in said for answer in pair))}
+    pairs = np.array([[number[one], number[other]] for one, other in said])
+    chances = 2 ** (len(number) - 1) - 1
+    readings = [(np.arange(len(number)), 0.0)]
+    readings += [(mask >> np.arange(len(number)) & 1, math.log(chances)) for mask in range(1, chances + 1)]
+    evidence, differing = -math.inf, 0
+    for kind, less in readings:
+        kinds = kind[pairs]
+        differ = int((kinds[:, 0] != kinds[:, 1]).sum())
+        chance = min(float((np.bincount(kinds.ravel()) ** 2).sum()) / kinds.size**2, 0.99)
+        agreeing, apart = math.log((1 - _SLIPS) / chance), math.log(_SLIPS / (1 - chance))
+        weight = (len(said) - differ) * agreeing + differ * apart - less
+        if weight > evidence:
+            evidence, differing = weight, differ
+    if evidence < 0:
+        differing = sum(one != other for one, other in said)
+    return Trial(len(said), differing, len(said) >= _PAIRS and len(number) == 1, evidence)
 
 
 def _options(check: Check) -> list[int]:
@@ -102,7 +141,7 @@ def _candidates(check: Check, options: Sequence[int]) -> list[int]:
             planted += own[-1:] if len(own) > 1 else []
     taken = set(planted)
     rest = [image for image in drawn if image not in taken]
-    return [*planted[:_PAIRS], *rest, *planted[_PAIRS:]][: 2 * _PAIRS]
+    return [*planted[:_PAIRS], *rest, *planted[_PAIRS:]][: _ROUNDS * _PAIRS]
 
 
 def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tuple[Choice, list[int]]:
