@@ -12,19 +12,26 @@ from __future__ import annotations
 
 import argparse
 import ast
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
+
+import hypothesis  # noqa: F401  imported once, for all that are forked
+import pytest
+import scipy.optimize
+import scipy.sparse.csgraph  # noqa: F401
+import sklearn.linear_model
+import sklearn.metrics  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 METHOD = Path("src/manylens/method")
@@ -175,61 +182,59 @@ def _replace(old: ast.AST, new: ast.AST) -> None:
             setattr(parent, name, [new if item is old else item for item in value])
 
 
-class Copies:
-    """Copies of the package and its tests, one for each worker."""
+def passes(home: Path, first: str) -> None:
+    """In a process of its own: run the tests of a copy, `first` first; the exit status says whether all passed."""
+    os.chdir(home)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(home / "src"))
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    tests = sorted((home / TESTS).glob("test_*.py"), key=lambda path: (path.name != first, path.name))
+    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(home), *map(str, tests)])
+    os._exit(int(status != 0))
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.free: Queue[Path] = Queue()
-        for number in range(workers):
-            home = folder / str(number)
-            shutil.copytree(ROOT / "src", home / "src", ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copytree(ROOT / TESTS, home / TESTS, ignore=shutil.ignore_patterns("__pycache__"))
-            (home / "pytest.ini").write_text("[pytest]\n", "utf-8")
-            self.free.put(home)
-        self.limit_s = 600.0
 
-    def survives(self, mutant: Mutant | None) -> bool:
-        """Whether all tests pass; without a mutant, those of the method as it is."""
-        home = self.free.get()
-        file = home / METHOD / (mutant.file if mutant else "__init__.py")
-        before = file.read_text("utf-8")
-        try:
-            if mutant:
-                file.write_text(mutant.source(), "utf-8")
-            own = f"test_{file.stem}.py"
-            tests = sorted((home / TESTS).glob("test_*.py"), key=lambda path: (path.name != own, path.name))
-            return self._passes(home, [str(path) for path in tests])
-        finally:
-            file.write_text(before, "utf-8")
-            self.free.put(home)
+def copy_to(home: Path) -> Path:
+    """The package and the tests of the method, for one worker."""
+    leave_out = shutil.ignore_patterns("__pycache__", "*.onnx", "*.npz", "report_page")
+    shutil.copytree(ROOT / "src", home / "src", ignore=leave_out)
+    shutil.copytree(ROOT / TESTS, home / TESTS, ignore=leave_out)
+    (home / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    return home
 
-    def _passes(self, home: Path, tests: list[str]) -> bool:
-        run = subprocess.Popen(
-            [
-                sys.executable,
-                "-B",
-                "-m",
-                "pytest",
-                "-x",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "--rootdir",
-                str(home),
-                *tests,
-            ],
-            cwd=home,
-            env={**os.environ, "PYTHONPATH": str(home / "src"), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            return run.wait(self.limit_s) == 0
-        except subprocess.TimeoutExpired:
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
-            return False
+
+def fates(drawn: Sequence[Mutant], folder: Path, workers: int) -> Iterator[tuple[Mutant, bool]]:
+    """(mutant, whether it survived), as they come. Workers are forked: the libraries are imported once."""
+    fork = multiprocessing.get_context("fork")
+    free = [copy_to(folder / str(number)) for number in range(workers)]
+    start = time.monotonic()
+    whole = fork.Process(target=passes, args=(free[0], ""))
+    whole.start()
+    whole.join()
+    if whole.exitcode != 0:
+        sys.exit("the tests fail as they are")
+    limit_s = 20 + 3 * (time.monotonic() - start)
+    running: dict[int, tuple[multiprocessing.process.BaseProcess, float, Mutant, Path]] = {}
+    waiting = list(reversed(drawn))
+    while waiting or running:
+        while waiting and free:
+            mutant, home = waiting.pop(), free.pop()
+            (home / METHOD / mutant.file).write_text(mutant.source(), "utf-8")
+            child = fork.Process(target=passes, args=(home, f"test_{mutant.file}"))
+            child.start()
+            running[child.sentinel] = (child, time.monotonic(), mutant, home)
+        ended = set(multiprocessing.connection.wait(list(running), timeout=1))
+        for sentinel, (process, since, mutant, home) in list(running.items()):
+            late = time.monotonic() - since > limit_s
+            if late:
+                process.kill()
+            if late or sentinel in ended:
+                process.join()
+                del running[sentinel]
+                shutil.copy(ROOT / METHOD / mutant.file, home / METHOD / mutant.file)
+                free.append(home)
+                yield mutant, process.exitcode == 0
 
 
 def main() -> None:
@@ -245,23 +250,19 @@ def main() -> None:
     if options.sample and options.sample < len(every):
         drawn = random.Random(options.seed).sample(every, options.sample)
     print(f"{len(drawn)} of {len(every)} mutants", flush=True)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
-        copies = Copies(Path(folder), options.workers)
-        start = time.monotonic()
-        if not copies.survives(None):
-            sys.exit("the tests fail as they are")
-        copies.limit_s = 30 + 3 * (time.monotonic() - start)
-        lived = []
-        for mutant, survived in zip(drawn, pool.map(copies.survives, drawn), strict=True):
-            lived.append(survived)
+    killed, lived = Counter[str](), Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        for mutant, survived in fates(drawn, Path(folder), options.workers):
+            (lived if survived else killed)[mutant.file] += 1
             if survived:
-                print(f"lives  {mutant.file}:{mutant.line}  {mutant.change}", flush=True)
+                done = killed.total() + lived.total()
+                print(f"lives  {mutant.file}:{mutant.line}  {mutant.change}  ({done} tried)", flush=True)
     for path in files:
-        fates = [survived for mutant, survived in zip(drawn, lived, strict=True) if mutant.file == path.name]
-        if fates:
-            print(f"{path.name:18} {fates.count(False):4} of {len(fates):4} killed, {1 - sum(fates) / len(fates):.0%}")
-    print(f"{'all':18} {lived.count(False):4} of {len(lived):4} killed, {1 - sum(lived) / len(lived):.0%}")
+        if tried := killed[path.name] + lived[path.name]:
+            print(f"{path.name:18} {killed[path.name]:4} of {tried:4} killed, {killed[path.name] / tried:.0%}")
+    print(f"{'all':18} {killed.total():4} of {len(drawn):4} killed, {killed.total() / len(drawn):.0%}")
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
     main()
