@@ -1,8 +1,9 @@
 """Before its answers count, the judge is tested by itself.
 
 In: the first clusters. Out: how reliable it is, or that it tells nothing. Promise: pure. Nothing is held against the
-descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order. A judge who takes the first option, or any at random, contradicts itself; one who gives every image the same
-answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all.
+descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order. A judge who
+takes the first option, or any at random, contradicts itself; one who gives every image the same answer tells nothing
+of the image. Some images are planted: a cluster's own, among the options of all.
 
 Two options may be one kind, and then a good judge may name either. So the answers are read in several ways, every
 option a kind of its own or the options two kinds, and weighed by how much likelier a judge is to give them who means
@@ -153,8 +154,8 @@ def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tupl
 
 
 def _state(check: Check, option: int, image: int) -> Statement:
-    """A cluster by its first exemplars, the same both times: where a description says little, others would be of another
-    kind, and that is not the judge's fault."""
+    """A cluster by its first exemplars, the same both times: where a description says little, others would be of
+    another kind, and that is not the judge's fault."""
     sorting, many = check.sorting, check.sorting.exemplars
     unit = -1 - option if option < 0 else sorting.clusters[option].founder
     if option >= 0 and unit < 0:
