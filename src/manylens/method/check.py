@@ -151,6 +151,9 @@ class Check:
     def settle_unasked(self) -> None:
         """Where the judge tells nothing: a writer's categories stand, else every description that images share."""
         sorting = self.sorting
+        cluster_of = {sorting.clusters[cluster].category: cluster for cluster in sorting.live()}
+        for unit in np.flatnonzero(sorting.category >= 0).tolist():
+            sorting.place[unit] = cluster_of.get(int(sorting.category[unit]), NONE)
         if not (self.closed or (sorting.category >= 0).any()):
             for unit in range(len(sorting.units)):
                 if (
@@ -209,7 +212,7 @@ class Check:
             asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
             questions = []
             for cluster in asked:
-                exemplars = sorting.state(cluster).exemplars
+                exemplars = [i for i in sorting.state(cluster).exemplars if i not in sorting.unanswered]
                 others = [c for c in self._nearest(cluster) if c != cluster]
                 if exemplars and others:
                     questions.append((exemplars[turn % len(exemplars)], others))
@@ -264,7 +267,7 @@ class Check:
                     held.append((gain, unit))
             elif rest and len(asked) + rest > 1:
                 found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
-            for image in asked:
+            for image in [image for image in asked if image not in sorting.unanswered]:
                 doubt = sorting.reliability * (1 - sorting.image_sure[image])
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))
