@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.nano_sets import MIXED, look_at_folder
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import normalise_description
+from manylens.method.observations import normalise_description
 from manylens.pipeline import cluster_looks
 from manylens.records import Interest, Settings
 

@@ -44,8 +44,8 @@ from PIL import Image
 import manylens
 import manylens.api
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import seeded_share
 from manylens.images import StoredImages
+from manylens.method.observations import seeded_share
 from manylens.models import load_model
 from manylens.models.base import LookReply, LookRequest, ModelOptions
 from manylens.models.scripted import Noise, ScriptedModel
