@@ -99,12 +99,12 @@ def calibration_error(runs: Sequence[Estimated]) -> float:
 
 
 def row(name: str, runs: Sequence[Estimated]) -> str:
-    truth, said = ([f(run) for run in runs] for f in (lambda run: run.misplaced, lambda run: run.interval[0]))
+    truth, said = fmean(run.misplaced for run in runs), fmean(run.interval[0] for run in runs)
     low = sum(run.misplaced < run.interval[1] for run in runs)
     high = sum(run.misplaced > run.interval[2] for run in runs)
     cells = [
         name, str(len(runs)), f"{sum(run.holds for run in runs) / len(runs):.1%}", f"{low}, {high}",
-        f"{fmean(said):.2%}", f"{fmean(truth):.2%}", f"{fmean(run.interval[2] - run.interval[1] for run in runs):.1%}",
+        f"{said:.2%}", f"{truth:.2%}", f"{fmean(run.interval[2] - run.interval[1] for run in runs):.1%}",
         f"{calibration_error(runs):.3f}", f"{fmean(run.calls for run in runs):.2f}",
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"

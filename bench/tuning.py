@@ -104,8 +104,9 @@ def look(model: str, folder: Path, out: Path, ids: list[str]) -> tuple[list[str]
     with RunFolder.open(out) as run:
         images = StoredImages(folder, run.images(), run.thumbnail)
         replies = asyncio.run(load_model(model, images, run.features).look([LookRequest(INTEREST, i) for i in ids]))
-    assert all(isinstance(reply, LookReply) for reply in replies)
-    return [r.description for r in replies], np.stack([r.embedding for r in replies]).astype(np.float32)
+    said = [reply for reply in replies if isinstance(reply, LookReply)]
+    assert len(said) == len(ids)
+    return [r.description for r in said], np.stack([r.embedding for r in said]).astype(np.float32)
 
 
 def pipeline(model: str, folder: Path, out: Path, seed: int) -> tuple[dict[str, str | None], float]:
