@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
+from chat_writer import WRITES, write
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
@@ -123,8 +124,8 @@ def read_pixels(jpeg: bytes) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request. key: SHA-256 of path and body. kind: models, embeddings, look, judge, choose, names or
-    question."""
+    """One request. key: SHA-256 of path and body. kind: models, embeddings, look, judge, choose, vocabulary, reconcile,
+    names or question."""
 
     path: str
     kind: str
@@ -152,7 +153,7 @@ class ChatServer:
     together: how it answers about several candidates in one request. most_images: more in one request is a 400.
     reasoning: rejects `max_tokens`, `temperature` and `logprobs` as OpenAI's reasoning models do. think: puts its
     thoughts into the answer. delay_s: what every answer takes. says: (description or reason, what the picture shows) ->
-    what is served instead.
+    what is served instead. synonyms: folded description -> the category that it writes for it.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class ChatServer:
         hang_s: float = 5.0,
         retry_after_s: float = 0.05,
         says: Callable[[str, Mapping[str, str]], str] = lambda words, seen: words,
+        synonyms: Mapping[str, str] | None = None,
         port: int = 0,
     ) -> None:
         self.models, self.key = models, key
@@ -183,6 +185,7 @@ class ChatServer:
         self.reasoning, self.think, self.lists_models = reasoning, think, lists_models
         self.writes_json, self.together = writes_json, together
         self.delay_s, self.hang_s, self.retry_after_s, self.says = delay_s, hang_s, retry_after_s, says
+        self.synonyms = synonyms or {}
         self.log: list[Served] = []
         self.answered: Counter[str] = Counter()
         """Good answers to chat requests, by key of the request."""
@@ -392,8 +395,9 @@ def text_of(body: Any) -> str:
 def kind_of(body: Any) -> str:
     """What a chat request asks for, from its words."""
     text = text_of(body)
-    if '"clusters"' in text:
-        return "names"
+    for kind, mark in WRITES.items():
+        if mark in text:
+            return kind
     if "The groups" in text:
         return "choose"
     if '"description"' in text or "one thing only" in text:
@@ -470,11 +474,8 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
     format_ = body.get("response_format") or {}
     honours = server.structured in ("json_schema", "json_object")
     schema = (format_.get("json_schema") or {}).get("schema") if honours else None
-    if kind == "names":
-        payload = json.loads(text[text.rindex('{"interest"') :])
-        tops = [(c["id"], next(iter(c["descriptions"]), "unclear")) for c in payload["clusters"]]
-        named = [{"id": id_, "name": f"{top} things", "definition": f"Pictures of {top} things."} for id_, top in tops]
-        return json.dumps({"clusters": named})
+    if kind in WRITES:
+        return write(kind, text, server.synonyms)
     if server.sees == "guesses":
         seen = [{"color": "green", "shape": "square"}]
     interest = quoted(text, "Interest") or quoted(text, "one thing only")

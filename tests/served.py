@@ -39,6 +39,38 @@ NAMES = CompleteRequest(
     "name_clusters",
     json.dumps({"interest": "color", "clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}], "taken": []}),
 )
+VOCABULARY, CLOSED = (
+    CompleteRequest(
+        "color",
+        "vocabulary",
+        json.dumps(
+            {
+                "interest": "color",
+                "level": "medium",
+                "closed": closed,
+                "categories": ["red"],
+                "descriptions": ["scarlet", "dark blue", "Navy", "n/a"],
+            }
+        ),
+    )
+    for closed in (False, True)
+)
+RECONCILE = CompleteRequest(
+    "color",
+    "reconcile",
+    json.dumps(
+        {
+            "interest": "color",
+            "level": "coarse",
+            "categories": [
+                {"id": 1, "name": "dark blue", "examples": ["dark blue", "navy"]},
+                {"id": 2, "name": "Navy", "examples": []},
+                {"id": 3, "name": "red", "examples": ["scarlet"]},
+            ],
+        }
+    ),
+)
+SYNONYMS = {"scarlet": "red", "dark blue": "blue", "navy": "blue"}
 SERVERS: dict[str, dict[str, Any]] = {
     "all it could offer": {},
     "no logprobs": {"logprobs": "ignores"},

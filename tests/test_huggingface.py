@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import dataclasses
 import importlib.util
 import io
 import json
@@ -33,6 +34,7 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.models.huggingface import CHAT_TOKENS, HuggingFace
+from manylens.prompts_writing import WRITING
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("transformers") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs the extra [local]: make test-models")
@@ -301,7 +303,8 @@ def test_a_text_in_the_form_of_control_tokens_is_text(folders: dict[str, Path]) 
 @needs_torch
 @pytest.mark.models
 def test_names_that_are_no_json_are_a_failed_call(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manylens.models.huggingface.NAMES_TOKENS", 20)
+    task = dataclasses.replace(WRITING["name_clusters"], reply_tokens=20)
+    monkeypatch.setattr("manylens.prompts_writing.WRITING", {"name_clusters": task})
     payload = json.dumps({"interest": "color", "clusters": []})
     (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([CompleteRequest("color", "name_clusters", payload)]))
     assert isinstance(reply, ModelError)

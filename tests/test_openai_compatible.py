@@ -14,10 +14,13 @@ from chat_server import ChatServer, images_of
 from PIL import Image as PillowImage
 from served import (
     BLUE,
+    CLOSED,
     LOOK,
     NAMES,
     NO,
+    RECONCILE,
     SERVERS,
+    VOCABULARY,
     WORDS_ALONE,
     YES,
     Drawn,
@@ -28,10 +31,7 @@ from served import (
 )
 
 from manylens import prompts
-from manylens.errors import ModelError
 from manylens.models.base import (
-    CompleteReply,
-    CompleteRequest,
     LookReply,
     LookRequest,
     ModelOptions,
@@ -39,6 +39,7 @@ from manylens.models.base import (
 )
 from manylens.models.openai_compatible import dialect
 from manylens.models.text_embedder import TextEmbedder
+from manylens.prompts_writing import WRITING
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -148,19 +149,6 @@ def test_words_are_hashed_as_ever_for_runs_begun_so() -> None:
     assert np.isfinite(dialect.embed_by_words("✨")).all()
 
 
-def test_names_are_written() -> None:
-    with ChatServer() as server:
-        (reply,) = run(at(server), NAMES)
-        assert isinstance(reply, CompleteReply)
-        assert json.loads(reply.text)["clusters"][0]["name"] == "red things"
-
-
-def test_another_task_is_refused() -> None:
-    with ChatServer() as server:
-        (reply,) = run(at(server), CompleteRequest("color", "sing", "{}"))
-        assert isinstance(reply, ModelError)
-
-
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +213,8 @@ def test_what_changes_an_answer_changes_its_key() -> None:
 
 
 def test_prompts_are_the_reviewed_text() -> None:
-    """After a wanted change: MANYLENS_WRITE_GOLDEN=1, review the difference, raise prompts.SERVER_PROMPTS."""
+    """After a wanted change: MANYLENS_WRITE_GOLDEN=1, review the difference, raise prompts.SERVER_PROMPTS; for what is
+    written, prompts_writing.WRITING_PROMPTS."""
     with ChatServer() as server, ChatServer(logprobs="ignores") as stating:
         shown = {
             "look": json.loads(at(server).render(LOOK)),
@@ -234,7 +223,13 @@ def test_prompts_are_the_reviewed_text() -> None:
             "choose a letter": json.loads(at(server).render(BLUE)),
             "choose with a stated confidence, by words alone": json.loads(at(stating).render(WORDS_ALONE)),
             "names": json.loads(at(server).render(NAMES)),
+            "vocabulary": json.loads(at(server).render(VOCABULARY)),
+            "vocabulary, closed": json.loads(at(server).render(CLOSED))[1][1]["messages"][1],
+            "reconcile": json.loads(at(server).render(RECONCILE)),
             "repair": prompts.repair_question("it is empty", prompts.LOOK_SHAPE),
+            "repair of what is written": {
+                name: prompts.repair_question("it is empty", task.shape) for name, task in WRITING.items()
+            },
         }
     text = json.dumps(shown, indent=1, ensure_ascii=False) + "\n"
     golden = GOLDEN / "server-prompts.json"

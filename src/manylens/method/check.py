@@ -10,6 +10,7 @@ sure first, else a seeded random part of them), and of images whose answers leav
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,7 +48,7 @@ class Check:
         """Ask until no question is worth its price."""
         sorting = self.sorting
         new = [] if self.closed else sorting.live()
-        compared_at_the_end = self.closed
+        compared_at_the_end, sampled = self.closed, False
         for _ in range(_MOST_ROUNDS):
             sorting.refresh()
             if new:
@@ -63,8 +64,27 @@ class Check:
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
                 new = sorting.live()
+            elif not sampled and not self.spent:
+                sampled = True
+                yield from self._sample()
             else:
                 break
+
+    def _sample(self) -> Steps[None]:
+        """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
+        A third of n^(2/3): 33 of 1,000 and 3,300 of a million."""
+        sorting = self.sorting
+        ids = sorting.looks.image_ids
+        unasked = [image for image in range(len(ids)) if self._is_open(image)]
+        drawn = sorted(unasked, key=lambda image: seeded_share(self.seed, "sample", ids[image]))
+        drawn = drawn[: math.ceil(len(ids) ** (2 / 3) / 3)]
+        for image in drawn:
+            sorting.sampled[image] = (sorting.cluster_of(image), 1 - sorting.probability(image))
+        yield from self.ask([(image, self._options(int(sorting.units.of_image[image]))) for image in drawn])
+
+    def _is_open(self, image: int) -> bool:
+        sorting = self.sorting
+        return image not in sorting.answers and image not in sorting.unanswered and sorting.cluster_of(image) != NONE
 
     def ask(self, questions: Sequence[tuple[int, Sequence[int]]]) -> Steps[list[int | None]]:
         """Put (image, clusters) questions, learn the answers; the clusters chosen, None where there is no answer."""
@@ -227,7 +247,8 @@ class Check:
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))
         found += [(-gain, self._fresh(unit)[0], unit) for gain, unit in self._admitted(held) if self._fresh(unit)]
-        return [(image, options) for _, image, unit in sorted(found) if (options := self._options(unit))]
+        options = {unit: self._options(unit) for unit in dict.fromkeys(unit for _, _, unit in found)}
+        return [(image, options[unit]) for _, image, unit in sorted(found) if options[unit]]
 
     def _options(self, unit: int) -> list[int]:
         sorting = self.sorting

@@ -4,7 +4,8 @@ In: a `Sorting`. Out: `Misplaced`. Promise: pure, seeded. It counts what is expe
 asked, the doubt its answers leave; of one that was not, its unit's share of misplaced images at its look's confidence,
 and the chance that the whole unit is elsewhere. The interval comes from draws of all that is not known: the numbers
 of the member model (Laplace), each unit's own rate (Gamma, the conjugate of its Beta posterior at small shares), where
-each unit belongs, and the luck of single images.
+each unit belongs, the luck of single images, and how far all of this is off together: that is measured on the random
+sample that `check` asks about at the end (Gamma, from how many of it were misplaced and how many were foreseen).
 
 What it assumes: given the look's confidence and the unit, images that were asked are like those that were not. Asking
 chooses by just these, and by seeded hash; so it holds under adaptive asking, and fails where a model's mistakes depend
@@ -21,8 +22,9 @@ from manylens.method.sorting import NONE, Sorting
 from manylens.records import Misplaced
 
 _DRAWS = 400
-_DOUBT = 4.0
-"""How far the two models are believed: as if their rates had been seen in so many misplaced images and no more."""
+_BELIEF = 1.0
+"""How far the two models are believed before the random sample is asked: as if so many misplaced images had been seen
+where they expect as many."""
 
 
 def estimate_misplaced(
@@ -38,7 +40,8 @@ def estimate_misplaced(
     rate = sorting.prior + _seen(sorting)
     elsewhere = 1 - sorting.sure
     drift = _drift(sorting, random)
-    doubted = random.gamma(_DOUBT, 1 / _DOUBT, _DRAWS)
+    found, foreseen = _sampled(sorting)
+    doubted = random.gamma(_BELIEF + found, 1 / (_BELIEF + foreseen), _DRAWS)
     counts = np.zeros((_DRAWS, groups))
     for draw in range(_DRAWS):
         own = random.gamma(shape, 1 / rate)[unit] * expected * drift[draw] * doubted[draw]
@@ -80,6 +83,17 @@ def _seen(sorting: Sorting) -> FloatArray:
     asked = np.array(sorted(sorting.answers), dtype=np.int64)
     of_unit = np.bincount(sorting.units.of_image[asked], weights=sorting.share[asked], minlength=len(sorting.units))
     return of_unit.astype(np.float64)
+
+
+def _sampled(sorting: Sorting) -> tuple[float, float]:
+    """Of the images asked about at random: how many were misplaced, and how many the models expected."""
+    found = foreseen = 0.0
+    for image, (cluster, doubt) in sorting.sampled.items():
+        if image in sorting.image_sure:
+            stayed = sorting.image_place[image] == sorting.root(cluster)
+            found += 1 - sorting.image_sure[image] if stayed else sorting.image_sure[image]
+            foreseen += doubt
+    return found, foreseen
 
 
 def _drift(sorting: Sorting, random: np.random.Generator) -> FloatArray:

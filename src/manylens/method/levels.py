@@ -2,8 +2,8 @@
 
 In: a `Sorting`, parents of its clusters and finer kinds of its units where a writer gave them. Out: groups of images.
 Promise: pure; another level of a finished run asks nothing about images. The tree's leaves are units; they are joined
-by average linkage of their mean directions, those of one finer kind first, then those of one cluster, of one parent,
-and last of all.
+by complete linkage of their mean directions, those of one finer kind first, then those of one cluster, of one parent,
+and last of all. Average linkage made one giant of most kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from manylens.method.observations import directions, sum_by_group
 from manylens.method.sorting import NONE, Sorting
 
 _MOST_LEAVES = 400
-"""Leaves of the tree: smaller units of a cluster are part of the leaf that they are nearest to."""
+"""Leaves of the tree: smaller units of a cluster, and single images, are part of the leaf that they are nearest to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def cut(
     parents: live cluster -> the name of a coarser kind; empty where nobody named any. finer: of each unit, the name of
     a finer kind, or None. Returns groups, and group number -> its parent's name.
     """
-    leaves, cluster_of_leaf, leaf_of_unit = _leaves(sorting, finer)
+    by_kind = finer if count is None else [None] * len(finer)  # a number may ask for more than there are kinds
+    leaves, cluster_of_leaf, leaf_of_unit = _leaves(sorting, by_kind)
     if not leaves:
         return [], {}
     parent = parents or _parents_by_likeness(sorting, cluster_of_leaf, leaves)
@@ -84,7 +85,8 @@ def _leaves(sorting: Sorting, finer: Sequence[str | None]) -> tuple[list[list[in
         for unit in units:
             mine = range(first, len(leaves))
             same = [leaf for leaf in mine if finer[unit] is not None and finer[leaves[leaf][0]] == finer[unit]]
-            if same or len(mine) >= share:
+            is_single = int(sorting.units.sizes[unit]) == 1 and len(mine) > 0
+            if same or is_single or len(mine) >= share:
                 near = sorting.units.vectors[[leaves[leaf][0] for leaf in (same or mine)]] @ sorting.units.vectors[unit]
                 leaf = list(same or mine)[int(np.round(near, 5).argmax())]
                 leaves[leaf].append(unit)
@@ -96,20 +98,19 @@ def _leaves(sorting: Sorting, finer: Sequence[str | None]) -> tuple[list[list[in
     return leaves, cluster_of_leaf, leaf_of_unit
 
 
-def _directions(sorting: Sorting, leaves: Sequence[Sequence[int]]) -> tuple[FloatArray, FloatArray]:
+def _directions(sorting: Sorting, leaves: Sequence[Sequence[int]]) -> FloatArray:
     units = np.array([unit for leaf in leaves for unit in leaf], dtype=np.int64)
     group = np.repeat(np.arange(len(leaves)), [len(leaf) for leaf in leaves])
     sizes = sorting.units.sizes[units]
     sums = sum_by_group(sorting.units.vectors[units] * sizes[:, None].astype(np.float32), group, len(leaves))
-    weights = np.bincount(group, weights=sizes, minlength=len(leaves)).astype(np.float64)
-    return directions(sums).astype(np.float64), weights
+    return directions(sums).astype(np.float64)
 
 
 def _linkage(
     sorting: Sorting, leaves: Sequence[Sequence[int]], rank: Callable[[int, int], int]
 ) -> list[tuple[int, int, int, float]]:
-    """Average linkage: (leaf of one, leaf of the other, rank, log-odds that they are one kind), in order of joining."""
-    vectors, weights = _directions(sorting, leaves)
+    """Complete linkage: (leaf of one, of the other, rank, log-odds that they are one kind), in order of joining."""
+    vectors = _directions(sorting, leaves)
     n = len(leaves)
     similar = np.round(vectors @ vectors.T, 5)
     ranks = np.array([[rank(i, j) for j in range(n)] for i in range(n)], dtype=np.int64).reshape(n, n)
@@ -121,12 +122,10 @@ def _linkage(
         at = int(np.where(alive[:, None] & alive[None, :], score, -np.inf).argmax())
         i, j = divmod(at, n)
         merges.append((i, j, int(ranks[i, j]), sorting.log_odds(float(similar[i, j]))))
-        share = weights[i] / (weights[i] + weights[j])
-        similar[i] = similar[:, i] = share * similar[i] + (1 - share) * similar[j]
+        similar[i] = similar[:, i] = np.minimum(similar[i], similar[j])
         ranks[i] = ranks[:, i] = np.maximum(ranks[i], ranks[j])
         score[i] = score[:, i] = similar[i] - 10.0 * ranks[i]
         score[i, i] = -np.inf
-        weights[i] += weights[j]
         alive[j] = False
     return merges
 
@@ -134,7 +133,7 @@ def _linkage(
 def _parents_by_likeness(
     sorting: Sorting, cluster_of_leaf: Sequence[int], leaves: Sequence[Sequence[int]]
 ) -> dict[int, str]:
-    """Clusters joined up to the widest gap in likeness, from half as many down to two; named after the largest."""
+    """Clusters joined up to the widest gap in likeness, from half down to a fifth of them; named after the largest."""
     clusters = sorted(set(cluster_of_leaf))
     if len(clusters) < 4:
         return {}
@@ -144,7 +143,7 @@ def _parents_by_likeness(
     ]
     merges = _linkage(sorting, whole, lambda i, j: 0)
     odds = [merge[3] for merge in merges]
-    few = range(len(clusters) - len(clusters) // 2, len(clusters) - 1)
+    few = range(len(clusters) - len(clusters) // 2, len(clusters) - max(1, len(clusters) // 5))
     after = max(few, key=lambda k: (odds[k - 1] - odds[k], -k))
     group = list(range(len(clusters)))
     for i, j, _, _ in merges[:after]:

@@ -129,6 +129,8 @@ def pays_to_ask(share: float, strength: float, price: float, images: int) -> tup
     price: pictures that a question must be expected to put right. images: in the unit. An answer that finds a
     misplaced image puts it right; every answer sharpens the posterior, on which all later questions depend.
     """
+    if images > _MOST_AHEAD:
+        images = 2 ** (images - 1).bit_length()  # large units need no table each
     ahead = min(images, _MOST_AHEAD)
 
     def expected(asked: int) -> FloatArray:

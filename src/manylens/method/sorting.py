@@ -100,6 +100,8 @@ class Sorting:
         self.answers: dict[int, list[Answered]] = {}
         self.asked: list[list[int]] = [[] for _ in range(m)]
         self.unanswered: set[int] = set()
+        self.sampled: dict[int, tuple[int, float]] = {}
+        """Images asked about at random at the end: the cluster that each was in, and how doubtful that was."""
         self.image_place: dict[int, int] = {}
         self.image_sure: dict[int, float] = {}
         self.misplaced = np.zeros(m)
@@ -156,8 +158,13 @@ class Sorting:
         return Statement(
             self.clusters[cluster].name,
             self.clusters[cluster].definition,
-            tuple(i for i in self._exemplars(cluster) if i != without)[: self.exemplars],
+            tuple(i for i in self._exemplars_of(cluster) if i != without)[: self.exemplars],
         )
+
+    def _exemplars_of(self, cluster: int) -> list[int]:
+        if cluster not in self._known_exemplars:
+            self._known_exemplars[cluster] = self._exemplars(cluster)[: self.exemplars + 1]
+        return self._known_exemplars[cluster]
 
     def _exemplars(self, cluster: int) -> list[int]:
         founder = self.clusters[cluster].founder
@@ -197,6 +204,7 @@ class Sorting:
         """Mean directions of the clusters, and each unit's nearest ones with their odds."""
         live = self.live()
         self.row = {cluster: row for row, cluster in enumerate(live)}
+        self._known_exemplars: dict[int, list[int]] = {}
         self.live_clusters = np.array(live, dtype=np.int64)
         self._row_of = np.array([self.row[self.root(c)] for c in range(len(self.clusters))], dtype=np.int64)
         vectors, sizes = self.units.vectors, self.units.sizes

@@ -2,24 +2,35 @@
 
 In: the first clusters. Out: how reliable it is, or that it tells nothing. Promise: pure. Nothing is held against the
 descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order and with other
-exemplars. A judge who takes the first option, or any at random, contradicts itself; one who gives every image the same
-answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all.
+exemplars. A judge who takes the first option, or any at random, agrees with itself no more often than chance; one who
+gives every image the same answer tells nothing of the image. Some images are planted: a cluster's own, among the
+options of all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from manylens.method.check import Check
 from manylens.method.observations import seeded_share
 from manylens.method.questions import Choice, Statement, Steps
+from manylens.method.sorting import NONE
 
 _PAIRS = 6
-"""Choices put twice in a round; where more than one pair differs, a second round follows."""
+"""Choices put twice in a round."""
 
-_OPTIONS = 8
+_ROUNDS = 4
+"""Rounds at most. From the third on the options are others: two of the first may be one kind, and a good judge torn."""
+
+_OPTIONS = 5
 _FEWEST_OPTIONS = 3
+_CHANCE = 0.002
+"""The judge tells something where a guesser would agree with itself so often with at most this probability."""
+
 _PRIOR_DIFFER, _PRIOR_PAIRS = 0.5, 10.0
 """Before the trial, one pair in 20 is expected to differ, as if ten pairs had been seen."""
 
@@ -32,30 +43,31 @@ class Trial:
     pairs: int = 0
     differing: int = 0
     same_for_all: bool = False
+    tells: bool = True
 
     @property
     def reliability(self) -> float:
         return 1 - (_PRIOR_DIFFER + self.differing) / (_PRIOR_PAIRS + self.pairs) / 2
 
-    @property
-    def tells(self) -> bool:
-        return self.differing <= self.pairs / 2 and not self.same_for_all
-
 
 def try_judge(check: Check) -> Steps[Trial]:
-    """Put up to twelve choices twice; what they say of the images is learned, where the judge can be used."""
+    """Put six choices twice, and six more as long as a guesser might have agreed with itself as often; what they say of
+    the images is learned, where the judge can be used."""
     sorting = check.sorting
     sorting.refresh()
-    options = _options(check)
-    if len(options) < 2:
-        return Trial()
-    candidates = _candidates(check, options)
+    trial = Trial()
     pairs = differing = 0
     answers: set[int | None] = set()
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
-    for start in (0, _PAIRS):
-        images = candidates[start : start + _PAIRS]
-        put = [_choice(check, image, options, turn) for image in images for turn in (0, 1)]
+    for turn in range(_ROUNDS):
+        if turn % 2 == 0:
+            options = _options(check, turn // 2)
+            candidates = _candidates(check, options, turn // 2)
+            pairs = differing = 0
+        if len(options) < 2:
+            return trial
+        images = candidates[turn % 2 * _PAIRS :][:_PAIRS]
+        put = [_choice(check, image, options, again) for image in images for again in (0, 1)]
         replies = yield [choice for choice, _ in put]
         for at in range(0, len(put), 2):
             both = replies[at : at + 2]
@@ -67,9 +79,11 @@ def try_judge(check: Check) -> Steps[Trial]:
             differing += said[0] != said[1]
             answers.update(said)
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
-        if differing <= 1:
+        same = pairs >= _PAIRS and len(answers) == 1
+        tells = not pairs or (_chance(pairs - differing, pairs, len(options)) <= _CHANCE and not same)
+        trial = Trial(pairs, differing, same, tells)
+        if tells or check.spent:
             break
-    trial = Trial(pairs, differing, pairs >= _PAIRS and len(answers) == 1)
     if trial.tells:
         sorting.reliability = trial.reliability
         for image, shown, probabilities in learned:
@@ -78,31 +92,56 @@ def try_judge(check: Check) -> Steps[Trial]:
     return trial
 
 
-def _options(check: Check) -> list[int]:
-    """The largest clusters; where there are few, units that are none yet, as -1 - unit."""
+def _chance(agreeing: int, pairs: int, options: int) -> float:
+    """The probability that one who takes any option at random agrees with itself in so many pairs, or more."""
+    p = 1 / options
+    return math.fsum(math.comb(pairs, k) * p**k * (1 - p) ** (pairs - k) for k in range(agreeing, pairs + 1))
+
+
+def _options(check: Check, again: int) -> list[int]:
+    """Clusters unlike each other, from the largest on; where there are few, units that are none yet, as -1 - unit.
+    again: whether to take those that were not taken first, where there are enough."""
     sorting = check.sorting
-    live = sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c))[:_OPTIONS]
-    if len(live) >= _FEWEST_OPTIONS:
-        return live
+    live = sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c))
+    first = _unlike(check, live)
+    second = _unlike(check, [c for c in live if c not in first]) if again else []
+    found = second if len(second) >= _FEWEST_OPTIONS else first
+    if len(found) >= _FEWEST_OPTIONS:
+        return found
     by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
     others = [-1 - unit for unit in by_size if not sorting.is_founder(unit)]
-    return [*live, *others[: _FEWEST_OPTIONS - len(live)]]
+    return [*found, *others[: _FEWEST_OPTIONS - len(found)]]
 
 
-def _candidates(check: Check, options: Sequence[int]) -> list[int]:
+def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
+    """The largest, then always the one that is least like those taken, among four times as many as are wanted."""
+    sorting = check.sorting
+    left = [c for c in clusters if sorting.clusters[c].founder != NONE][: 4 * _OPTIONS]
+    if not left:
+        return list(clusters)[:_OPTIONS]
+    vectors = sorting.units.vectors[[sorting.clusters[c].founder for c in left]]
+    taken = [0]
+    while len(taken) < min(_OPTIONS, len(left)):
+        likest = np.round((vectors @ vectors[taken].T).max(axis=1), 5)
+        likest[taken] = np.inf
+        taken.append(int(likest.argmin()))
+    return [left[at] for at in taken]
+
+
+def _candidates(check: Check, options: Sequence[int], again: int) -> list[int]:
     """An image of each option that is none of its first exemplars, in turn; then any others."""
     sorting = check.sorting
     ids = sorting.looks.image_ids
-    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
+    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, f"trial {again}", ids[image]))
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0:
             own = sorting.units.members[unit].tolist()
-            planted += own[-1:] if len(own) > 1 else []
+            planted += own[-1 - again :][:1] if len(own) > 1 + again else []
     taken = set(planted)
     rest = [image for image in drawn if image not in taken]
-    return [*planted[:_PAIRS], *rest, *planted[_PAIRS:]][: 2 * _PAIRS]
+    return [*planted, *rest][: 2 * _PAIRS]
 
 
 def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tuple[Choice, list[int]]:

@@ -227,7 +227,7 @@ def name_parents(sorting: Sorting, looks: Looks) -> Steps[dict[int, str]]:
                 for number in _list(group.get("ids")):
                     if isinstance(number, int) and 1 <= number <= len(batch):
                         parents.setdefault(batch[number - 1], " ".join(name.split()))
-    return parents if len(set(parents.values())) > 1 else {}
+    return parents if 1 < len(set(parents.values())) < len(parents) else {}
 
 
 def finer_kinds(sorting: Sorting, looks: Looks) -> Steps[list[str | None]]:

@@ -97,7 +97,7 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompleteRequest:
-    """Write text: `task` names the prompt (`"name_clusters"`), `payload` is its JSON-able input."""
+    """Write text. task: the prompt, "vocabulary", "reconcile" or "name_clusters". payload: its input, JSON."""
 
     interest: str
     task: str

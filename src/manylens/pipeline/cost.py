@@ -15,22 +15,22 @@ _TRIAL = (12, 24)
 """Calls of the trial, at least and at most."""
 
 _PER_IMAGE: dict[Effort, tuple[float, float]] = {
-    "low": (0.02, 0.6),
-    "normal": (0.03, 0.9),
-    "high": (0.05, 1.2),
-    "max": (0.3, 1.6),
+    "low": (0.02, 0.9),
+    "normal": (0.03, 1.2),
+    "high": (0.05, 1.6),
+    "max": (0.3, 2.5),
 }
 _PER_UNIT: dict[Effort, tuple[float, float]] = {
     "low": (0.2, 1.2),
-    "normal": (0.3, 1.6),
-    "high": (0.5, 2.2),
+    "normal": (0.3, 2.0),
+    "high": (0.5, 2.6),
     "max": (1.0, 4.0),
 }
 _PER_MEMBER: dict[Effort, tuple[float, float]] = {
-    "low": (0.0, 0.2),
-    "normal": (0.02, 0.3),
-    "high": (0.04, 0.5),
-    "max": (0.2, 1.1),
+    "low": (0.0, 0.4),
+    "normal": (0.02, 0.6),
+    "high": (0.04, 0.9),
+    "max": (0.2, 1.6),
 }
 """Choices an image before anything is known; then a unit, and an image of those that share one (docs/simulation.md)."""
 

@@ -46,6 +46,7 @@ from manylens.models.base import (
 )
 from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory
+from manylens.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, WritingTask, writing_task
 
 HF_PREFIX = "hf:"
 
@@ -57,7 +58,7 @@ _FEWEST_TRIED = 4
 """Pictures in one request that a checkpoint must tell apart before it is shown any exemplar."""
 EXEMPLAR_PX = 256
 JPEG_QUALITY = 95
-CHAT_TOKENS, NANO_TOKENS, NAMES_TOKENS = 24, 10, 2048
+CHAT_TOKENS, NANO_TOKENS = 24, 10
 _YES = ("yes", "Yes", "YES", " yes", " Yes")
 _NO = ("no", "No", "NO", " no", " No")
 
@@ -107,6 +108,8 @@ class HuggingFace:
             sees_exemplars=self._compares_pictures,
             edge_scale=self._checkpoint.edge_scale,
             edge_offset=self._checkpoint.edge_offset,
+            requests_per_call=1 if self._is_nano else 2,  # a text may have to be mended
+            text_tokens=TEXT_TOKENS,
         )
 
     @cached_property
@@ -151,8 +154,10 @@ class HuggingFace:
                 if self._is_nano:
                     asked.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
-                asked = [request.task, _names_question(request)]
+                asked = [request.task, _writing_question(request)]
         version = prompts.NANO_PROMPTS if self._is_nano else prompts.SERVER_PROMPTS
+        if isinstance(request, CompleteRequest):
+            version = WRITING_PROMPTS
         return json.dumps([version, asked, self._checkpoint.dtype], ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -218,9 +223,7 @@ class HuggingFace:
         ]
 
     def _complete_parts(self, request: CompleteRequest, shown: Shown) -> list[Any]:
-        if request.task != "name_clusters":
-            raise ModelError(f"a checkpoint can do name_clusters, got {request.task!r}", "word it in prompts")
-        return [_names_question(request)]
+        return [_writing_question(request)]
 
     def _picture(self, image_id: str, side_px: int) -> Picture:
         try:
@@ -373,17 +376,45 @@ class HuggingFace:
             )
         return found
 
-    def _complete(self, _: Sequence[CompleteRequest], asked: Sequence[list[Part]]) -> list[CompleteReply | ModelError]:
-        found = self._loaded.decode(asked, NAMES_TOKENS)
-        replies: list[CompleteReply | ModelError] = []
-        for row, text in enumerate(found.texts):
-            try:
-                usage = Usage(found.tokens_in[row], found.tokens_out[row])
-                replies.append(CompleteReply(prompts.check_names(text), usage))
-            except prompts.ReplyProblem as problem:
-                replies.append(ModelReplyInvalid(f"names come as JSON: {problem}", "use a larger checkpoint"))
-        return replies
+    def _complete(
+        self, put: Sequence[CompleteRequest], asked: Sequence[list[Part]]
+    ) -> list[CompleteReply | ModelError]:
+        """Task by task: the room that a reply has must not depend on its companions."""
+        replies: dict[int, CompleteReply | ModelError] = {}
+        for name in dict.fromkeys(request.task for request in put):
+            rows = [row for row, request in enumerate(put) if request.task == name]
+            payloads, messages = [put[row].payload for row in rows], [asked[row] for row in rows]
+            replies.update(zip(rows, self._write(writing_task(name), payloads, messages), strict=True))
+        return [replies[row] for row in range(len(put))]
+
+    def _write(
+        self, task: WritingTask, payloads: Sequence[str], asked: Sequence[list[Part]]
+    ) -> list[CompleteReply | ModelError]:
+        """Replies to requests of one task, with one attempt to mend those that cannot be used."""
+        replies: dict[int, CompleteReply | ModelError] = {}
+        messages = dict(enumerate(asked))
+        tokens_in, tokens_out = [0] * len(asked), [0] * len(asked)
+        for _ in ("written", "mended"):
+            rows = list(messages)
+            found = self._loaded.decode(list(messages.values()), task.reply_tokens)
+            for row, text, spent_in, spent_out in zip(
+                rows, found.texts, found.tokens_in, found.tokens_out, strict=True
+            ):
+                tokens_in[row] += spent_in
+                tokens_out[row] += spent_out
+                try:
+                    text = task.read(text, payloads[row])
+                    replies[row] = CompleteReply(text, Usage(tokens_in[row], tokens_out[row]))
+                    del messages[row]
+                except prompts.ReplyProblem as problem:
+                    replies[row] = ModelReplyInvalid(f"texts come as JSON: {problem}", "use a larger checkpoint")
+                    said = f"You replied: {prompts.quoted(prompts.said_before(text))}"
+                    messages[row] = [*asked[row], said, prompts.repair_question(str(problem), task.shape)]
+            if not messages:
+                break
+        return [replies[row] for row in range(len(asked))]
 
 
-def _names_question(request: CompleteRequest) -> str:
-    return f"{prompts.NAMES_SYSTEM}\n\n{prompts.names_question(request.payload)}"
+def _writing_question(request: CompleteRequest) -> str:
+    task = writing_task(request.task)
+    return f"{task.system}\n\n{task.question(request.payload)}"

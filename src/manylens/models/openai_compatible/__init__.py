@@ -70,6 +70,7 @@ from manylens.models.openai_compatible.dialect import (
 )
 from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
 from manylens.models.text_embedder import TextEmbedder
+from manylens.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
 from manylens.store import write_atomically
 
 JPEG_QUALITY = 90
@@ -158,7 +159,7 @@ class OpenAICompatible:
             candidates_per_call=self._together,
             requests_per_call=REQUESTS_PER_CALL + (self._together > 1),
             reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
-            text_tokens=self.dialect.tokens(ANSWER_TOKENS["names"]),
+            text_tokens=self.dialect.tokens(TEXT_TOKENS),
         )
 
     def render(self, request: Request) -> str:
@@ -167,7 +168,8 @@ class OpenAICompatible:
         def named(image_id: str, side_px: int) -> Json:
             return {"image": image_id, "px": side_px, "quality": JPEG_QUALITY}
 
-        parts: list[Any] = [prompts.SERVER_PROMPTS]
+        written = isinstance(request, CompleteRequest)
+        parts: list[Any] = [WRITING_PROMPTS if written else prompts.SERVER_PROMPTS]
         match request:
             case LookRequest():
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
@@ -288,12 +290,13 @@ class OpenAICompatible:
         )
 
     def _complete_body(self, request: CompleteRequest) -> Json:
-        messages = [
-            {"role": "system", "content": prompts.NAMES_SYSTEM},
-            {"role": "user", "content": prompts.names_question(request.payload)},
+        task = writing_task(request.task)
+        messages: list[Json] = [
+            {"role": "system", "content": task.system},
+            {"role": "user", "content": task.question(request.payload)},
         ]
-        schema = ("names", prompts.NAMES_SCHEMA)
-        return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["names"], schema=schema)
+        schema = (request.task, task.schema)
+        return self.dialect.chat(self._endpoint.model, messages, task.reply_tokens, schema=schema)
 
     # Asking
 
@@ -425,12 +428,10 @@ class OpenAICompatible:
         return [replies[number] for number in range(len(requests))]
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
-        if request.task != "name_clusters":
-            raise ModelError(
-                f"a model behind a server can do name_clusters, got {request.task!r}", "word it in prompts"
-            )
+        task = writing_task(request.task)
         talk = _Talk(self)
-        text = await talk.read(self._complete_body(request), prompts.check_names, prompts.NAMES_SHAPE)
+        body = self._complete_body(request)
+        text = await talk.read(body, lambda reply: task.read(reply, request.payload), task.shape)
         talk.end()
         return CompleteReply(text, talk.usage)
 
@@ -622,10 +623,9 @@ class _Talk:
             return parse(text)
         except prompts.ReplyProblem as error:
             problem = str(error)
-        said = prompts.cut(prompts.one_line(text), prompts.MAX_QUOTED_CHARACTERS) or "(nothing)"
         messages = [
             *body["messages"],
-            {"role": "assistant", "content": prompts.as_data(said)},
+            {"role": "assistant", "content": prompts.said_before(text)},
             {"role": "user", "content": prompts.repair_question(problem, shape)},
         ]
         text = await self._text({**body, "messages": messages})

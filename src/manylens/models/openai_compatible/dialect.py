@@ -36,7 +36,7 @@ EXEMPLARS_SHOWN = 3
 TOP_LOGPROBS = (20, 5)
 """Alternatives asked for, the most first: servers have different limits."""
 
-ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "names": 4096, "nano": 10}
+ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "nano": 10}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
 
