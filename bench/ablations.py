@@ -107,6 +107,10 @@ def probing_never_pays(*given: Any) -> tuple[tuple[bool, ...], ...]:
     return ((False,),)
 
 
+def nothing_sampled(self: Check) -> Steps[None]:
+    yield from ()
+
+
 def found_in_any_order(self: Check) -> list[int]:
     """Small units found clusters while larger ones are still in doubt."""
     wanting = self.sorting.wanting
@@ -141,6 +145,7 @@ ABLATIONS: dict[str, Ablation] = {
     "members: prior only": Ablation(((MemberModel, "fitted", not_fitted),)),
     "no probing ahead (direct suspects only)": Ablation(((check, "pays_to_ask", probing_never_pays),)),
     "doubtful images not asked again": Ablation(((check, "_MOST_ASKED", 1),)),
+    "no random sample": Ablation(((Check, "_sample", nothing_sampled),)),
     "unit strength 1": Ablation(((sorting, "UNIT_STRENGTH", 1.0),)),
     "unit strength 16": Ablation(((sorting, "UNIT_STRENGTH", 16.0),)),
     "small units found first": Ablation(((Check, "_found", found_in_any_order),)),

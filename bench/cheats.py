@@ -18,7 +18,18 @@ from statistics import fmean
 from bench.worlds import WORLDS, Seen, ignore, see_replay, see_world
 from manylens.errors import ModelError
 from manylens.evaluate import evaluate_labels
-from manylens.models.base import ChooseReply, ChooseRequest, Wrapped
+from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    Wrapped,
+)
 from manylens.pipeline import cluster_looks
 from manylens.prompts import spread_evenly
 from manylens.records import Settings
@@ -39,23 +50,30 @@ class Cheated:
 class Cheat(Wrapped):
     """A model whose choices are worth nothing."""
 
-    judge_kind = "first"
+    def __init__(self, model: Model, judge: str) -> None:
+        super().__init__(model)
+        self._judge_kind = judge
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._model.look(requests)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._model.judge(requests)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._model.complete(requests)
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         return [self._choice(request) for request in requests]
 
     def _choice(self, request: ChooseRequest) -> ChooseReply:
         many = len(request.options)
-        chance = random.Random(self.render(request))
-        return ChooseReply(spread_evenly(0 if self.judge_kind == "first" else chance.randint(0, many), 0.95, many))
-
-
-class RandomCheat(Cheat):
-    judge_kind = "random"
+        chosen = 0 if self._judge_kind == "first" else random.Random(self.render(request)).randint(0, many)
+        return ChooseReply(spread_evenly(chosen, 0.95, many))
 
 
 def cheat(seen: Seen, judge: str, seed: int) -> Cheated:
-    model = (Cheat if judge == "first" else RandomCheat)(seen.model)
+    model = Cheat(seen.model, judge)
     found = asyncio.run(cluster_looks(seen.looks, model, Settings(seed=seed), ignore))
     scores = evaluate_labels(seen.truth, [assignment.cluster for assignment in found.assignments])
     described = evaluate_labels(seen.truth, seen.looks.words).nmi
@@ -64,7 +82,8 @@ def cheat(seen: Seen, judge: str, seed: int) -> Cheated:
 
 def row(name: str, images: int, judge: str, runs: Sequence[Cheated]) -> str:
     cells = [
-        name, str(images), judge, f"{fmean(run.described for run in runs):.3f}", f"{fmean(run.nmi for run in runs):.3f}",
+        name, str(images), judge,
+        f"{fmean(run.described for run in runs):.3f}", f"{fmean(run.nmi for run in runs):.3f}",
         f"{max(run.described - run.nmi for run in runs):.3f}", f"{sum(run.said for run in runs)} of {len(runs)}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
