@@ -264,6 +264,8 @@ class Sorting:
         odds = np.concatenate([self.odds, np.zeros((len(self.units), 1))], axis=1)
         p = np.exp(odds - odds.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
+        alone = np.array([self._share_alone(unit) for unit in range(len(self.units))])[:, None]
+        p = (1 - alone) * p + alone * self._anywhere(p)
         best = p.argmax(axis=1)
         for unit in range(len(self.units)):
             if self.asked[unit]:
@@ -289,11 +291,15 @@ class Sorting:
                 self.place[unit] = self._cluster_at(best)
                 if self.place[unit] == NONE:
                     self.wanting.append(unit)
+                anywhere = self._anywhere(before)
                 if self.units.sizes[unit] == 1:
                     image = self.asked[unit][0]
                     self.image_place[image], self.image_sure[image] = int(self.place[unit]), float(after[best])
+                    wrong = self._share_alone(unit)
+                    by_chance, by_kind = wrong * float(anywhere @ likely[0]), (1 - wrong) * float(before @ likely[0])
+                    misplaced.append(by_chance / (by_chance + by_kind))
+                    asked.append(image)
                     continue
-                anywhere = self._anywhere(before)
                 total = 0.0
                 for image, likelihood in zip(self.asked[unit], likely, strict=True):
                     wrong = self.share_of(image, unit)
@@ -332,7 +338,8 @@ class Sorting:
         before /= before.sum()
         anywhere = self._anywhere(before)
         likely = [self._likelihood(image) for image in self.asked[unit]]
-        log = np.log(before + _LEAST)
+        alone = self._share_alone(unit)
+        log = np.log((1 - alone) * before + alone * anywhere + _LEAST)
         for image, likelihood in zip(self.asked[unit], likely, strict=True):
             wrong = self.share_of(image, unit)
             log += np.log((1 - wrong) * likelihood + wrong * float(anywhere @ likelihood) + _LEAST)
@@ -341,10 +348,17 @@ class Sorting:
             after[-1] = 0.0
         return before, after / after.sum(), likely
 
+    def _share_alone(self, unit: int) -> float:
+        """Of an image that is a unit by itself, the probability that it is not where its description belongs."""
+        if self.units.sizes[unit] > 1 or self.is_founder(unit):
+            return 0.0
+        return float(self.share[self.units.members[unit][0]])
+
     @staticmethod
     def _anywhere(before: FloatArray) -> FloatArray:
         """Where an image is that is not where its unit is: near by as likely as anywhere."""
-        return 0.5 * before + 0.5 / len(before)
+        anywhere: FloatArray = 0.5 * before + 0.5 / before.shape[-1]
+        return anywhere
 
     def _likelihood(self, image: int) -> FloatArray:
         """Of the answers about an image, had it belonged to each live cluster, or (last) to none, (K + 1,)."""
@@ -405,7 +419,8 @@ class Sorting:
             shown[at, : len(rows)] = there
             answers[at, : len(rows)] = answer.likelihoods[:-1]
             answers[at, -1] = answer.likelihoods[-1]
-        self._choice = self._choice_prior.fitted(features, answers, shown)
+        misplaced = self.share[[self.asked[unit][0] for unit in units]]
+        self._choice = self._choice_prior.fitted(features, answers, shown, misplaced)
 
     # What comes of it
 
