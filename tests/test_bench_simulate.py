@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("sklearn")
 from bench import cheats, estimate, simulate, thresholds
 from bench.worlds import NOISES, OPEN, WORLDS, see_world
+from manylens.evaluate import evaluate_labels
 from manylens.records import Settings
 
 
@@ -21,7 +22,7 @@ def test_open_words_say_less_than_closed_ones() -> None:
     said = {}
     for name in ("closed words", *OPEN):
         seen = see_world(WORLDS[name], 200, 0, False, classes=5)
-        said[name] = simulate.evaluate_labels(seen.truth, seen.looks.words).nmi
+        said[name] = evaluate_labels(seen.truth, seen.looks.words).nmi
     assert max(said, key=lambda name: said[name]) == "closed words"
     assert said["free prose"] < said["30 wordings"] < said["10 wordings"]
 

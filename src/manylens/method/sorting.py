@@ -218,6 +218,7 @@ class Sorting:
             self.units_in[row].append(unit)
         self._sums, self._rows = sums, rows
         self._founds = np.array([self.is_founder(unit) for unit in range(m)], dtype=bool)
+        self._alone = self._shares_alone()
         self._cluster_category = np.array([self.clusters[c].category for c in live], dtype=np.int64)
         width = min(MOST_OPTIONS, k)
         self.near = np.zeros((m, width), dtype=np.int64)
@@ -264,7 +265,7 @@ class Sorting:
         odds = np.concatenate([self.odds, np.zeros((len(self.units), 1))], axis=1)
         p = np.exp(odds - odds.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        alone = np.array([self._share_alone(unit) for unit in range(len(self.units))])[:, None]
+        alone = self._alone[:, None]
         p = (1 - alone) * p + alone * self._anywhere(p)
         best = p.argmax(axis=1)
         for unit in range(len(self.units)):
@@ -295,7 +296,7 @@ class Sorting:
                 if self.units.sizes[unit] == 1:
                     image = self.asked[unit][0]
                     self.image_place[image], self.image_sure[image] = int(self.place[unit]), float(after[best])
-                    wrong = self._share_alone(unit)
+                    wrong = float(self._alone[unit])
                     by_chance, by_kind = wrong * float(anywhere @ likely[0]), (1 - wrong) * float(before @ likely[0])
                     misplaced.append(by_chance / (by_chance + by_kind))
                     asked.append(image)
@@ -338,7 +339,7 @@ class Sorting:
         before /= before.sum()
         anywhere = self._anywhere(before)
         likely = [self._likelihood(image) for image in self.asked[unit]]
-        alone = self._share_alone(unit)
+        alone = float(self._alone[unit])
         log = np.log((1 - alone) * before + alone * anywhere + _LEAST)
         for image, likelihood in zip(self.asked[unit], likely, strict=True):
             wrong = self.share_of(image, unit)
@@ -348,11 +349,12 @@ class Sorting:
             after[-1] = 0.0
         return before, after / after.sum(), likely
 
-    def _share_alone(self, unit: int) -> float:
-        """Of an image that is a unit by itself, the probability that it is not where its description belongs."""
-        if self.units.sizes[unit] > 1 or self.is_founder(unit):
-            return 0.0
-        return float(self.share[self.units.members[unit][0]])
+    def _shares_alone(self) -> FloatArray:
+        """Of each image that is a unit by itself, the probability that it is not where its description belongs, (m,);
+        0 of other units."""
+        first = np.array([unit[0] for unit in self.units.members], dtype=np.int64)
+        shares: FloatArray = np.where((self.units.sizes == 1) & ~self._founds, self.share[first], 0.0)
+        return shares
 
     @staticmethod
     def _anywhere(before: FloatArray) -> FloatArray:
