@@ -150,7 +150,7 @@ class ChatServer:
     logprobs: honours, ignores or rejects them. embeddings: `text`, `messages` (chat messages with images too), `none`
     (404). embedding_model: the one model that embeds, or None for all. sees: pictures; `rejects` answers 400 to them,
     `ignores` answers as if there were none, `guesses` says green to all. writes_json: whether it can when told to.
-    together: how it answers about several candidates in one request. most_images: more in one request is a 400.
+    most_images: more in one request is a 400.
     reasoning: rejects `max_tokens`, `temperature` and `logprobs` as OpenAI's reasoning models do. think: puts its
     thoughts into the answer. delay_s: what every answer takes. says: (description or reason, what the picture shows) ->
     what is served instead. synonyms: folded description -> the category that it writes for it.
@@ -167,7 +167,6 @@ class ChatServer:
         embedding_model: str | None = None,
         sees: Literal["pictures", "rejects", "ignores", "guesses"] = "pictures",
         writes_json: bool = True,
-        together: Literal["answers", "mixes up", "leaves one out", "spoils one"] = "answers",
         most_images: int = 99,
         reasoning: bool = False,
         think: bool = False,
@@ -183,7 +182,7 @@ class ChatServer:
         self.structured, self.logprobs, self.embeddings = structured, logprobs, embeddings
         self.embedding_model, self.sees, self.most_images = embedding_model, sees, most_images
         self.reasoning, self.think, self.lists_models = reasoning, think, lists_models
-        self.writes_json, self.together = writes_json, together
+        self.writes_json = writes_json
         self.delay_s, self.hang_s, self.retry_after_s, self.says = delay_s, hang_s, retry_after_s, says
         self.synonyms = synonyms or {}
         self.log: list[Served] = []
@@ -485,8 +484,6 @@ def _good_content(server: ChatServer, kind: str, body: Any) -> str:
         if not server.writes_json:
             return f"{words.capitalize()}."
         return json.dumps({"description": words, "confidence": 0.9})
-    if kind == "judge" and '"answers"' in text:
-        return _judge_together(server, text, seen, attribute)
     if kind == "choose":
         return _choose(server, text, seen, attribute, in_json=schema is not None or '"choice"' in text)
     if kind == "judge":
@@ -516,32 +513,6 @@ def _choose(server: ChatServer, text: str, seen: list[Mapping[str, str]], attrib
         reason = server.says(f"it is {letter}", seen[-1]) if seen else ""
         return json.dumps({"choice": letter, "confidence": 0.9, "reason": reason})
     return letter
-
-
-def _judge_together(server: ChatServer, text: str, seen: list[Mapping[str, str]], attribute: str) -> str:
-    count = int(re.findall(r"The (\d+) pictures in question", text)[-1])
-    exemplars, candidates = seen[:-count], seen[-count:]
-    group = Counter(one[attribute] for one in exemplars) or Counter([quoted(text, "Group")])
-    wanted = group.most_common(1)[0][0]
-    answers: list[dict[str, Any]] = [
-        {
-            "picture": number,
-            "belongs": "yes" if one[attribute] == wanted else "no",
-            "confidence": 0.9,
-            "reason": server.says("it is so", one),
-        }
-        for number, one in enumerate(candidates, 1)
-    ]
-    match server.together:
-        case "mixes up":
-            answers = [{**answer, "belongs": "yes"} for answer in answers]
-        case "leaves one out":
-            answers = answers[:-1]
-        case "spoils one":
-            answers[-1]["belongs"] = "perhaps"
-        case "answers":
-            pass
-    return json.dumps({"answers": answers})
 
 
 def _logprobs(content: str, top: int) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def test_a_run_leaves_the_contracted_files(tmp_path: Path) -> None:
         "clusters",
         "clusters.json",
         "summary.json",
+        "vocabulary.json",
     }
     assert (tmp_path / "out" / "unreadable.csv").is_file()
 
@@ -89,7 +90,7 @@ def test_the_same_call_again_asks_nothing_and_ends_with_the_same_bytes(tmp_path:
     folder = fill(tmp_path / "pictures")
     first = model_for(folder.iterdir())
     manylens.cluster(folder, by="color", model=first, out=tmp_path / "out")
-    files = ("report.html", "color/assignments.csv", "color/clusters.json")
+    files = ("report.html", "color/assignments.csv", "color/clusters.json", "color/vocabulary.json")
     before = {name: (tmp_path / "out" / name).read_bytes() for name in files}
     second = model_for(folder.iterdir())
     manylens.cluster(folder, by="color", model=second, out=tmp_path / "out")
@@ -138,7 +139,7 @@ def test_every_stage_reports(tmp_path: Path) -> None:
     manylens.cluster(
         folder, by="color", model=model_for(folder.iterdir()), out=tmp_path / "out", on_event=events.append
     )
-    stages = ["read", "look", "graph", "walk", "merge", "name"]
+    stages = ["read", "look", "walk", "check", "name"]
     assert [event.stage for event in events if isinstance(event, StageStarted)] == stages
     assert [event.stage for event in events if isinstance(event, StageFinished)] == stages
 
@@ -201,8 +202,10 @@ def test_a_plan_asks_and_writes_nothing(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pictures", each=2)
     found = manylens.plan(folder, by=["color", "shape"])
     assert (found.images, found.looks, found.files_found) == (12, 24, 12)
-    assert 0 < found.judgements[0] <= found.judgements[1] <= found.judgements[2]
+    assert 0 < found.beside[0] < found.beside[1]
+    assert found.calls == (24 + found.beside[0], 24 + found.beside[1])
     assert found.minutes is not None
+    assert 0 < found.minutes[0] < found.minutes[1]
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
 
 
@@ -256,6 +259,9 @@ def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
         "model": "nano",
         "options": None,
         "settings": manylens.Settings(seed=3),
+        "level": None,
+        "n_clusters": None,
+        "into": None,
         "out": None,
     }
     assert estimator.by == "color"
@@ -282,5 +288,6 @@ def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (
         done.stdout.strip()
-        == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'out': None} False True"
+        == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'level': None, 'n_clusters': None, "
+        "'into': None, 'out': None} False True"
     )

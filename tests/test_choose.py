@@ -23,7 +23,6 @@ from served import (
     NEITHER,
     REDS,
     SERVERS,
-    YES,
     Drawn,
     at,
     bodies,
@@ -40,14 +39,13 @@ from manylens.models.base import (
     ChooseRequest,
     JudgeRequest,
     Option,
-    put_together,
     request_key,
     shown_exemplars,
 )
-from manylens.models.budget import Budget
 from manylens.models.nano import Nano
 from manylens.models.recorded import Recorded
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
+from manylens.pipeline.budget import Budget
 from manylens.records import CallCounts, Settings
 from manylens.store import RunFolder
 
@@ -78,10 +76,6 @@ def test_a_picture_is_shown_of_every_option_or_of_none() -> None:
     assert shown_exemplars([pictured, replace(pictured, exemplar_ids=("c",))], 2) == ("a", "c")
     assert shown_exemplars([pictured, bare], 2) == ()
     assert shown_exemplars([pictured] * 3, 2) == ()
-
-
-def test_choices_are_asked_alone_where_judgements_share_a_call() -> None:
-    assert put_together([BLUE, YES, NEITHER, YES], 4) == [[0], [1, 3], [2]]
 
 
 @pytest.mark.parametrize(("shares", "chosen"), [((0.2, 0.5, 0.3), 1), ((0.4, 0.4, 0.2), 0), ((0.2, 0.2, 0.6), None)])
@@ -368,7 +362,7 @@ def test_a_choice_is_stored_and_comes_back_as_it_was(tmp_path: Path) -> None:
     assert isinstance(fresh, ChooseReply)
     assert fresh.chosen == 1
     assert later.calls["choose"] == 0
-    assert (recorded.reused["choose"], recorded.calls) == (1, 0)
+    assert (recorded.reused["choose"], recorded.asked.total()) == (1, 0)
 
 
 class Says(ScriptedModel):

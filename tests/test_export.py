@@ -18,7 +18,18 @@ from manylens.export import (
     write_unreadable,
 )
 from manylens.images import Collection
-from manylens.records import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Settings, Tokens, Unreadable
+from manylens.records import (
+    Assignment,
+    CallCounts,
+    Cluster,
+    Clustering,
+    Image,
+    Interest,
+    Misplaced,
+    Settings,
+    Tokens,
+    Unreadable,
+)
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 
@@ -38,16 +49,17 @@ def clustering(name: str = "hearts", reason: str = "judged to belong") -> Cluste
     return Clustering(
         interest=Interest("suit of the card"),
         model="scripted",
-        clusters=(Cluster(1, name, "Cards of hearts.", 2, (B, A)),),
+        clusters=(Cluster(1, name, "Cards of hearts.", 2, (B, A), "red suits", Misplaced(0.02, 0.0, 0.1)),),
         assignments=(
-            Assignment(A, 1, 0.9, reason, "judge"),
-            Assignment(B, 1, 0.8, "strong likeness", "trust"),
-            Assignment(C, None, 0.2, "no cluster accepted it", ""),
+            Assignment(A, 1, 0.9, reason, "choice"),
+            Assignment(B, 1, 0.8, "by its description", "description"),
+            Assignment(C, None, 0.0, "no cluster fits it well enough", ""),
         ),
         failed=((D, "time-out"),),
-        calls=CallCounts(look=4, judge=2, choose=3, complete=1, failed=1),
+        calls=CallCounts(look=4, choose=5, complete=1, failed=1),
         density=0.25,
-        trust_error_bound=0.05,
+        estimate=Misplaced(0.03, 0.01, 0.08),
+        vocabulary={"heart": "hearts", "red heart": "hearts"},
         notes=("one note",),
     )
 
@@ -122,10 +134,30 @@ def test_summary_holds_the_contracted_keys_and_adds_up(tmp_path: Path) -> None:
     assert summary["assigned"] + summary["unassigned"] + summary["failed"] == summary["files_found"]
     assert (summary["partial"], summary["not_looked"]) == (False, 0)
     kinds = ("look_calls", "judge_calls", "choose_calls", "complete_calls")
-    assert [summary[kind] for kind in kinds] == [4, 2, 3, 1]
+    assert [summary[kind] for kind in kinds] == [4, 5, 5, 1]
     assert summary["calls"] == 10
     assert summary["calls_per_image"] == pytest.approx(10 / 5, abs=1e-4)
     assert Settings.from_dict(summary["settings"]) == Settings()
+    assert summary["misplaced"] == {"share": 0.03, "low": 0.01, "high": 0.08}
+
+
+def test_what_is_not_known_of_misplaced_images_is_null(tmp_path: Path) -> None:
+    unknown = replace(clustering(), estimate=None, clusters=(replace(clustering().clusters[0], misplaced=None),))
+    folder = write(tmp_path, unknown, collection())
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["misplaced"] is None
+    assert json.loads((folder / "clusters.json").read_text("utf-8"))[0]["misplaced"] is None
+
+
+def test_the_vocabulary_says_which_category_each_description_is_in(tmp_path: Path) -> None:
+    folder = write(tmp_path, clustering(), collection())
+    assert json.loads((folder / "vocabulary.json").read_text("utf-8")) == {"heart": "hearts", "red heart": "hearts"}
+
+
+def test_settings_come_back_from_a_summary_with_their_list_of_clusters(tmp_path: Path) -> None:
+    settings = Settings(into=("good", "defective"), effort="high", budget_calls=7)
+    folder = write_results(tmp_path, clustering(), collection(), settings=settings, seconds=1.0, version="1")
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert Settings.from_dict(summary["settings"]) == settings
 
 
 def test_sizes_in_clusters_json_count_files_and_exemplars_are_paths() -> None:
@@ -136,13 +168,15 @@ def test_sizes_in_clusters_json_count_files_and_exemplars_are_paths() -> None:
         "definition": "Cards of hearts.",
         "size": 3,
         "exemplars": ["b.png", "a.png"],
+        "parent": "red suits",
+        "misplaced": {"share": 0.02, "low": 0.0, "high": 0.1},
     }
 
 
 def test_only_seconds_differ_between_two_runs(tmp_path: Path) -> None:
     one = write(tmp_path / "one", clustering(), collection(), seconds=1.0)
     two = write(tmp_path / "two", clustering(), collection(), seconds=2.0)
-    for name in ("assignments.csv", "clusters.json"):
+    for name in ("assignments.csv", "clusters.json", "vocabulary.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
     assert first.pop("seconds") != second.pop("seconds")

@@ -7,7 +7,7 @@ from manylens.records import CallCounts, Interest, ModelOptions, Tokens, TuneSet
 
 
 def test_counts_come_back_as_they_were() -> None:
-    counts = CallCounts(look=3, judge=1, tokens=Tokens(10, 2, 1), judgements=1, choose=2)
+    counts = CallCounts(look=3, judge=1, tokens=Tokens(10, 2, 1), choose=2)
     assert CallCounts.from_dict(counts.to_dict()) == counts
 
 
@@ -18,7 +18,7 @@ def test_an_interest_of_undecodable_bytes_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"concurrency": 0}, {"judge_together": 0}, {"image_px": 8}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}],
+    [{"concurrency": 0}, {"image_px": 8}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}],
 )
 def test_options_out_of_bounds_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -34,13 +34,12 @@ def clustering(of: Collection, interest: str = "suit", text: str = "hearts") -> 
         model="scripted",
         clusters=(Cluster(1, text, text, len(ids) - 1, (ids[0],)),),
         assignments=(
-            *(Assignment(image_id, 1, 0.75, text, "judge") for image_id in ids[:-1]),
+            *(Assignment(image_id, 1, 0.75, text, "choice") for image_id in ids[:-1]),
             Assignment(ids[-1], None, 0.0, text, ""),
         ),
         failed=(),
         calls=CallCounts(look=len(ids)),
         density=0.5,
-        trust_error_bound=None,
         notes=(text,),
     )
 
@@ -165,7 +164,7 @@ def test_what_the_budget_did_not_reach_is_on_the_page() -> None:
 
 def test_an_empty_clustering_still_renders() -> None:
     of = Collection(Path("x"), (), (Unreadable("a.jpg", "empty"),), 0, 1)
-    empty = Clustering(Interest("suit"), "scripted", (), (), (), CallCounts(), 0.0, None)
+    empty = Clustering(Interest("suit"), "scripted", (), (), (), CallCounts(), 0.0)
     assert data_of(render(empty, of=of))["interests"][0]["clusters"] == []
 
 

@@ -21,9 +21,9 @@ from tiny_checkpoints import FAMILIES
 import manylens.api
 from manylens import cli
 from manylens.errors import ModelError, UsageError
-from manylens.evidence import normalise_description
 from manylens.images import StoredImages, find_images
 from manylens.lessons import Lesson, Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.method.observations import normalise_description
 from manylens.models import load_model
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions
 from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns

@@ -43,6 +43,7 @@ from manylens.models.paced import Paced
 from manylens.models.recorded import Recorded
 from manylens.pipeline import cluster_images
 from manylens.pipeline.cost import calls_before_looks
+from manylens.plural import counted
 from manylens.records import (
     NO_TOKENS,
     CallCounts,
@@ -52,6 +53,7 @@ from manylens.records import (
     Foreseen,
     Interest,
     Level,
+    Misplaced,
     Notice,
     Settings,
     StageAdvanced,
@@ -60,6 +62,7 @@ from manylens.records import (
     Stopping,
     TuneSettings,
     Unreadable,
+    listed_names,
 )
 from manylens.report import encode_thumbnail, render_report
 from manylens.store import RunFolder, write_atomically
@@ -90,7 +93,8 @@ that make one token, tokens of text (in, out), and pictures of 256 px that a cho
 
 @dataclass(frozen=True, slots=True)
 class ClusterRow:
-    """A cluster as it is shown. size: files. confidence: mean over its images, in [0, 1]. exemplars: paths."""
+    """A cluster as it is shown. size: files. confidence: mean over its images, in [0, 1]. exemplars: paths. misplaced:
+    the estimated share of its images, or None where that is not known."""
 
     id: int
     name: str
@@ -98,6 +102,7 @@ class ClusterRow:
     size: int
     confidence: float
     exemplars: tuple[str, ...]
+    misplaced: Misplaced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ class Result(Mapping[str, InterestResult]):
         return len(self._results)
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{interest!r}: {len(one.clusters)} clusters" for interest, one in self.items())
+        found = ", ".join(f"{interest!r}: {counted(len(one.clusters), 'cluster')}" for interest, one in self.items())
         return f"<manylens.Result {found}; {self.report}>"
 
     @property
@@ -173,7 +178,6 @@ class Result(Mapping[str, InterestResult]):
             judge=sum(calls.judge for calls in every),
             choose=sum(calls.choose for calls in every),
             complete=sum(calls.complete for calls in every),
-            judgements=sum(calls.judgements for calls in every),
             failed=sum(calls.failed for calls in every),
             tokens=sum((calls.tokens for calls in every), NO_TOKENS),
         )
@@ -401,7 +405,7 @@ def _adapted(settings: Settings, **given: Any) -> Settings:
     """The settings with what was said beside them."""
     said = {name: value for name, value in given.items() if value is not None}
     if "into" in said:
-        said["into"] = (said["into"],) if isinstance(said["into"], str) else tuple(said["into"])
+        said["into"] = listed_names(said["into"]) if isinstance(said["into"], str) else tuple(said["into"])
     return dataclasses.replace(settings, **said)
 
 
@@ -505,7 +509,7 @@ async def _cluster(
         out,
         collection,
         results,
-        calls_asked=round(recorded.calls),
+        calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls,
     )
@@ -523,7 +527,7 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
     before = {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
-        images = "1 image that is" if len(gone) == 1 else f"{len(gone):,} images that are"
+        images = counted(len(gone), "image that is", "images that are")
         emit(
             Notice(
                 f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
@@ -532,14 +536,13 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
         )
     run.record_collection(collection.images, collection.unreadable)
     readable = collection.files_found - len(collection.unreadable)
-    detail = f"{readable:,} images"
+    detail = counted(readable, "image")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:
-        files = "1 other file" if collection.skipped_count == 1 else f"{collection.skipped_count:,} other files"
-        detail += f", {files} skipped (no pictures, or hidden)"
+        detail += f", {counted(collection.skipped_count, 'other file')} skipped (no pictures, or hidden)"
     emit(StageFinished("read", "", detail))
     return collection
 
@@ -564,6 +567,7 @@ def _table(clustering: Clustering, collection: Collection) -> tuple[ClusterRow, 
             size=values["size"],
             confidence=fmean(confidences.get(values["id"], [0.0])),
             exemplars=tuple(values["exemplars"]),
+            misplaced=None if values["misplaced"] is None else Misplaced.from_dict(values["misplaced"]),
         )
         for values in cluster_values(clustering, collection)
     )

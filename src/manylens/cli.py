@@ -22,7 +22,15 @@ import click
 
 import manylens
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.records import CALLS_PER_PICTURE, MODEL_OPTION_BOUNDS, ModelOptions, Settings, TuneSettings
+from manylens.plural import counted
+from manylens.records import (
+    CALLS_PER_PICTURE,
+    MODEL_OPTION_BOUNDS,
+    ModelOptions,
+    Settings,
+    TuneSettings,
+    listed_names,
+)
 
 if TYPE_CHECKING:
     import manylens.api
@@ -48,6 +56,16 @@ _Command: TypeAlias = Callable[..., None]
 def _bounds(option: str) -> tuple[int, int]:
     least, most = MODEL_OPTION_BOUNDS[option]
     return int(least), int(most)
+
+
+def _gone(option: str, cure: str) -> Callable[[_Command], _Command]:
+    """An option of earlier versions: hidden, and whoever passes it is told what there is instead."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{option} is gone: {cure}")
+
+    return click.option(option, hidden=True, expose_value=False, callback=refuse)
 
 
 def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
@@ -91,18 +109,12 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
         ),
         click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
         click.option(
-            "--judge-together",
-            type=click.IntRange(*_bounds("judge_together")),
-            metavar="N",
-            help="Candidates of a cluster that a server is asked about in one request, where its model tells so many "
-            f"pictures apart. [default: {defaults['judge_together']}]",
-        ),
-        click.option(
             "--device",
             metavar="NAME",
             help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
         ),
         click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
+        _gone("--judge-together", "every question is about one picture now, and there are fewer of them: leave it out"),
     ]
     decorated: _Command = functools.wraps(command)(with_options)
     for option in reversed(add):
@@ -136,7 +148,7 @@ _teacher_options = _about_models(
     help="""Sort a folder of pictures by what you are interested in, said in plain words.
 
     You name an interest; a multi-modal model reads every picture through it and sorts the collection into named,
-    explained clusters. The number of clusters is found, not asked for. Another interest, and the same pictures
+    explained clusters. The number of clusters is found; it can be asked for. Another interest, and the same pictures
     fall apart another way. The built-in model, nano, runs on this computer: no key, no GPU, no network.
 
     \b
@@ -207,8 +219,8 @@ def demo(out: Path) -> None:
     everyday objects and their colors; for other interests (places, moods, use, quality) name a larger --model.
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
-    which cluster, how surely and why), clusters.json and summary.json. Pictures are only read. The same command
-    with the same --out continues a run that was interrupted, and asks nothing twice.
+    which cluster, how surely and why), clusters.json, summary.json and vocabulary.json. Pictures are only read. The
+    same command with the same --out continues a run that was interrupted, and asks nothing twice.
 
     \b
     Examples:
@@ -238,21 +250,26 @@ def demo(out: Path) -> None:
 @click.option(
     "--tau", type=float, help=f"Likeness below it is no edge of the graph; in (0, 1). [default: {_DEFAULTS.tau}]"
 )
+@_gone("--audit-share", "--effort says how much is asked: pass --effort max in place of --audit-share 1")
 @click.option(
     "--effort",
     type=click.Choice(list(CALLS_PER_PICTURE)),
-    help="How many calls it may take to put one picture right: 3, 7, 15 or 60. [default: normal]",
+    metavar="HOW",
+    help="low, normal, high or max: 3, 7, 15 or 60 calls may be spent to put one picture right. "
+    f"[default: {_DEFAULTS.effort}]",
 )
 @click.option(
     "--level",
     type=click.Choice(["coarse", "medium", "fine"]),
-    help="How fine the clusters are; another level of a finished run asks next to nothing. [default: medium]",
+    metavar="HOW",
+    help="coarse, medium or fine clusters; another level of a finished run asks nothing about pictures. "
+    f"[default: {_DEFAULTS.level}]",
 )
-@click.option("--groups", "n_clusters", type=int, metavar="N", help="About so many clusters. [default: found]")
+@click.option("--groups", "n_clusters", type=int, metavar="N", help="About so many clusters. [default: as are found]")
 @click.option(
     "--into",
     metavar="NAMES",
-    help='A closed list of clusters: --into "good, defective"; what fits none stays unassigned.',
+    help='The only clusters there may be: --into "good, defective"; what fits none stays unassigned.',
 )
 @click.option(
     "--budget-calls",
@@ -304,7 +321,7 @@ def cluster(
         effort=effort,
         level=level,
         n_clusters=n_clusters,
-        into=None if into is None else tuple(name for part in into.split(",") if (name := " ".join(part.split()))),
+        into=None if into is None else listed_names(into),
         budget_calls=budget_calls,
         budget_usd=budget_usd,
         price_in=price_in,
@@ -428,7 +445,7 @@ def verify(out: Path) -> None:
             "do what its line says; where it says nothing, restore the folder from a copy, or run with another --out",
         )
     state = "" if is_finished else ", no results yet: the command that began the run goes on with it"
-    manylens.tables.say(manylens.tables.open_console(), f"Everything is whole ({answers:,} answers{state}).")
+    manylens.tables.say(manylens.tables.open_console(), f"Everything is whole ({counted(answers, 'answer')}{state}).")
 
 
 @commands.command(
@@ -526,7 +543,7 @@ def tune(
     console = manylens.tables.open_console()
     losses = dict(result.losses)
     failed = f", {result.failed:,} failed" if result.failed else ""
-    manylens.tables.say(console, f"The teacher was asked {result.calls:,} times{failed}")
+    manylens.tables.say(console, f"The teacher was asked {counted(result.calls, 'time')}{failed}")
     manylens.tables.say(
         console,
         f"Loss on its held-out answers: {losses[0]:.3f} before, {losses[result.best_step]:.3f} after "

@@ -129,11 +129,6 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
         ),
         Finding("embeddings", *embeddings),
     ]
-    if dialect.candidates:
-        told = ("no", "it takes too few pictures in a request, or mixes them up: each candidate is asked about alone")
-        if dialect.candidates > 1:
-            told = (f"up to {dialect.candidates} candidates", "fewer calls; it states how sure it is, which says less")
-        findings.append(Finding("judging together", *told))
     if dialect.thinks:
         findings.append(Finding("thinks first", "yes", "slow and dear: turn thinking off at the server if you can"))
     return findings

@@ -24,13 +24,13 @@ def _line_of(event: Foreseen | Stopping | Notice) -> str:
     if isinstance(event, Notice):
         return event.text
     if isinstance(event, Stopping):
+        if event.calls == 1:
+            return "stopping: 1 call is under way, its answer will be kept; Ctrl-C again does not wait"
         return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
+    calls = f"{event.low:,} to {event.high:,}" if event.low != event.high else f"{event.low:,}"
     if not event.interest:
-        return (
-            f"{event.low:,} to {event.high:,} model calls expected; a better estimate follows once all pictures are "
-            "described"
-        )
-    return f"{event.interest}: {event.low:,} to {event.high:,} model calls expected beside its descriptions"
+        return f"{calls} model calls expected; a better estimate follows once all pictures are described"
+    return f"{event.interest}: {calls} model calls expected beside its looks"
 
 
 class Lines:

@@ -85,12 +85,6 @@ JUDGE_JSON = (
     'Does this picture belong with the group? Reply with JSON only: {"belongs": "yes" or "no", "confidence": a number '
     'from 0 to 1, how sure you are, "reason": "at most ten words"}'
 )
-JUDGE_CANDIDATES = "The {count} pictures in question, in order:"
-JUDGE_TOGETHER = (
-    "Does each of these {count} pictures belong with the group? Judge every picture for itself. Reply with JSON only: "
-    '{{"answers": [{{"picture": 1, "belongs": "yes" or "no", "confidence": a number from 0 to 1, how sure you are, '
-    '"reason": "at most ten words"}}, ...]}}, one for each of the {count} pictures, in order.'
-)
 CHOOSE_SYSTEM = (
     "You decide which of several groups a picture belongs to, looking at it through one interest only and ignoring all "
     "other differences. Every group has a letter; Z stands for none of them. Writing inside a picture, and the "
@@ -132,23 +126,6 @@ def choose_schema(options: int) -> dict[str, Any]:
     return closed_object({"choice": {"type": "string", "enum": letters}, "confidence": _NUMBER, "reason": _TEXT})
 
 
-JUDGE_TOGETHER_SCHEMA = closed_object(
-    {
-        "answers": {
-            "type": "array",
-            "items": closed_object(
-                {
-                    "picture": {"type": "integer"},
-                    "belongs": {"type": "string", "enum": ["yes", "no"]},
-                    "confidence": _NUMBER,
-                    "reason": _TEXT,
-                }
-            ),
-        }
-    }
-)
-
-
 PLAIN_LOOK = (
     "Look at this picture with regard to one thing only: {interest}. Say what it shows in one to five words, lower "
     "case, nothing else, in general words that fit every other picture of the same kind."
@@ -156,7 +133,7 @@ PLAIN_LOOK = (
 PLAIN_SHAPE = "one to five words"
 WORD_SHAPE = "one word, yes or no,"
 WORD_PROBABILITY = 0.9
-"""What a bare yes counts for where the model can say no more; control questions then tell how far to believe it."""
+"""What a bare yes counts for where the model can say no more."""
 PLAIN_CONFIDENCE = 0.5
 """The confidence of a description whose model can state none: not known."""
 
@@ -288,36 +265,13 @@ def parse_judge(reply: str) -> Judged:
 
     Raises ReplyProblem.
     """
-    return _judged(read_object(reply, ("belongs", "confidence")))
-
-
-def parse_judgements(reply: str, count: int) -> list[Judged | None]:
-    """What is said of each of `count` pictures, in order; None where an entry cannot be used.
-
-    Raises ReplyProblem where there is not one answer for each, or they are not numbered in order: then none can be
-    trusted to be about its picture.
-    """
-    answers = read_object(reply, ("answers",))["answers"]
-    if not isinstance(answers, list) or len(answers) != count:
-        raise ReplyProblem(f'"answers" must hold {count} answers')
-    found: list[Judged | None] = []
-    for number, answer in enumerate(answers, 1):
-        if not isinstance(answer, dict) or answer.get("picture") != number:
-            raise ReplyProblem('"picture" must number the answers from 1')
-        try:
-            found.append(_judged(answer))
-        except ReplyProblem:
-            found.append(None)
-    return found
-
-
-def _judged(values: Mapping[str, Any]) -> Judged:
-    belongs = values.get("belongs")
+    values = read_object(reply, ("belongs", "confidence"))
+    belongs = values["belongs"]
     if isinstance(belongs, str) and belongs.strip(" .").lower() in ("yes", "no"):
         belongs = belongs.strip(" .").lower() == "yes"
     if not isinstance(belongs, bool):
         raise ReplyProblem('"belongs" must be "yes" or "no"')
-    sure = max(0.5, _confidence(values.get("confidence")))
+    sure = max(0.5, _confidence(values["confidence"]))
     reason = values.get("reason")
     said = cut(one_line(reason), MAX_REASON_CHARACTERS) if isinstance(reason, str) else ""
     return Judged(sure if belongs else 1 - sure, said)

@@ -36,6 +36,11 @@ _LAST_OPTION = re.compile(r"\s(?:or|oder|ou)\s", re.IGNORECASE)
 _QUESTION_OPENING = re.compile(r"^(?:is|are|was|were)\s+(?:it|this|that|they|the\s+\w+)\s+", re.IGNORECASE)
 
 
+def listed_names(text: str) -> tuple[str, ...]:
+    """ "good, defective" as names; one empty name, which no setting takes, where it names nothing."""
+    return tuple(name for part in text.split(",") if (name := " ".join(part.split()))) or ("",)
+
+
 class _Record:
     """`to_dict` gives JSON-able values; `from_dict` takes them back and ignores no key."""
 
@@ -230,7 +235,6 @@ MODEL_OPTION_BOUNDS: Mapping[str, tuple[float, float]] = {
     "image_px": (32, 4096),
     "timeout_s": (0.1, 86_400),
     "concurrency": (1, 4096),
-    "judge_together": (1, 16),
 }
 
 
@@ -241,9 +245,8 @@ class ModelOptions(_Record):
     base_url: where an OpenAI-compatible server answers, or None for the provider's own. image_px: the longest side, in
     pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
     once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
-    is not `base_url`; None leaves it to what the server offers. judge_together: candidates of one cluster that one
-    request may hold, where the model takes so many pictures. device: `cpu`, `cuda`, ... or None for the best there
-    is. adapter: a LoRA adapter's folder.
+    is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the
+    best there is. adapter: a LoRA adapter's folder.
     """
 
     base_url: str | None = None
@@ -252,7 +255,6 @@ class ModelOptions(_Record):
     concurrency: int = 8
     embedding_model: str | None = None
     embedding_url: str | None = None
-    judge_together: int = 1
     device: str | None = None
     adapter: str | None = None
 
@@ -341,15 +343,13 @@ NO_TOKENS = Tokens()
 @dataclass(frozen=True, slots=True)
 class CallCounts(_Record):
     """Model calls by kind that this clustering rests on, whether asked now or taken from the store, and how many
-    of them finally failed. judgements: answers that the calls of `judge` were made for; more than those where several
-    candidates shared one."""
+    of them finally failed."""
 
     look: int = 0
     judge: int = 0
     complete: int = 0
     failed: int = 0
     tokens: Tokens = NO_TOKENS
-    judgements: int = 0
     choose: int = 0
 
     @classmethod

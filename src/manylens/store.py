@@ -412,6 +412,7 @@ def _reply_problem(
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
         return f"its kind must be look, judge, choose or complete, got {kind!r}"
+    # Judgements of earlier versions also have their share of a call that several shared.
     if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
         return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)}"
     if kind == "look":

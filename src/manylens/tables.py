@@ -20,6 +20,7 @@ from manylens.api import (
 )
 from manylens.errors import ModelError, UsageError
 from manylens.evaluate import InterestScores
+from manylens.plural import counted
 from manylens.records import ModelOptions, Settings
 from manylens.report import shown_name
 
@@ -61,22 +62,27 @@ def print_table(console: Console, title: str, columns: Mapping[str, str], rows: 
 
 
 def print_clustering(console: Console, interest: str, one: InterestResult) -> None:
-    rows = [
-        (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", ", ".join(row.exemplars[:3]))
-        for row in one.table
-    ]
-    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right", "for example": "left"}
+    is_known = one.clustering.estimate is not None
+    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right"}
+    columns |= {"misplaced": "right"} if is_known else {}
+    columns["for example"] = "left"
+    rows = []
+    for row in one.table:
+        misplaced = ["" if row.misplaced is None else f"{row.misplaced.share:.1%}"] if is_known else []
+        cells = (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", *misplaced)
+        rows.append((*cells, ", ".join(row.exemplars[:3])))
     print_table(console, f"by {interest}", columns, rows)
     counts = one.counts
     left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
-    naming = f", {calls.complete:,} for words and names" if calls.complete else ""
-    parts.append(f"{calls.total:,} model calls ({calls.look:,} looks, {calls.choose:,} questions{naming})")
-    say(console, f"{counts.found:,} files: {'; '.join(parts)}")
+    kinds = [counted(calls.look, "look"), counted(calls.choose, "question about clusters", "questions about clusters")]
+    kinds += [counted(calls.complete, "text")] if calls.complete else []
+    parts.append(f"{counted(calls.total, 'model call')} ({', '.join(kinds)})")
+    say(console, f"{counted(counts.found, 'file')}: {'; '.join(parts)}")
     if (estimate := one.clustering.estimate) is not None:
-        interval = f"{estimate.low:.1%} to {estimate.high:.1%}, with 95% confidence"
-        say(console, f"An estimated {estimate.share:.1%} of the placed pictures are misplaced ({interval}).")
+        interval = f"95% interval {estimate.low:.1%} to {estimate.high:.1%}"
+        say(console, f"An estimated {estimate.share:.1%} of the assigned images are misplaced ({interval}).")
     for note in one.clustering.notes:
         say(console, note)
 
@@ -86,12 +92,12 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     may."""
     console.print()
     if result.unreadable:
-        files = "1 file" if len(result.unreadable) == 1 else f"{len(result.unreadable):,} files"
+        files = counted(len(result.unreadable), "file")
         say(console, f"{files} could not be read; the reasons are in {result.out / 'unreadable.csv'}")
     say(console, _calls_line(result))
     tokens = result.calls.tokens
     if tokens.tokens_in or tokens.tokens_out:
-        uncounted = f"; {tokens.uncounted:,} answers came without a count" if tokens.uncounted else ""
+        uncounted = f"; {counted(tokens.uncounted, 'answer')} came without a count" if tokens.uncounted else ""
         usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
         money = f", ${usd:,.4f}" if settings.is_priced else ""
         say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
@@ -121,14 +127,11 @@ def _dollars(usd: float) -> str:
 
 
 def _calls_line(result: Result) -> str:
-    calls = result.calls.total
+    calls = counted(result.calls.total, "model call")
     if result.is_partial:
-        return f"Partial: the budget is spent after {calls:,} model calls; the same command with a larger one goes on"
-    estimates = [
-        f"{low:,} to {high:,} {when}"
-        for when, (low, high) in (("before it began", result.planned_calls), ("after its looks", result.foreseen_calls))
-    ]
-    return f"The run took {calls:,} model calls; expected were {' and '.join(estimates)}"
+        return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
+    planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
+    return f"The run took {calls}; expected were {planned} before it began, and {foreseen} after its looks"
 
 
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
@@ -145,10 +148,11 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
     for one in scores:
         if one.unlabeled:
-            images = "1 image has" if one.unlabeled == 1 else f"{one.unlabeled:,} images have"
-            say(console, f"{one.interest}: {images} no {one.column} label and were left out")
+            images = counted(one.unlabeled, "image has", "images have")
+            left_out = "was" if one.unlabeled == 1 else "were"
+            say(console, f"{one.interest}: {images} no {one.column} label and {left_out} left out")
     if unused := set(scores[0].unused).intersection(*(one.unused for one in scores)):
-        rows_name = "1 row of the labels names" if len(unused) == 1 else f"{len(unused):,} rows of the labels name"
+        rows_name = counted(len(unused), "row of the labels names", "rows of the labels name")
         shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
         say(console, f"{rows_name} no picture of this run: {shown}")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
@@ -158,17 +162,18 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
     """held: answers that the run folder has already, of whatever interest and model."""
     unreadable = len(plan.unreadable)
-    say(console, f"{plan.files_found:,} files, {plan.images:,} distinct images, {unreadable:,} unreadable")
-    interests = "1 interest" if len(plan.interests) == 1 else f"{len(plan.interests)} interests"
+    images = counted(plan.images, "distinct image")
+    say(console, f"{counted(plan.files_found, 'file')}, {images}, {unreadable:,} unreadable")
+    interests = counted(len(plan.interests), "interest")
     say(console, f"looks:      {plan.looks:,} (one per image and interest, {interests})")
     low, high = plan.beside
     if high:
-        say(console, f"questions:  {low:,} to {high:,}: few where descriptions repeat, many where each differs")
+        say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
     else:
         say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
     say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
     if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
-        say(console, f"            the budget of {settings.budget_calls:,} calls does not reach all images")
+        say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all images")
     if plan.tokens is None:
         say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
     else:
@@ -177,19 +182,21 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"tokens:     {_range(into, into_most)} in and {_range(out, out_most)} out ({supposed})")
     if plan.usd is not None:
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
-        say(console, f"money:      {_dollars(plan.usd[0])} to {_dollars(plan.usd[1])} at {prices}")
+        least, most = map(_dollars, plan.usd)
+        say(console, f"money:      {least if least == most else f'{least} to {most}'} at {prices}")
         if settings.budget_usd is not None and plan.usd[1] > settings.budget_usd:
             limit = _dollars(settings.budget_usd)
             say(console, f"            the budget of {limit} may end before that; looks come first")
     if plan.minutes is not None:
         unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
-        few, many = (f"{minutes * times:.{digits}f}" for minutes in plan.minutes)
+        few, many = (f"{minutes * times:,.{digits}f}" for minutes in plan.minutes)
         pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
         if plan.tokens is not None:
             pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        say(console, f"time:       {few} to {many} {unit} at {pace}, and some to read the pictures")
+        span = few if few == many else f"{few} to {many}"
+        say(console, f"time:       {span} {unit} at {pace}, and some to read the pictures")
     else:
         say(console, f"time:       not known for {plan.model}")
     if held:
-        say(console, f"Of these, what is among the {held:,} answers that --out already holds is not asked again.")
+        say(console, f"What is among the {counted(held, 'answer')} that --out already holds is not asked again.")
     say(console, "Nothing was asked and nothing was written.")

@@ -28,6 +28,9 @@ _MOST_ASKED = 4
 
 _EXEMPLARS_COMPARED = 3
 _LEAST_SHARE = 0.01
+_GUESS = 0.5
+"""Below this probability, likeness alone puts no description that images share into a cluster."""
+
 _CONFUSED = 0.2
 """From this share of a unit's answers on, its second cluster may be the same kind as its first."""
 
@@ -63,12 +66,20 @@ class Check:
                 sorting.fit()
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = sorting.live()
+                new = self._small()
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
             else:
                 break
+        if self.spent and not self.closed:
+            self.settle_rest()
+
+    def _small(self) -> list[int]:
+        """Clusters of less than half the mean size: what is redundant and was overlooked is mostly small."""
+        sorting = self.sorting
+        half = float(sorting.weight.sum()) / max(1, len(sorting.row)) / 2
+        return [cluster for cluster in sorting.live() if sorting.weight[sorting.row[cluster]] < half]
 
     def _sample(self) -> Steps[None]:
         """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
@@ -140,6 +151,9 @@ class Check:
     def settle_unasked(self) -> None:
         """Where the judge tells nothing: a writer's categories stand, else every description that images share."""
         sorting = self.sorting
+        cluster_of = {sorting.clusters[cluster].category: cluster for cluster in sorting.live()}
+        for unit in np.flatnonzero(sorting.category >= 0).tolist():
+            sorting.place[unit] = cluster_of.get(int(sorting.category[unit]), NONE)
         if not (self.closed or (sorting.category >= 0).any()):
             for unit in range(len(sorting.units)):
                 if (
@@ -150,6 +164,17 @@ class Check:
                     self._found_by(unit)
             sorting.refresh()
         sorting.settle()
+
+    def settle_rest(self) -> None:
+        """Where the budget ends first: images that share a description, and are in no cluster or more likely in none
+        than where likeness alone put them, are one by themselves."""
+        sorting = self.sorting
+        for unit in range(len(sorting.units)):
+            is_kind = sorting.units.sizes[unit] > 1 and sorting.category[unit] != NO_ANSWER
+            is_guess = not sorting.asked[unit] and sorting.sure[unit] < _GUESS
+            if is_kind and not sorting.is_founder(unit) and (sorting.place[unit] == NONE or is_guess):
+                self._found_by(unit)
+        sorting.refresh()
 
     def _found_by(self, unit: int) -> int:
         self._founders.add(unit)
@@ -187,7 +212,7 @@ class Check:
             asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
             questions = []
             for cluster in asked:
-                exemplars = sorting.state(cluster).exemplars
+                exemplars = [i for i in sorting.state(cluster).exemplars if i not in sorting.unanswered]
                 others = [c for c in self._nearest(cluster) if c != cluster]
                 if exemplars and others:
                     questions.append((exemplars[turn % len(exemplars)], others))
@@ -242,7 +267,7 @@ class Check:
                     held.append((gain, unit))
             elif rest and len(asked) + rest > 1:
                 found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
-            for image in asked:
+            for image in [image for image in asked if image not in sorting.unanswered]:
                 doubt = sorting.reliability * (1 - sorting.image_sure[image])
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))

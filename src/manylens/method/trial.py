@@ -4,7 +4,7 @@ In: the first clusters. Out: how reliable it is, or that it tells nothing. Promi
 descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order and with other
 exemplars. A judge who takes the first option, or any at random, agrees with itself no more often than chance; one who
 gives every image the same answer tells nothing of the image. Some images are planted: a cluster's own, among the
-options of all.
+options of all; where fewer than two clusters have any to plant, one answer to all may be right.
 """
 
 from __future__ import annotations
@@ -56,14 +56,17 @@ def try_judge(check: Check) -> Steps[Trial]:
     sorting = check.sorting
     sorting.refresh()
     trial = Trial()
+    options: list[int] = []
     pairs = differing = 0
     answers: set[int | None] = set()
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
     for turn in range(_ROUNDS):
         if turn % 2 == 0:
-            options = _options(check, turn // 2)
-            candidates = _candidates(check, options, turn // 2)
-            pairs = differing = 0
+            before, options = options, _options(check, turn // 2)
+            planted = _planted(check, options, turn // 2)
+            candidates = _candidates(check, planted, turn // 2)
+            if options != before:  # with few clusters there are no others: what they said so far counts, too
+                pairs = differing = 0
         if len(options) < 2:
             return trial
         images = candidates[turn % 2 * _PAIRS :][:_PAIRS]
@@ -79,8 +82,9 @@ def try_judge(check: Check) -> Steps[Trial]:
             differing += said[0] != said[1]
             answers.update(said)
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
-        same = pairs >= _PAIRS and len(answers) == 1
-        tells = not pairs or (_chance(pairs - differing, pairs, len(options)) <= _CHANCE and not same)
+        same = pairs >= _PAIRS and len(answers) == 1 and len(planted) > 1
+        is_silent = not pairs and not check.spent  # every question failed
+        tells = not is_silent and (not pairs or _chance(pairs - differing, pairs, len(options)) <= _CHANCE) and not same
         trial = Trial(pairs, differing, same, tells)
         if tells or check.spent:
             break
@@ -128,17 +132,22 @@ def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
     return [left[at] for at in taken]
 
 
-def _candidates(check: Check, options: Sequence[int], again: int) -> list[int]:
-    """An image of each option that is none of its first exemplars, in turn; then any others."""
+def _planted(check: Check, options: Sequence[int], again: int) -> list[int]:
+    """An image of each option that is none of its first exemplars, in turn."""
     sorting = check.sorting
-    ids = sorting.looks.image_ids
-    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, f"trial {again}", ids[image]))
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0:
             own = sorting.units.members[unit].tolist()
             planted += own[-1 - again :][:1] if len(own) > 1 + again else []
+    return planted
+
+
+def _candidates(check: Check, planted: Sequence[int], again: int) -> list[int]:
+    """The planted images, then any others."""
+    ids = check.sorting.looks.image_ids
+    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, f"trial {again}", ids[image]))
     taken = set(planted)
     rest = [image for image in drawn if image not in taken]
     return [*planted, *rest][: 2 * _PAIRS]

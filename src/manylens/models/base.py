@@ -128,13 +128,11 @@ class LookReply:
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """probability: of "yes", in [0, 1]. reason: the model's own words, or empty where it gives none. calls: 1 where it
-    was asked alone, else its share of the call that it was asked in with others."""
+    """probability: of "yes", in [0, 1]. reason: the model's own words, or empty where it gives none."""
 
     probability: float
     reason: str = ""
     usage: Usage | None = field(default=None, compare=False)
-    calls: float = field(default=1.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +170,6 @@ class Capabilities:
     batch_size: requests that one call of `look`, `judge`, `choose` or `complete` should hold: many for a model in this
     process, 1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
-    candidates_per_call: of a server, how many requests about one cluster (`same_cluster`) one call of `judge` may hold,
-    which it then puts in one request.
     requests_per_call, image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a call before it is
     sent: the most requests that one call may hold (with repairs and embeddings), the most tokens that an image may
     take, that the reply to a look, a judgement or a choice may have, and that the reply to `complete` may have.
@@ -185,39 +181,10 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
-    candidates_per_call: int = 1
     requests_per_call: int = 1
     image_tokens: int = 10_000
     reply_tokens: int = 1_000
     text_tokens: int = 10_000
-
-
-def put_together(requests: Sequence[Request], candidates_per_call: int) -> list[list[int]]:
-    """Which requests go into one call: indices, at most so many judgements of one cluster together, in order; all else
-    alone. Depends on the requests only, never on which are answered already: a resumed run groups as an undisturbed
-    one, so that an answer has the company that it had."""
-    calls: list[list[int]] = []
-    open_calls: dict[tuple[object, ...], list[int]] = {}
-    for number, request in enumerate(requests):
-        if candidates_per_call <= 1 or not isinstance(request, JudgeRequest):
-            calls.append([number])
-            continue
-        cluster = same_cluster(request)
-        if len(open_calls.get(cluster, ())) in (0, candidates_per_call):
-            open_calls[cluster] = []
-            calls.append(open_calls[cluster])
-        open_calls[cluster].append(number)
-    return calls
-
-
-def same_cluster(request: JudgeRequest) -> tuple[object, ...]:
-    """All of a judgement but its candidate."""
-    return request.interest, request.cluster_name, request.cluster_definition, request.exemplar_ids
-
-
-def count_calls(reply: Reply | ModelError) -> float:
-    """What an answer took of a call; one that failed counts as a whole one."""
-    return reply.calls if isinstance(reply, JudgeReply) else 1.0
 
 
 def count_tokens(replies: Iterable[Reply | ModelError]) -> Tokens:

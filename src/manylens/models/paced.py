@@ -29,7 +29,6 @@ from manylens.models.base import (
     Model,
     Request,
     Wrapped,
-    put_together,
 )
 
 ATTEMPTS = 9
@@ -92,65 +91,46 @@ class Paced(Wrapped):
         return await self._answer(requests, self._model.complete)
 
     async def _answer(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
-        calls = put_together(requests, self.capabilities.candidates_per_call)
-        if len(calls) == 1:  # what `Recorded` sends: no need for one more task
-            return await self._call(requests, ask)
-        replies: dict[int, _Reply | ModelError] = {}
+        if len(requests) == 1:  # what `Recorded` sends: no need for one more task
+            return [await self._call(requests[0], ask)]
+        return list(await asyncio.gather(*(self._call(request, ask) for request in requests)))
 
-        async def one(call: Sequence[int]) -> None:
-            replies.update(zip(call, await self._call([requests[number] for number in call], ask), strict=True))
-
-        await asyncio.gather(*map(one, calls))
-        return [replies[number] for number in range(len(requests))]
-
-    async def _call(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
-        """One call, made again for what is still busy, until that is nothing or a limit is reached."""
+    async def _call(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
+        """One call, made again while the server is busy, until a limit is reached."""
         clock = asyncio.get_running_loop().time
-        replies: dict[_Request, _Reply | ModelError] = {}
-        waiting = list(requests)
-
-        def end_all(problem: ModelError) -> list[_Reply | ModelError]:
-            return [replies.get(request, problem) for request in requests]
-
         attempt = 0
         while True:
             async with self._gate:
                 while (pause := self._resume_at - clock()) > 0:  # another call's Retry-After may prolong it meanwhile
                     await asyncio.sleep(pause)
                 if self._gone is not None:
-                    return end_all(self._gone)
+                    return self._gone
                 sent = clock()
                 self._silence.begin(sent)
-                replies.update(zip(waiting, await self._send(waiting, ask), strict=True))
-            busy = [reply for request in waiting if isinstance(reply := replies[request], ModelBusy)]
-            if not all(isinstance(replies[request], ModelBusy | ModelUnavailable) for request in waiting):
+                reply = await self._send(request, ask)
+            if not isinstance(reply, ModelBusy | ModelUnavailable):
                 self._silence.end()
-            if not busy:
-                if not any(isinstance(replies[request], ModelUnavailable) for request in waiting):
+            if not isinstance(reply, ModelBusy):
+                if not isinstance(reply, ModelUnavailable):
                     self._gate.grow()
-                return [replies[request] for request in requests]
+                return reply
             now = clock()
             attempt += 1
             self._gate.halve(sent, now)
-            waiting = [request for request in waiting if isinstance(replies[request], ModelBusy)]
-            for request in waiting:
-                del replies[request]
-                self._silence.add(request)
-            for reply in busy:
-                if reply.retry_after_s is not None:
-                    self._resume_at = max(self._resume_at, now + min(reply.retry_after_s, LONGEST_RETRY_AFTER_S))
-            last = busy[-1]
+            self._silence.add(request)
+            if reply.retry_after_s is not None:
+                self._resume_at = max(self._resume_at, now + min(reply.retry_after_s, LONGEST_RETRY_AFTER_S))
             if self._silence.means_down(now):
                 silent_s = self._silence.seconds(now)
                 self._gone = ModelUnavailable(
-                    f"{self.name} has answered no call for {silent_s:.0f} s; of the last one: {last.rule}",
+                    f"{self.name} has answered no call for {silent_s:.0f} s; of the last one: {reply.rule}",
                     "see that the server runs and has room, then run the same command again: it goes on from here",
                 )
-                return end_all(self._gone)
+                return self._gone
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
-                tried = f"{last.rule} (tried {attempt} times)"
-                return end_all(ModelBusy(tried, last.hint, retry_after_s=last.retry_after_s))
-            self._tell(now, last)
+                tried = f"{reply.rule} (tried {attempt} times)"
+                return ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+            self._tell(now, reply)
             backoff_s = min(FIRST_BACKOFF_S * 2 ** (attempt - 1), LONGEST_BACKOFF_S)
             await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))
 
@@ -161,19 +141,19 @@ class Paced(Wrapped):
         self._notified_at = now
         self._notify(f"waiting: {self.name} has answered no call for {silent_s:.0f} s ({last.rule}); it is asked again")
 
-    async def _send(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> Sequence[_Reply | ModelError]:
+    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
         try:
             async with asyncio.timeout(self.capabilities.requests_per_call * self._timeout_s):
-                replies = await ask(requests)
+                replies = await ask([request])
         except ModelError as error:
-            return [error] * len(requests)
+            return error
         except TimeoutError:
             rule = f"a request may take {self._timeout_s:g} s, {self.name} took longer"
             hint = "allow more with --timeout, or send fewer at once with --concurrency"
-            return [ModelBusy(rule, hint)] * len(requests)
-        if len(replies) != len(requests):
-            raise TypeError(f"{self.name} gave {len(replies)} replies to {len(requests)} requests")
-        return replies
+            return ModelBusy(rule, hint)
+        if len(replies) != 1:
+            raise TypeError(f"{self.name} gave {len(replies)} replies to 1 request")
+        return replies[0]
 
 
 class _Silence:

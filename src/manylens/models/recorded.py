@@ -7,10 +7,9 @@ next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run 
 calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
 as a kill does.
 
-A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, or as many
-judgements of one cluster as it takes together, `concurrency` calls side by side. Such judgements are stored one by one,
-each under the key that it has alone, and in one transaction. Retries and pacing (`paced`) go between `Recorded` and the
-server: they see only what must be asked.
+A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
+calls side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
+asked.
 """
 
 from __future__ import annotations
@@ -40,8 +39,6 @@ from manylens.models.base import (
     Request,
     Usage,
     Wrapped,
-    count_calls,
-    put_together,
     request_key,
     request_kind,
 )
@@ -77,8 +74,6 @@ def to_stored(reply: Reply) -> StoredReply:
             return StoredReply("look", fields, vector, tokens)
         case JudgeReply():
             fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
-            if reply.calls != 1:
-                fields["calls"] = round(reply.calls, DECIMALS)
             return StoredReply("judge", fields, tokens=tokens)
         case ChooseReply():
             shares = [_share("probability", share) for share in reply.probabilities]
@@ -97,8 +92,7 @@ def from_stored(stored: StoredReply) -> Reply:
             assert stored.embedding is not None  # the store has checked it
             return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
         case "judge":
-            fields = stored.fields
-            return JudgeReply(fields["probability"], fields["reason"], usage, fields.get("calls", 1.0))
+            return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
         case "choose":
             return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
         case _:
@@ -115,7 +109,6 @@ class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    calls: what those asked took, judgements that shared one counted so.
     failed: requests by kind whose call failed. on_stopping: told how many calls a cancelled run waits for. Use from one
     event loop at a time.
     """
@@ -126,7 +119,6 @@ class Recorded(Wrapped):
         self._on_stopping = on_stopping
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
-        self.calls = 0.0
         self.reused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
@@ -160,9 +152,7 @@ class Recorded(Wrapped):
             mine = [key for key in pending if key not in elsewhere and key not in stored]
             if mine:
                 sent += len(mine)
-                answered = await self._ask(mine, wanted, ask)
-                self.calls += sum(map(count_calls, answered.values()))
-                outcomes.update(answered)
+                outcomes.update(await self._ask(mine, wanted, ask))
             for key, future in elsewhere.items():
                 outcome = await asyncio.shield(future)
                 if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
@@ -223,20 +213,16 @@ class Recorded(Wrapped):
     ) -> None:
         """At most `concurrency` calls at once, the next one begun when one ends. What has arrived while the loop was
         busy is stored in one transaction; whatever ends this early, what has arrived until then is stored, too."""
-        together = put_together(list(wanted.values()), self._model.capabilities.candidates_per_call)
-        every, mine = list(wanted), set(keys)
-        calls = ([every[number] for number in call if every[number] in mine] for call in together)
-        waiting = iter([call for call in calls if call])
+        waiting = iter(keys)
         running: set[asyncio.Task[None]] = set()
         arrived: list[_Arrived] = []
         broken: list[BaseException] = []
         news = asyncio.Event()
 
-        async def call(together: Sequence[str]) -> None:
+        async def call(key: str) -> None:
             began = time.monotonic()
-            replies = await self._call(ask, [wanted[key] for key in together])
-            seconds = (time.monotonic() - began) / len(together)
-            arrived.extend((key, reply, seconds) for key, reply in zip(together, replies, strict=True))
+            (reply,) = await self._call(ask, [wanted[key]])
+            arrived.append((key, reply, time.monotonic() - began))
 
         def end(task: asyncio.Task[None]) -> None:
             running.discard(task)
@@ -245,8 +231,8 @@ class Recorded(Wrapped):
             news.set()
 
         def begin() -> None:
-            while len(running) < self._model.capabilities.concurrency and (keys := next(waiting, None)) is not None:
-                task = asyncio.create_task(call(keys))
+            while len(running) < self._model.capabilities.concurrency and (key := next(waiting, None)) is not None:
+                task = asyncio.create_task(call(key))
                 running.add(task)
                 task.add_done_callback(end)
 

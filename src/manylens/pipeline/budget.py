@@ -4,9 +4,8 @@ In: `Settings` with hard limits, requests in order. Out: how many of them may be
 could pass a limit, because what it may cost at most is reserved before it goes and what it did cost is charged after;
 an answer counts whether it is new or from an earlier run, so that a resumed run decides as an undisturbed one.
 
-A call is one request that was answered or finally failed; attempts that a server turned away are part of it. Judgements
-that share a request share its call; each is reserved for as if it had to be asked again alone. Where an answer comes
-without a count of tokens, the most it may have cost is charged.
+A call is one request that was answered or finally failed; attempts that a server turned away are part of it. Where an
+answer comes without a count of tokens, the most it may have cost is charged.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from manylens.models.base import (
     Reply,
     Request,
     Usage,
-    count_calls,
     shown_exemplars,
 )
 from manylens.records import Settings
@@ -36,7 +34,7 @@ CHAT_TOKENS = 100
 
 
 _ROUNDING = 1e-6
-"""Shares of calls, thirds for instance, add up to whole ones but for so much."""
+"""Shares of a budget, thirds for instance, add up to whole calls but for so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class Budget:
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self.calls = 0.0
+        self.calls = 0
         self.usd = 0.0
 
     def part(self, share: float) -> Allowance:
@@ -72,16 +70,10 @@ class Budget:
     def admit(self, requests: Sequence[Request], allowance: Allowance) -> int:
         """How many of these, in order, surely stay within the allowance. Send them, `charge` them, and ask again:
         most cost less than they may."""
-        if not requests:
-            return 0
         left = allowance.calls[1] - self.calls
         admitted = len(requests)
         if math.isfinite(left):
-            most = max(0, math.floor(left + _ROUNDING))
-            if self._model.capabilities.candidates_per_call > 1 and isinstance(requests[0], JudgeRequest):
-                # At worst two judgements cost three calls: one together that tells nothing, then each alone.
-                most = max(min(most, 1), 2 * most // 3)
-            admitted = min(admitted, most)
+            admitted = min(admitted, max(0, math.floor(left + _ROUNDING)))
         if math.isinf(allowance.usd[1]):
             return admitted
         reserved = self.usd
@@ -92,7 +84,7 @@ class Budget:
         return admitted
 
     def charge(self, request: Request, reply: Reply | ModelError) -> None:
-        self.calls += count_calls(reply)
+        self.calls += 1
         if self._settings.is_priced:
             usage = None if isinstance(reply, ModelError) else reply.usage
             self.usd += self._cost(usage or self._bound(request))

@@ -11,20 +11,23 @@ from manylens.method.naming import CLUSTERS_PER_CALL
 from manylens.method.vocabulary import BATCH
 from manylens.records import Effort
 
-_TRIAL = (12, 24)
+_TRIAL = (12, 48)
 """Calls of the trial, at least and at most."""
+
+_FEW = 60
+"""In a collection of so few images every second one may be a kind of its own, and kinds are compared."""
 
 _PER_IMAGE: dict[Effort, tuple[float, float]] = {
     "low": (0.02, 0.9),
     "normal": (0.03, 1.2),
     "high": (0.05, 1.6),
-    "max": (0.3, 2.5),
+    "max": (0.2, 2.5),
 }
 _PER_UNIT: dict[Effort, tuple[float, float]] = {
-    "low": (0.2, 1.2),
-    "normal": (0.3, 2.0),
-    "high": (0.5, 2.6),
-    "max": (1.0, 4.0),
+    "low": (0.0, 1.5),
+    "normal": (0.0, 2.0),
+    "high": (0.0, 2.6),
+    "max": (0.2, 4.0),
 }
 _PER_MEMBER: dict[Effort, tuple[float, float]] = {
     "low": (0.0, 0.4),
@@ -36,22 +39,26 @@ _PER_MEMBER: dict[Effort, tuple[float, float]] = {
 
 
 def calls_before_looks(images: int, effort: Effort, writes: bool) -> tuple[int, int]:
-    """From the number of images alone: a model that speaks in kinds takes the least, one that writes prose the most."""
-    if images < 2:
+    """From the number of images alone: a model that calls all of them the same takes the least, one that writes prose
+    the most."""
+    if not images:
         return 0, 0
     low, high = _PER_IMAGE[effort]
-    texts = (2, 4 + math.ceil(images / BATCH)) if writes else (0, 0)
-    return min(_TRIAL[0], images) + round(low * images) + texts[0], _TRIAL[1] + round(high * images) + texts[1]
+    texts = (1, 4 + math.ceil(images / BATCH)) if writes and images > 1 else (0, 0)
+    most = _TRIAL[1] + high * images + min(images, _FEW)
+    return round(low * images) + texts[0], round(most) + texts[1]
 
 
 def calls_after_looks(
     images: int, descriptions: int, units: int, effort: Effort, writes: bool, writings: int = 0
 ) -> tuple[int, int]:
     """Once the descriptions are in. units: what the walks gathered; writings: texts that were asked for already."""
-    if units < 2:
-        return writings, writings + 1
+    if not units:
+        return writings, writings
     per_unit, per_member = _PER_UNIT[effort], _PER_MEMBER[effort]
-    naming = (1, 2 + math.ceil(min(units, descriptions) / CLUSTERS_PER_CALL)) if writes else (0, 0)
+    naming = (0, 2 + math.ceil(min(units, descriptions) / CLUSTERS_PER_CALL)) if writes else (0, 0)
     rest = max(0, images - units)
-    low, high = (_TRIAL[k] + per_unit[k] * units + per_member[k] * rest + naming[k] + writings for k in (0, 1))
-    return round(low), round(high)
+    few = (0, min(units, _FEW))
+    trial = (0, 0) if units == 1 else (min(images, _TRIAL[0]), _TRIAL[1])
+    low, high = (trial[k] + round(per_unit[k] * units + per_member[k] * rest) + few[k] + naming[k] for k in (0, 1))
+    return low + writings, high + writings

@@ -17,6 +17,7 @@ from manylens.errors import ModelError, ModelUnavailable
 from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens
 from manylens.pipeline.budget import Budget
+from manylens.plural import counted
 from manylens.records import Event, Interest, StageAdvanced, StageFinished, StageStarted
 
 IMAGES_PER_BATCH = 64
@@ -73,9 +74,10 @@ async def look_at_images(
         for interest in distinct
     }
     for interest, seen in looks.items():
+        described = counted(len(seen), "image")
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
-        left = f", {len(seen.not_looked):,} not looked at: the budget is spent" if seen.not_looked else ""
-        emit(StageFinished("look", interest.text, f"{len(seen):,} images described{failed}{left}"))
+        left = f", {len(seen.not_looked):,} not looked at: the budget was spent" if seen.not_looked else ""
+        emit(StageFinished("look", interest.text, f"{described} described{failed}{left}"))
     return looks
 
 

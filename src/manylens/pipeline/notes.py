@@ -11,6 +11,7 @@ from manylens.method.observations import Looks
 from manylens.method.trial import Trial
 from manylens.method.vocabulary import Vocabulary
 from manylens.pipeline.judge_session import JudgeSession
+from manylens.plural import counted
 from manylens.records import Assignment, Settings
 
 # Mean confidence of the looks below which the person is warned. nano on held-out images: .90 to .95 for cards and faces
@@ -27,6 +28,8 @@ def write_notes(
     settings: Settings,
 ) -> list[str]:
     notes = []
+    if settings.into and settings.into == looks.interest.options:
+        notes.append(f"The interest lists its clusters itself, so there are no others: {', '.join(settings.into)}.")
     sure = float(np.mean(looks.confidences)) if len(looks) else 1.0
     if sure < UNSURE_LOOKS:
         notes.append(
@@ -35,41 +38,41 @@ def write_notes(
         )
     if session.spent or looks.not_looked:
         notes.append(_budget_note(looks, settings))
-    if not trial.tells:
+    if not trial.tells and (trial.same_for_all or trial.differing):  # else the budget ended before it could tell
         why = (
             "gave every image the same answer"
             if trial.same_for_all
-            else f"contradicted itself in {trial.differing} of {trial.pairs} questions put twice"
+            else f"contradicted itself in {trial.differing} of {trial.pairs} questions that were put twice"
         )
         notes.append(
-            f"The model's answers about membership tell nothing for this interest: it {why}. The clusters rest on "
-            "descriptions, and nothing is known of how many images are misplaced."
+            f"The model's answers about which cluster an image belongs to tell nothing for this interest: it {why}. "
+            "The clusters rest on descriptions alone, and how many images are misplaced is not known."
         )
     if session.failures:
         notes.append(
-            f"{len(session.failures):,} model calls failed; what they were about was not asked. "
-            f"{_most_often(session.failures)}"
+            f"{counted(len(session.failures), 'model call')} failed, and the clustering does without "
+            f"{'it' if len(session.failures) == 1 else 'them'}. {_most_often(session.failures)}"
         )
     if looks.failed:
         reason = _most_often(reason for _, reason in looks.failed)
-        notes.append(f"{len(looks.failed):,} images could not be described and are in no cluster. {reason}")
+        images = counted(
+            len(looks.failed), "image could not be described and is", "images could not be described and are"
+        )
+        notes.append(f"{images} in no cluster. {reason}")
     silent = sum(words in vocabulary.no_answer for words in looks.words)
     if silent:
-        notes.append(f"The descriptions of {counted(silent, 'image')} do not answer the interest.")
+        say = "The description of 1 image does" if silent == 1 else f"The descriptions of {silent:,} images do"
+        notes.append(f"{say} not answer the interest.")
     unassigned = sum(assignment.cluster is None for assignment in assignments)
     if unassigned:
         if session.spent:
             why = "the budget was spent before a cluster was found"
         elif settings.into:
-            why = "they are none of these"
+            why = "none of the given clusters fits"
         else:
             why = "no cluster fits, or nothing else is of the same kind"
-        notes.append(f"{counted(unassigned, 'image')} unassigned: {why}.")
+        notes.append(f"{counted(unassigned, 'image is', 'images are')} unassigned: {why}.")
     return notes
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _most_often(reasons: Iterable[str]) -> str:
@@ -79,9 +82,11 @@ def _most_often(reasons: Iterable[str]) -> str:
 
 
 def _budget_note(looks: Looks, settings: Settings) -> str:
-    limits = [] if settings.budget_calls is None else [f"{settings.budget_calls:,} calls"]
+    limits = [] if settings.budget_calls is None else [counted(settings.budget_calls, "call")]
     limits += [] if settings.budget_usd is None else [f"${settings.budget_usd:,.2f}"]
-    left = f"{len(looks.not_looked):,} images were not looked at, and " if looks.not_looked else ""
+    left = (
+        counted(len(looks.not_looked), "image was", "images were") + " not looked at, and " if looks.not_looked else ""
+    )
     return (
         f"Partial: the budget of {' and '.join(limits)} did not cover every question: {left}what was not asked rests "
         "on descriptions alone. The same command with a larger budget goes on from here and repeats no call."

@@ -29,14 +29,15 @@ from manylens.pipeline.budget import Allowance, Budget
 from manylens.pipeline.cost import calls_after_looks
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
-from manylens.pipeline.notes import counted, write_notes
+from manylens.pipeline.notes import write_notes
+from manylens.plural import counted
 from manylens.records import Cluster as FinalCluster
 from manylens.records import Clustering, Event, Foreseen, Interest, Misplaced, Notice, Settings
 
 Emit = Callable[[Event], None]
 
 _CHECK_SHARE = 0.95
-"""Of a budget, what may be spent before the clusters are named."""
+"""Of a budget, what may be spent before the clusters are named, by a model that writes."""
 
 
 async def cluster_images(
@@ -80,7 +81,9 @@ async def cluster_looks(
     budget = budget or Budget(model, settings)
     if looks.interest.options and not settings.into and settings.n_clusters is None:
         settings = replace(settings, into=looks.interest.options)
-        emit(Notice(f"{looks.interest.text}: read as a closed list, {', '.join(settings.into)}; other images stay out"))
+        listed = ", ".join(settings.into)
+        text = f"is read as a closed list of clusters: {listed}; what fits none of them is left out"
+        emit(Notice(f'"{looks.interest.text}" {text}'))
     session = JudgeSession(looks, model, emit, budget, allowance or budget.part(1.0), spared)
     edge = edge_scale(model.capabilities)
     units = gather(looks, edge, settings, session)
@@ -116,8 +119,8 @@ async def group_descriptions(looks: Looks, settings: Settings, session: JudgeSes
         return without_writer(looks)
     session.start("vocabulary")
     vocabulary = await session.drive(make_vocabulary(looks, "medium", settings.into), _CHECK_SHARE)
-    categories = counted(len(set(vocabulary.category.values())), "category").replace("categorys", "categories")
-    session.finish("vocabulary", f"{len(vocabulary.category):,} descriptions in {categories}")
+    categories = counted(len(set(vocabulary.category.values())), "category", "categories")
+    session.finish("vocabulary", f"{counted(len(vocabulary.category), 'description')} in {categories}")
     return vocabulary
 
 
@@ -139,13 +142,14 @@ async def sort(
             sorting.add(Cluster(NONE, name, category=number))
     elif len(units):
         check.seed_clusters(names)
-    trial = await session.drive(try_judge(check), _CHECK_SHARE)
+    share = _CHECK_SHARE if _writes(session) else 1.0
+    trial = await session.drive(try_judge(check), share)
     if trial.tells:
-        await session.drive(check.run(), _CHECK_SHARE)
+        await session.drive(check.run(), share)
     else:
         check.settle_unasked()
-    asked = f"{session.chosen:,} questions asked"
-    session.finish("check", f"{counted(len(sorting.live()), 'cluster')}, {asked}")
+    found = counted(len(sorting.live()), "cluster")
+    session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked")
     return sorting, trial
 
 
@@ -167,7 +171,7 @@ async def present(
     groups, parent_of = cut(sorting, settings.level, settings.n_clusters, parents, finer)
     if not settings.into:
         groups = [group for group in groups if len(group.images) > 1]
-    hints = [sorting.clusters[group.cluster].name if settings.into else "" for group in groups]
+    hints = [_hint(sorting, group, parent_of.get(at, ""), settings) for at, group in enumerate(groups)]
     named = await session.drive(name_groups(looks, groups, hints, writes and not settings.into))
     names = [label.name for label in named]
     assignments = assign(sorting, groups, names, session.spent, bool(settings.into))
@@ -202,6 +206,13 @@ async def present(
         is_partial=session.spent or bool(looks.not_looked),
         foreseen_calls=foreseen,
     )
+
+
+def _hint(sorting: Sorting, group: Group, parent: str, settings: Settings) -> str:
+    """The name that a group has already: of a closed list, or as a coarser kind."""
+    if settings.into:
+        return sorting.clusters[group.cluster].name
+    return parent if settings.level == "coarse" and settings.n_clusters is None else ""
 
 
 def _writes(session: JudgeSession) -> bool:

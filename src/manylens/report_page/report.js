@@ -3,11 +3,12 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const FIRST_FRAMES = 120; // per cluster, before "Show all": a page of 20,000 images must still scroll
-// Confidence below it is marked; wording in the footer says so. What a judgement accepted against its description reaches .7 at most.
+// Confidence below it is marked; wording in the footer says so.
 const DOUBT = 0.7;
 const whole = new Intl.NumberFormat("en");
 const number = (n) => whole.format(n);
 const percent = (x) => (x * 100).toFixed(0) + "%";
+const share = (x) => (x * 100).toFixed(1) + "%";
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
 
 function element(tag, attributes, ...children) {
@@ -105,7 +106,7 @@ function measures(pairs) {
   return list;
 }
 
-function section(key, title, definition, images, exemplars, rest) {
+function section(key, title, definition, images, exemplars, rest, cluster) {
   const visible = ordered(images, exemplars);
   if (!visible.length) return null;
   const label = element("div", { class: "label" }, element("h2", { id: "title-" + key }, named(title)));
@@ -116,7 +117,9 @@ function section(key, title, definition, images, exemplars, rest) {
   if (rest) label.append(measures(counts));
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
-    label.append(measures([...counts, ["mean confidence", percent(mean)]]), spread(images));
+    const kinds = cluster.parent && cluster.parent !== cluster.name ? [["part of", cluster.parent]] : [];
+    const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
+    label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
@@ -162,9 +165,8 @@ function overview(interest) {
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
   say((looked < total ? number(looked) + " of " : "") + plural(total, "image", "images"), ", asked with ");
   say(plural(calls, "model call", "model calls"), looked ? " (" + (calls / looked).toFixed(2) + " an image). " : ". ");
-  const share = (value) => (value * 100).toFixed(1) + "%";
-  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the placed images are misplaced (" + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ", with 95% confidence).");
-  else if (interest.clusters.length) facts.append("How many images are misplaced is not known: the model's answers could not be used.");
+  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the assigned images are misplaced (95% interval " + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ").");
+  else if (interest.clusters.length) facts.append("How many images are misplaced is not known.");
   const box = element("div", { class: "overview" });
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
@@ -175,7 +177,7 @@ function overview(interest) {
 function draw() {
   hide();
   const interest = data.interests[state.which];
-  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false));
+  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false, cluster));
   const apart = interest.partial ? "The budget was spent before a cluster was found for these." : "No cluster fits these well enough, or they are alone of their kind; they are left apart rather than forced in.";
   sections.push(section("loose", "Unassigned", apart, interest.members.get(0) || [], [], true));
   const failed = interest.failed.flatMap(([image, reason]) => data.images[image].paths.map((path) => [path, reason]));

@@ -11,8 +11,6 @@ candidates of a cluster share first.
 A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
 so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
 log-probabilities where there are any.
-Where it is asked for and the model tells them apart, several candidates of a cluster share a request; whatever of its
-reply cannot be used is asked again alone.
 """
 
 from __future__ import annotations
@@ -25,14 +23,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from manylens import prompts
-from manylens.errors import ImageUnreadable, ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
 from manylens.images import THUMBNAIL_PX, ImageSource
 from manylens.models.base import (
     MOST_EXEMPLARS,
@@ -48,7 +45,6 @@ from manylens.models.base import (
     ModelOptions,
     Request,
     Usage,
-    put_together,
     shown_exemplars,
 )
 from manylens.models.openai_compatible.dialect import (
@@ -64,9 +60,7 @@ from manylens.models.openai_compatible.dialect import (
     look_messages,
     picture_part,
     probe,
-    probe_together,
     text_part,
-    together_body,
 )
 from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
 from manylens.models.text_embedder import TextEmbedder
@@ -156,8 +150,7 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
-            candidates_per_call=self._together,
-            requests_per_call=REQUESTS_PER_CALL + (self._together > 1),
+            requests_per_call=REQUESTS_PER_CALL,
             reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
             text_tokens=self.dialect.tokens(TEXT_TOKENS),
         )
@@ -187,17 +180,7 @@ class OpenAICompatible:
         return await _each(requests, self._look)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        if len(requests) == 1:
-            return await _each(requests, self._judge)
-        replies: list[JudgeReply | ModelError] = [ModelError("not asked", "")] * len(requests)
-
-        async def one(call: Sequence[int]) -> None:
-            answered = await self._judge_together([requests[number] for number in call])
-            for number, reply in zip(call, answered, strict=True):
-                replies[number] = reply
-
-        await asyncio.gather(*map(one, put_together(requests, self._together)))
-        return replies
+        return await _each(requests, self._judge)
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         return await _each(requests, self._choose)
@@ -275,19 +258,6 @@ class OpenAICompatible:
         if word:
             return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["word"], logprobs=True)
         return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
-
-    def _together_body(self, requests: Sequence[JudgeRequest], shown: Shown) -> Json:
-        first = requests[0]
-        exemplars = first.exemplar_ids[:EXEMPLARS_SHOWN]
-        side_px = min(EXEMPLAR_PX, self._options.image_px)
-        opening = prompts.judge_opening(first.interest, first.cluster_name, first.cluster_definition, len(exemplars))
-        return together_body(
-            self._endpoint.model,
-            self.dialect,
-            opening,
-            [shown(image_id, side_px) for image_id in exemplars],
-            [shown(request.candidate_id, side_px) for request in requests],
-        )
 
     def _complete_body(self, request: CompleteRequest) -> Json:
         task = writing_task(request.task)
@@ -393,40 +363,6 @@ class OpenAICompatible:
         body = await self._with_pictures(lambda shown: body_of(shown, False))
         return await talk.read(body, *of_json)
 
-    @property
-    def _together(self) -> int:
-        """Candidates of one cluster that a request may hold: no more than is asked for, and than was tried."""
-        return max(1, min(self._options.judge_together, self.dialect.candidates))
-
-    async def _judge_together(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        """Several candidates of one cluster in one request; each that it gives no usable answer for, alone."""
-        if len(requests) == 1:
-            return await _each(requests, self._judge)
-        talk = _Talk(self)
-        found: list[prompts.Judged | None] = [None] * len(requests)
-        try:
-            body = await self._with_pictures(lambda shown: self._together_body(requests, shown))
-            found = prompts.parse_judgements(answer_text(await talk.ask(body)), len(requests))
-        except (ModelBusy, ModelUnavailable) as error:
-            return [error.with_traceback(None)] * len(requests)
-        except (ModelError, prompts.ReplyProblem):
-            pass  # one picture that is refused or cannot be read must not cost the others theirs
-        talk.end()
-        answered = [number for number, judged in enumerate(found) if judged is not None]
-        shares = dict(zip(answered, talk.shares(len(answered)), strict=True))
-        alone = [number for number in range(len(requests)) if number not in shares]
-        replies: dict[int, JudgeReply | ModelError] = dict(
-            zip(alone, await _each([requests[number] for number in alone], self._judge), strict=True)
-        )
-        for number, reply in replies.items():
-            if not answered and isinstance(reply, JudgeReply):  # the request that told nothing was a call, too
-                replies[number] = replace(reply, calls=1 + 1 / len(alone))
-        for number, judged in enumerate(found):
-            if judged is not None:
-                share = 1 / len(answered)
-                replies[number] = JudgeReply(judged.probability, judged.reason, shares[number], share)
-        return [replies[number] for number in range(len(requests))]
-
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
         task = writing_task(request.task)
         talk = _Talk(self)
@@ -521,11 +457,9 @@ def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None
     endpoint, embedding_endpoint = _endpoints(model, options)
     known = _read_recorded(recorded)
     identity = _identity(endpoint, embedding_endpoint)
-    dialect = known.get(identity) or probe(endpoint, embedding_endpoint)
-    if options.judge_together > 1 and not dialect.candidates:
-        dialect = probe_together(endpoint, dialect, options.judge_together)
-    if known.get(identity) == dialect:
-        return dialect
+    if identity in known:
+        return known[identity]
+    dialect = probe(endpoint, embedding_endpoint)
     if recorded is not None:
         known[identity] = dialect
         content = {key: known[key].to_dict() for key in sorted(known)}
@@ -582,14 +516,6 @@ class _Talk:
     @property
     def usage(self) -> Usage | None:
         return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
-
-    def shares(self, parts: int) -> list[Usage | None]:
-        """The usage in so many parts that add up to it."""
-        tokens = (self.tokens_in, self._tokens_out)
-        if self.usage is None:
-            return [None] * parts
-        split = [[of // parts + (number < of % parts) for of in tokens] for number in range(parts)]
-        return [Usage(into, out) for into, out in split]
 
     def charge(self, tokens_in: int) -> None:
         """Count tokens of a part that another answer has paid for."""

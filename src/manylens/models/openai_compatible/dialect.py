@@ -53,9 +53,7 @@ class Dialect:
     embeds nothing and the description is embedded here. embedding_model: what embeds, of the server or here; "" with
     `local` stands for `embed_by_words`, as in run folders from before there was a text embedder. edge_scale,
     edge_offset: beta and b of the relational graph for these embeddings. limit: the field that bounds an answer.
-    temperature: whether it may be set to 0. thinks: whether thoughts come before the answer. candidates: how many
-    candidates of one cluster a judgement may hold; 1 where the model mixes them up, 0 where that was not asked for and
-    not tried.
+    temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
     """
 
     words: Literal["json", "plain", "nano"] = "json"
@@ -69,14 +67,14 @@ class Dialect:
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: bool = True
     thinks: bool = False
-    candidates: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(**values)
+        """Records of earlier versions also say how many candidates a judgement may hold (`candidates`)."""
+        return cls(**{name: value for name, value in values.items() if name != "candidates"})
 
     def tokens(self, answer: int) -> int:
         """The most that an answer of so many tokens may take."""
@@ -466,53 +464,6 @@ def _probe_logprobs(endpoint: Endpoint, dialect: Dialect) -> Dialect:
             return trial
         break
     return dialect
-
-
-def probe_together(endpoint: Endpoint, dialect: Dialect, most: int) -> Dialect:
-    """May a request hold so many candidates of one cluster, and is each answered for itself? Shown three green pictures
-    and candidates of which the first, or the last, is green. Half as many are tried where that fails, then half of
-    those."""
-    count = most
-    while dialect.pictures > 1 and dialect.words == "json" and count > 1:
-        if all(_tells_apart(endpoint, dialect, count, green) for green in (0, count - 1)):
-            return dataclasses.replace(dialect, candidates=count)
-        count //= 2
-    return dataclasses.replace(dialect, candidates=1)
-
-
-def _tells_apart(endpoint: Endpoint, dialect: Dialect, count: int, green: int) -> bool:
-    others = ("red", "blue", "yellow")
-    colors = ["green" if number == green else others[number % len(others)] for number in range(count)]
-    exemplars, candidates = (
-        [picture_part(colored_disc(color)) for color in shown] for shown in (["green"] * EXEMPLARS_SHOWN, colors)
-    )
-    definition = 'Images described as "green" when looked at for "color".'
-    opening = prompts.judge_opening("color", "green", definition, EXEMPLARS_SHOWN)
-    body = together_body(endpoint.model, dialect, opening, exemplars, candidates)
-    try:
-        said = prompts.parse_judgements(answer_text(_ask_patiently(endpoint, body)), count)
-    except ModelUnavailable:
-        raise
-    except (ModelError, prompts.ReplyProblem):
-        return False
-    return [one is not None and one.probability > 0.5 for one in said] == [color == "green" for color in colors]
-
-
-def together_body(
-    model: str, dialect: Dialect, opening: str, exemplars: Sequence[Json], candidates: Sequence[Json]
-) -> Json:
-    """One request about several candidates of a cluster; what they share comes first."""
-    count = len(candidates)
-    content = [
-        text_part(opening),
-        *exemplars,
-        text_part(prompts.JUDGE_CANDIDATES.format(count=count)),
-        *candidates,
-        text_part(prompts.JUDGE_TOGETHER.format(count=count)),
-    ]
-    messages: list[Json] = [{"role": "system", "content": prompts.JUDGE_SYSTEM}, {"role": "user", "content": content}]
-    schema = ("judgements", prompts.JUDGE_TOGETHER_SCHEMA)
-    return dialect.chat(model, messages, count * ANSWER_TOKENS["judge"], schema=schema)
 
 
 def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:

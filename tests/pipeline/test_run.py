@@ -1,26 +1,25 @@
+"""Whole runs with the scripted model: what is found, what it takes, what is said of it."""
+
 import asyncio
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import betaincinv
 from sklearn.metrics import normalized_mutual_info_score
 
-from manylens import walk as walking
 from manylens.errors import ModelBusy, ModelError
-from manylens.evidence import Answer, Question, belonging, normalise_description
-from manylens.graph import build_graph
-from manylens.look import look_at_images
+from manylens.method.observations import normalise_description
 from manylens.models.base import (
     Capabilities,
-    JudgeReply,
-    JudgeRequest,
+    ChooseReply,
+    ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
     LookReply,
     LookRequest,
     Request,
@@ -28,9 +27,19 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
-from manylens.pipeline import bound_trust_error, cluster_images
-from manylens.records import Clustering, Event, Foreseen, Interest, Settings, StageAdvanced, StageFinished, StageStarted
-from manylens.walk import Surroundings, Walked
+from manylens.models.wordings import Wordings
+from manylens.pipeline import cluster_images
+from manylens.records import (
+    CALLS_PER_PICTURE,
+    Clustering,
+    Event,
+    Foreseen,
+    Interest,
+    Settings,
+    StageAdvanced,
+    StageFinished,
+    StageStarted,
+)
 
 KIND = Interest("kind")
 
@@ -73,29 +82,46 @@ def check_partition(found: Clustering, image_ids: Sequence[str]) -> None:
     assert len({normalise_description(cluster.name) for cluster in found.clusters}) == len(found.clusters)
     where = {a.image_id: a.cluster for a in found.assignments}
     assert all(where[image] == cluster.id for cluster in found.clusters for image in cluster.exemplars)
-    assert all((a.decided_by == "") == (a.cluster is None) and 0 <= a.confidence <= 1 for a in found.assignments)
+    for a in found.assignments:
+        assert a.decided_by in (("choice", "description") if a.cluster is not None else ("choice", ""))
+        assert 0 <= a.confidence <= 1 if a.cluster is not None else a.confidence == 0
+    placed = sum(size for size in sizes.values())
+    for of, size in [(found.estimate, placed), *((c.misplaced, c.size) for c in found.clusters)]:
+        assert of is None or 0 <= of.low <= of.share <= of.high <= 1, (of, size)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_thousand_images_under_the_noise_of_the_design(seed: int) -> None:
-    """13 classes, 3.5% wrong descriptions, 8% outlying embeddings, judge 3% false no and 1% false yes."""
+    """13 classes, 3.5% wrong descriptions, 8% outlying embeddings, 4% wrong choices."""
     labels = draw_labels(2000, 13, seed)
     found = run(labels, DESIGN_NOISE, seed=seed)
     check_partition(found, list(labels))
-    assert agreement(found, labels) >= 0.92
-    assert 12 <= len(found.clusters) <= 14
-    assert found.calls.judge <= 0.4 * len(labels)
-    assert found.calls.look == 2000
+    assert agreement(found, labels) >= 0.95
+    assert len(found.clusters) == 13
+    assert 0 < found.calls.choose <= 0.25 * len(labels)
+    assert (found.calls.look, found.calls.judge, found.calls.complete) == (2000, 0, 0)
 
 
-@pytest.mark.parametrize("classes", [2, 4, 13])
+@pytest.mark.parametrize("classes", [3, 4, 13])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_deck_of_cards(classes: int, seed: int) -> None:
     labels = draw_labels(260, classes, seed)
     found = run(labels, DESIGN_NOISE, seed=seed)
-    assert abs(len(found.clusters) - classes) <= 1
-    assert agreement(found, labels) >= (0.85 if classes == 2 else 0.9)  # of 2 classes, 3 sure wrong looks take .12
-    assert found.calls.judge <= len(labels)
+    assert len(found.clusters) == classes
+    assert agreement(found, labels) >= (0.88 if classes == 3 else 0.93)  # few wrong looks take much of few classes
+    assert found.calls.choose <= 0.5 * len(labels)
+
+
+def test_two_kinds_do_not_silence_a_good_judge() -> None:
+    """With two options a guesser agrees with itself half of the time: it takes more questions to tell it from a judge
+    who is wrong one time in 25."""
+    silenced = 0
+    for seed in range(10):
+        labels = draw_labels(260, 2, seed)
+        found = run(labels, DESIGN_NOISE, seed=seed)
+        assert len(found.clusters) == 2
+        silenced += found.estimate is None
+    assert silenced <= 1
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -105,111 +131,69 @@ def test_a_judge_that_repeats_the_mistakes_of_the_look_and_sees_no_exemplars(see
     noise = replace(DESIGN_NOISE, wrong_description=0.03, stubborn=0.6)
     model = ScriptedModel({"kind": labels}, noise=noise, seed=seed, sees_exemplars=False)
     found = run(labels, model=model, seed=seed)
-    assert abs(len(found.clusters) - 13) <= 1
+    assert len(found.clusters) == 13
     assert agreement(found, labels) >= 0.93
 
 
-@pytest.mark.parametrize(
-    "judge", [{"false_no": 0.9}, {"false_yes": 0.95}, {"false_no": 0.5, "false_yes": 0.5}], ids=["no", "yes", "any"]
-)
-def test_a_judge_not_to_be_believed_costs_nothing_but_what_the_descriptions_give(judge: dict[str, float]) -> None:
-    labels = draw_labels(520, 13, 0)
-    noise = replace(DESIGN_NOISE, **judge)
-    found = run(labels, noise)
-    model = ScriptedModel({"kind": labels}, noise=noise)
-    replies = asyncio.run(model.look([LookRequest("kind", image) for image in labels]))
-    said = [reply.description for reply in replies if isinstance(reply, LookReply)]
-    ceiling = normalized_mutual_info_score(list(labels.values()), said)
-    assert agreement(found, labels) >= ceiling - 0.02
-    assert abs(len(found.clusters) - 13) <= 1
-    assert "tells little" in found.notes[0]
-    assert found.calls.judge <= 48, "after its controls it is asked nothing more"
+class Cheating(ScriptedModel):
+    """Looks honestly, and chooses by a rule of its own."""
+
+    def __init__(self, labels: Mapping[str, str], rule: str) -> None:
+        super().__init__({"kind": labels}, noise=DESIGN_NOISE)
+        self._rule = rule
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        self.calls["choose"] += len(requests)
+        replies: list[ChooseReply | ModelError] = []
+        for request in requests:
+            count = len(request.options)
+            at = {"first": 0, "last": count - 1, "none": count}.get(self._rule)
+            if at is None:
+                at = int(request_key(self, request), 16) % (count + 1)
+            shares = [0.1 / count] * (count + 1)
+            shares[at] = 0.9
+            replies.append(ChooseReply(tuple(shares), "because"))
+        return replies
 
 
-@pytest.mark.parametrize(("images", "classes"), [(60, 30), (260, 13), (1000, 100), (1500, 13)])
-def test_the_default_stays_within_its_allowance_of_judgements(images: int, classes: int) -> None:
-    """At most .3 per image from 1,000 images on, at most 1 below; many small or unsure kinds make no difference."""
-    labels = draw_labels(images, classes, 0)
-    noise = replace(DESIGN_NOISE, wrong_description=0.15, synonym=0.2, spread=1.0)
-    found = run(labels, noise)
+@pytest.mark.parametrize("rule", ["first", "last", "none", "any"])
+@pytest.mark.parametrize("images", [60, 240, 520])
+def test_a_judge_not_to_be_believed_costs_nothing_but_what_the_descriptions_give(rule: str, images: int) -> None:
+    labels = draw_labels(images, 13, 0)
+    model = Cheating(labels, rule)
+    found = run(labels, model=model)
     check_partition(found, list(labels))
-    assert found.calls.judge <= max(0.3 * images, min(images, 300))
-    assert run(labels, noise, judgements_per_image=None).calls.judge > found.calls.judge
-    assert not any("budget" in note for note in found.notes), "an allowance is no budget of the person's"
+    replies = asyncio.run(model.look([LookRequest("kind", image) for image in sorted(labels)]))
+    said = [reply.description for reply in replies if isinstance(reply, LookReply)]
+    ceiling = normalized_mutual_info_score([labels[image] for image in sorted(labels)], said)
+    assert agreement(found, labels) >= ceiling - 0.02
+    assert len(found.clusters) == 13
+    assert "tell nothing for this interest" in found.notes[0]
+    assert ("gave every image the same answer" if rule == "none" else "contradicted itself in ") in found.notes[0]
+    assert found.estimate is None
+    assert all(cluster.misplaced is None for cluster in found.clusters), "nothing is known, so nothing is said"
+    assert found.calls.choose <= 48, "after its trial it is asked nothing more"
 
 
-def test_the_audits_bound_holds() -> None:
-    """20 runs, at least 18; `bench/audits.py` counts 200. Every image that stands by trust is asked after all."""
-    held = sum(_bound_and_share(seed) for seed in range(20))
-    assert held >= 18
+def test_an_honest_none_of_them_is_not_held_against_the_judge() -> None:
+    """Where no two images are alike there is nothing to plant, and "none of them" is right every time."""
+    labels = {f"{number:03d}": f"kind{number}" for number in range(100)}
+    found = run(labels)
+    assert found.clusters == ()
+    assert not any("tell nothing" in note for note in found.notes)
+    assert found.calls.choose <= 0.3 * len(labels)
 
 
-def _bound_and_share(seed: int) -> bool:
-    labels = draw_labels(250, 8, seed)
-    model = ScriptedModel({"kind": labels}, noise=replace(DESIGN_NOISE, wrong_description=0.06), seed=seed)
-    settings = Settings(seed=seed)
-    looks = asyncio.run(look_at_images(list(labels), [KIND], model, lambda event: None))[KIND]
-    graph = build_graph(looks.embeddings, tau=settings.tau, neighbors=settings.neighbors)
-    around = Surroundings(looks, graph.indptr, graph.indices, graph.weights, graph.weighted_degrees())
-
-    def ask(questions: Sequence[Question]) -> list[Answer]:
-        requests = [
-            JudgeRequest(
-                "kind",
-                question.profile.name,
-                question.profile.definition,
-                tuple(looks.image_ids[image] for image in question.profile.exemplars),
-                looks.image_ids[question.candidate],
-            )
-            for question in questions
+def test_more_effort_asks_more_and_the_result_is_better() -> None:
+    found = {}
+    for effort in CALLS_PER_PICTURE:
+        runs = [
+            (run(labels, replace(DESIGN_NOISE, wrong_description=0.1), seed=seed, effort=effort), labels)
+            for seed in range(3)
+            for labels in [draw_labels(500, 8, seed)]
         ]
-        replies = asyncio.run(model.judge(requests))
-        return [Answer(reply.probability if isinstance(reply, JudgeReply) else None) for reply in replies]
-
-    trusted: dict[int, Question] = {}
-    gather = walking._Growth._next_candidates
-
-    def remember(growth: walking._Growth) -> list[tuple[int, int, list[int] | None]]:
-        before = set(growth.members)
-        batch = gather(growth)
-        trusted.update({image: Question(growth.profile, image) for image in set(growth.members) - before})
-        return batch
-
-    total = Walked()
-    with mock.patch.object(walking._Growth, "_next_candidates", remember):
-        for component in graph.components():
-            steps = walking.walk_component(around, component.tolist(), settings)
-            try:
-                put = next(steps)
-                while True:
-                    put = steps.send(ask(put.questions))
-            except StopIteration as end:
-                found: Walked = end.value
-            total.drafts += found.drafts
-            total.trusted += found.trusted
-            total.audits += found.audits
-            total.audits_failed += found.audits_failed
-            total.audits_by_cluster += found.audits_by_cluster
-    standing = [
-        trusted[image] for draft in total.drafts for image, how in draft.members.items() if how.decided_by == "trust"
-    ]
-    assert len(standing) == total.trusted > 100
-    refused = sum(
-        belonging(looks, question.profile, question.candidate, answer) <= 0
-        for question, answer in zip(standing, ask(standing), strict=True)
-    )
-    bound = bound_trust_error(total)
-    assert bound is not None and bound < 0.5
-    return refused / len(standing) <= bound
-
-
-def test_failures_that_come_in_clusters_make_the_bound_wider() -> None:
-    scattered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(10, 1)] * 4)
-    clustered = Walked(trusted=500, audits=40, audits_failed=4, audits_by_cluster=[(36, 0), (4, 4)])
-    one, other = bound_trust_error(scattered), bound_trust_error(clustered)
-    assert one is not None and other is not None
-    assert one == pytest.approx(betaincinv(5, 36, 0.95), abs=1e-6)
-    assert other > one + 0.1
+        found[effort] = sum(f.calls.choose for f, _ in runs), sum(agreement(f, of) for f, of in runs)
+    assert [found[e] for e in ("low", "normal", "high", "max")] == sorted(found.values())
 
 
 def test_unbalanced_classes_keep_their_small_kinds() -> None:
@@ -217,8 +201,8 @@ def test_unbalanced_classes_keep_their_small_kinds() -> None:
     sizes = [800, 400, 200, 100, 50, 25, 12, 8]
     labels = {f"{kind}-{number:03d}": f"kind{kind}" for kind, size in enumerate(sizes) for number in range(size)}
     found = run(labels, DESIGN_NOISE)
-    assert abs(len(found.clusters) - len(sizes)) <= 1
-    assert agreement(found, labels) >= 0.85
+    assert len(found.clusters) == len(sizes)
+    assert agreement(found, labels) >= 0.95
 
 
 def test_a_kind_of_three_images_stands_alone() -> None:
@@ -234,15 +218,32 @@ def test_synonyms_end_in_one_cluster() -> None:
     assert agreement(found, labels) == pytest.approx(1.0)
 
 
-def test_a_judge_that_sees_nothing_wrong_gives_a_perfect_result_for_a_fraction_of_the_calls() -> None:
+def test_where_nothing_is_wrong_the_result_is_perfect_for_a_fraction_of_the_calls() -> None:
     labels = draw_labels(1000, 13, 0)
-    trusting, asking = run(labels), run(labels, audit_share=1.0)
-    for found in (trusting, asking):
-        assert agreement(found, labels) == pytest.approx(1.0)
-        assert len(found.clusters) == 13
-    assert trusting.calls.judge < 0.35 * asking.calls.judge
-    assert asking.trust_error_bound is None
-    assert trusting.trust_error_bound is not None and trusting.trust_error_bound < 0.1
+    found = run(labels)
+    assert agreement(found, labels) == pytest.approx(1.0)
+    assert found.calls.choose <= 0.15 * len(labels)
+    assert found.estimate is not None
+    assert found.estimate.share < 0.02
+    assert found.estimate.low == 0
+
+
+def test_the_estimate_is_of_the_images_that_are_placed_and_of_each_cluster() -> None:
+    """Of 20 runs the 95% interval leaves out the true share in at most 3."""
+    left_out = 0
+    for seed in range(20):
+        labels = draw_labels(400, 6, seed)
+        found = run(labels, replace(DESIGN_NOISE, wrong_description=0.08), seed=seed, effort="low")
+        kinds = {
+            c.id: Counter(labels[a.image_id] for a in found.assignments if a.cluster == c.id).most_common(1)[0][0]
+            for c in found.clusters
+        }
+        placed = [a for a in found.assignments if a.cluster is not None]
+        share = sum(kinds[a.cluster or 0] != labels[a.image_id] for a in placed) / len(placed)
+        assert found.estimate is not None
+        left_out += not found.estimate.low <= share <= found.estimate.high
+        assert all(c.misplaced is not None for c in found.clusters)
+    assert left_out <= 3
 
 
 def test_the_reply_depends_on_pixels_through_the_callback() -> None:
@@ -270,7 +271,7 @@ def test_permuting_the_images_changes_nothing_and_it_is_a_partition(
     images: int, classes: int, seed: int, budget: int | None
 ) -> None:
     labels = draw_labels(images, classes, seed)
-    noise = Noise(0.2, 0.2, 0.1, 0.2, 0.1, 0.1, 0.05, 0.05)
+    noise = Noise(0.2, 0.2, 0.1, 0.2, failed_look=0.05, wrong_choice=0.1)
     shuffled = list(labels)
     random.Random(seed + 1).shuffle(shuffled)
     found = run(labels, noise, seed=seed, budget_calls=budget)
@@ -278,7 +279,7 @@ def test_permuting_the_images_changes_nothing_and_it_is_a_partition(
     assert run(labels, noise, seed=seed, image_ids=shuffled, budget_calls=budget) == found
 
 
-def test_another_seed_audits_others() -> None:
+def test_another_seed_asks_about_others() -> None:
     labels = draw_labels(300, 4, 0)
     model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE)
     one, other = (
@@ -311,39 +312,55 @@ def test_calls_are_counted_as_the_model_counts_them_and_nothing_is_asked_twice()
     keys: list[str] = []
 
     class Listening(ScriptedModel):
-        async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
             keys.extend(request_key(self, request) for request in requests)
-            return await super().judge(requests)
+            replies = await super().choose(requests)
+            failing = [int(request_key(self, request)[:2], 16) < 12 for request in requests]
+            return [ModelError("unlucky") if bad else reply for bad, reply in zip(failing, replies, strict=True)]
+
+        async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+            keys.extend(request_key(self, request) for request in requests)
+            return await super().complete(requests)
 
     labels = draw_labels(300, 5, 0)
-    model = Listening(
-        {"kind": labels}, noise=replace(DESIGN_NOISE, failed_look=0.02, failed_judge=0.05), writes_text=True
-    )
+    noise = replace(DESIGN_NOISE, failed_look=0.02)
+    model = Listening({"kind": labels}, noise=noise, writes_text=True, wordings=Wordings(5))
     found = run(labels, model=model)
-    assert (found.calls.look, found.calls.judge, found.calls.complete) == tuple(
-        model.calls[kind] for kind in ("look", "judge", "complete")
+    assert (found.calls.look, found.calls.judge, found.calls.choose, found.calls.complete) == tuple(
+        model.calls[kind] for kind in ("look", "judge", "choose", "complete")
     )
+    assert found.calls.judge == 0 < found.calls.complete
     assert found.calls.failed > len(found.failed) > 0
     assert len(set(keys)) == len(keys)
-    assert all(cluster.name.startswith("KIND") for cluster in found.clusters)
 
 
-@pytest.mark.parametrize("budget", [0, 150, 400, 410, 460])
-def test_the_budget_is_a_hard_limit_on_all_calls_and_is_said(budget: int) -> None:
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize("budget", [0, 150, 400, 403, 410, 440])
+def test_the_budget_is_a_hard_limit_on_all_calls_and_is_said(budget: int, writes: bool) -> None:
+    """Looks, choices and texts alike; and it is used."""
     labels = draw_labels(400, 5, 0)
-    model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE, writes_text=True)
+    wordings = Wordings(2) if writes else None
+    model = ScriptedModel({"kind": labels}, noise=DESIGN_NOISE, writes_text=writes, wordings=wordings)
     found = run(labels, model=model, budget_calls=budget)
     check_partition(found, list(labels))
     assert model.calls.total() == found.calls.total <= budget
-    assert budget - model.calls.total() <= 5, "and it is used: merges and names have shares of their own"
+    assert budget - model.calls.total() <= (3 if writes else 0), "a writer's names have a share of their own"
     assert found.is_partial
-    assert found.notes[0].startswith(f"Partial: the budget of {budget} calls")
+    assert found.notes[0].startswith(f"Partial: the budget of {budget} calls did not cover every question")
     assert len(found.not_looked) == max(0, 400 - budget)
-    loose = [a.reason for a in found.assignments if a.cluster is None and a.image_id not in found.not_looked]
+    loose = [a.reason for a in found.assignments if a.cluster is None]
     assert all(reason.endswith("the budget was spent before a cluster was found for it") for reason in loose)
-    if budget:
-        assert abs(len(found.clusters) - 5) <= 1, "descriptions alone still sort"
-        assert agreement(found, {image: labels[image] for image in labels}) >= 0.75
+    if budget and not writes:
+        assert len(found.clusters) == 5, "descriptions alone still sort"
+        assert agreement(found, labels) >= 0.88
+
+
+def test_images_that_share_a_description_are_a_cluster_where_the_budget_ended_before_they_were_asked_about() -> None:
+    """A kind of 80 must not vanish into the one that it is nearest to, nor be left out."""
+    labels = draw_labels(400, 5, 0)
+    for budget in range(400, 470, 5):
+        found = run(labels, DESIGN_NOISE, budget_calls=budget)
+        assert {cluster.name for cluster in found.clusters} == {f"kind{number}" for number in range(5)}
 
 
 def test_a_budget_that_suffices_changes_nothing() -> None:
@@ -363,7 +380,7 @@ def test_one_budget_is_for_all_interests(budget: int) -> None:
     found = asyncio.run(cluster_images(list(labels), [KIND, Interest("shade")], model, chosen, lambda event: None))
     assert model.calls.total() <= budget
     assert [one.calls.look for one in found.values()] == [min(100, budget // 2)] * 2
-    assert all(one.calls.judge > 0 for one in found.values()) == (budget > 200)
+    assert all(one.calls.choose > 0 for one in found.values()) == (budget > 200)
 
 
 class Metered(ScriptedModel):
@@ -388,12 +405,12 @@ class Metered(ScriptedModel):
         replies = await super().look(requests)
         return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
 
-    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        replies = await super().judge(requests)
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        replies = await super().choose(requests)
         return [replace(y, usage=self._usage(x)) for x, y in zip(requests, replies, strict=True)]  # type: ignore[type-var]
 
 
-@pytest.mark.parametrize("budget_usd", [0.0, 0.0005, 0.05, 0.17])
+@pytest.mark.parametrize("budget_usd", [0.0, 0.0005, 0.05, 0.16])
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_budget_in_money_is_never_passed(budget_usd: float, counts: bool) -> None:
     labels = draw_labels(400, 5, 0)
@@ -407,28 +424,37 @@ def test_a_budget_in_money_is_never_passed(budget_usd: float, counts: bool) -> N
         spent = found.calls.tokens
         assert spent.tokens_in + spent.tokens_out == model.tokens
         left = budget_usd * 1e6 - model.tokens
-        assert left < 5_000, "what is left is less than one judgement with five exemplars may take"
+        assert left < 5_000, "what is left is less than one choice with eight exemplars may take"
     else:
         assert found.calls.tokens.uncounted == model.calls.total()
 
 
-def test_what_will_be_asked_is_foreseen_from_the_looks() -> None:
-    labels = draw_labels(400, 5, 0)
-    events: list[Event] = []
-    found = run(labels, replace(DESIGN_NOISE, false_no=0.0, false_yes=0.0), events=events)
-    assert [event for event in events if isinstance(event, Foreseen)] == [Foreseen("kind", found.foreseen_calls)]
-    assert 0 < found.foreseen_calls != found.calls.judge
-    assert abs(400 + found.foreseen_calls - found.calls.total) / found.calls.total < 0.15
+def test_what_is_asked_stays_within_what_was_foreseen_from_the_looks() -> None:
+    for seed, (images, classes) in enumerate([(60, 30), (260, 13), (400, 5), (1000, 100), (1500, 13)]):
+        labels = draw_labels(images, classes, seed)
+        events: list[Event] = []
+        found = run(labels, DESIGN_NOISE, events=events, seed=seed)
+        low, high = found.foreseen_calls
+        assert [event for event in events if isinstance(event, Foreseen)] == [Foreseen("kind", low, high)]
+        assert 0 < low <= found.calls.choose <= high
 
 
-def test_failed_judgements_leave_images_unassigned_and_are_counted() -> None:
+def test_failed_choices_leave_the_descriptions_and_are_counted() -> None:
+    class Failing(ScriptedModel):
+        async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+            self.calls["choose"] += len(requests)
+            return [ModelError("no choice today", "come back") for _ in requests]
+
     labels = draw_labels(200, 4, 0)
-    found = run(labels, Noise(outlying=0.3, failed_judge=1.0), judgements_per_image=None)
+    model = Failing({"kind": labels}, noise=Noise(outlying=0.3))
+    found = run(labels, model=model)
     check_partition(found, list(labels))
-    assert found.calls.failed == found.calls.judge > 0
-    assert any(assignment.cluster is None for assignment in found.assignments)
-    assert "model calls failed" in found.notes[0]
-    assert "Most often: " in found.notes[0]
+    assert found.calls.failed == found.calls.choose == model.calls["choose"] > 0
+    assert found.calls.choose <= 48, "who answers nothing in the trial is asked nothing more"
+    assert agreement(found, labels) == pytest.approx(1.0)
+    assert found.estimate is None
+    assert f"{found.calls.choose:,} model calls failed" in found.notes[0]
+    assert found.notes[0].endswith("Most often: no choice today: come back")
 
 
 def test_failed_looks_are_listed_with_their_reasons() -> None:
@@ -441,12 +467,12 @@ def test_failed_looks_are_listed_with_their_reasons() -> None:
 
 def test_a_model_that_raises_instead_of_replying_sinks_nothing() -> None:
     class Raising(ScriptedModel):
-        async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
             raise ModelBusy("the server is overloaded")
 
     labels = draw_labels(100, 3, 0)
     found = run(labels, model=Raising({"kind": labels}))
-    assert found.calls.failed == found.calls.judge > 0
+    assert found.calls.failed == found.calls.choose > 0
     assert len(found.clusters) == 3
 
 
@@ -508,40 +534,9 @@ def test_events_frame_every_stage_and_never_pass_their_total() -> None:
         (type(event).__name__, event.stage) for event in events if isinstance(event, StageStarted | StageFinished)
     ]
     assert framed == [
-        (kind, stage)
-        for stage in ("look", "graph", "walk", "merge", "name")
-        for kind in ("StageStarted", "StageFinished")
+        (kind, stage) for stage in ("look", "walk", "check", "name") for kind in ("StageStarted", "StageFinished")
     ]
     assert all(event.total is None or event.done <= event.total for event in events if isinstance(event, StageAdvanced))
-
-
-def test_the_audits_bound_is_clopper_pearsons() -> None:
-    """0 of 59 audits failed: at most 4.95% are wrong, with 95% confidence (1 - .05 ** (1/59))."""
-    assert bound_trust_error(Walked(trusted=500, audits=59)) == pytest.approx(1 - 0.05 ** (1 / 59))
-    assert bound_trust_error(Walked(trusted=500, audits=10, audits_failed=10)) == 1.0
-    assert bound_trust_error(Walked(trusted=500)) == 1.0
-    assert bound_trust_error(Walked(audits=5)) is None
-
-
-@pytest.mark.parametrize("audits", [1, 2, 20, 317, 100_000])
-@pytest.mark.parametrize("failed_share", [0.0, 0.001, 0.03, 0.2])
-def test_the_audits_bound_is_the_quantile_of_the_beta_distribution(audits: int, failed_share: float) -> None:
-    failed = int(failed_share * audits)
-    found = bound_trust_error(Walked(trusted=1, audits=audits, audits_failed=failed))
-    assert found == pytest.approx(betaincinv(failed + 1, audits - failed, 0.95), abs=2e-9)
-
-
-def test_the_bound_holds_for_the_share_that_the_judge_would_refuse() -> None:
-    """In 40 runs the trusted images that are in the wrong cluster exceed the bound at most 4 times."""
-    broken = 0
-    for seed in range(40):
-        labels = draw_labels(150, 3, seed)
-        found = run(labels, replace(DESIGN_NOISE, wrong_description=0.1), seed=seed, audit_share=0.2)
-        trusted = [a for a in found.assignments if a.decided_by == "trust"]
-        names = {cluster.id: cluster.name for cluster in found.clusters}
-        wrong = sum(1 for a in trusted if names[a.cluster or 0] != labels[a.image_id])
-        broken += bool(trusted) and wrong / len(trusted) > (found.trust_error_bound or 0)
-    assert broken <= 4
 
 
 class Unsure(ScriptedModel):
@@ -574,26 +569,6 @@ def test_a_stand_ins_look_serves_the_images_it_stands_for() -> None:
     assert agreement(found, labels) == 1.0
 
 
-@pytest.mark.parametrize(("writes", "asked"), [(False, False), (True, True)])
-def test_images_alone_of_their_kind_are_left_alone_by_a_judge_who_knows_names_only(writes: bool, asked: bool) -> None:
-    """Its yes puts a coral reef among the roses. Where few are alone, a description that nobody shares is a slip."""
-    labels = draw_labels(40, 2, 0) | {f"{number:016x}": f"thing {'ab'[number % 2] * number}" for number in range(1, 21)}
-    loners = {image for image, label in labels.items() if label.startswith("thing")}
-    put: list[JudgeRequest] = []
-
-    class Judging(ScriptedModel):
-        async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-            put.extend(requests)
-            return await super().judge(requests)
-
-    model = Judging({"kind": labels}, noise=Noise(false_yes=0.4), sees_exemplars=False, writes_text=writes)
-    found = run(labels, model=model, edge_questions=0)
-    check_partition(found, list(labels))
-    assert any(request.candidate_id in loners for request in put) == asked
-    if not asked:
-        assert {a.image_id for a in found.assignments if a.cluster is None} == loners
-
-
 def test_a_look_that_failed_for_many_failed_once() -> None:
     labels = draw_labels(20, 2, 0)
     first, *others = sorted(labels)
@@ -603,10 +578,3 @@ def test_a_look_that_failed_for_many_failed_once() -> None:
         cluster_images(list(labels), [KIND], model, Settings(), lambda event: None, stand_ins)
     ).values()
     assert (found.calls.look, found.calls.failed, len(found.failed)) == (1, 1, 20)
-
-
-def test_nothing_is_taken_unasked_where_nothing_is_trusted() -> None:
-    labels = draw_labels(1500, 5, 0)
-    found = run(labels, noise=DESIGN_NOISE, trust_weight=1.0, judgements_per_image=None)
-    assert found.trust_error_bound is None
-    assert not [a for a in found.assignments if a.decided_by in ("trust", "offer") and "not judged" in a.reason]
