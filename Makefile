@@ -6,7 +6,7 @@ MODELS := .venv-models
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models check bench wheel clean
+.PHONY: help demo test test-models check bench mutants wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
@@ -14,6 +14,7 @@ help: ## list the targets
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
+	@echo "make mutants      which changes of the method no test notices; MUTANTS='--sample 50' for less"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -58,6 +59,9 @@ check: $(STAMP) ## all that must hold
 bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench $(BENCH)
+
+mutants: $(STAMP) ## mutation testing of src/manylens/method: a seeded sample, the killed share per file, the survivors
+	$(BIN)/python -m bench.mutants $(MUTANTS)
 
 wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

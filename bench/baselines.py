@@ -6,9 +6,10 @@ method leaves an image out. Promise: no labels; every constant is a library's de
 
 from __future__ import annotations
 
+import heapq
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 from sklearn.cluster import HDBSCAN, KMeans, SpectralClustering
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from bench.workbench import Judge
-from manylens.evidence import Looks, Profile, Question, draw_profile, spoken
-from manylens.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, edge_weight
+from bench.workbench import Judge, Judgement
+from manylens.method.graph import RelationalGraph, build_graph, edge_weight
+from manylens.method.observations import Looks, define_cluster, directions, spoken
+from manylens.method.questions import Statement
+from manylens.method.walk import EdgeScale
 from manylens.models.base import Capabilities
+from manylens.pipeline.run import edge_scale
+from manylens.records import Settings
 
 Rows: TypeAlias = NDArray[np.float32]
 Partition: TypeAlias = list[int | None]
@@ -27,6 +32,9 @@ Partition: TypeAlias = list[int | None]
 TEXT_WIDTH = 1024
 _SMALLEST_CLUSTER = 5
 """HDBSCAN's own default."""
+
+_DESCRIBED_BY = 20
+"""The plain walk describes a cluster by this many of its first images: later ones would change little."""
 
 
 def k_means(rows: Rows, clusters: int, seed: int) -> Partition:
@@ -39,10 +47,9 @@ def k_means(rows: Rows, clusters: int, seed: int) -> Partition:
 
 def spectral(rows: Rows, clusters: int, seed: int, known: Capabilities) -> Partition:
     """Spectral clustering of the relational graph before anything is cut: w = sigmoid(beta H.H + b) for all pairs."""
-    scale = DEFAULT_EDGE_SCALE if known.edge_scale is None else known.edge_scale
-    offset = DEFAULT_EDGE_OFFSET if known.edge_offset is None else known.edge_offset
+    edge = edge_scale(known)
     wide = rows.astype(np.float64)
-    weights = edge_weight(wide @ wide.T, scale, offset)
+    weights = edge_weight(wide @ wide.T, edge.scale, edge.offset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = SpectralClustering(min(clusters, len(rows) - 1), affinity="precomputed", random_state=seed).fit_predict(
@@ -89,9 +96,9 @@ async def describe_name_assign(looks: Looks, clusters: int, judge: Judge) -> Par
     for image, words in enumerate(looks.words):
         if words in members:
             members[words].append(image)
-    profiles = [_profile(looks, words, members[words]) for words in names]
+    options = [describe(looks, members[words]) for words in names]
     open_images = [image for image, words in enumerate(looks.words) if words not in number_of]
-    answers = await judge([Question(profile, image) for image in open_images for profile in profiles])
+    answers = await judge([Judgement(option, image) for image in open_images for option in options])
     result: Partition = [number_of.get(words) for words in looks.words]
     for position, image in enumerate(open_images):
         scores = answers[position * len(names) : (position + 1) * len(names)]
@@ -113,15 +120,77 @@ async def embed_cluster_join(looks: Looks, judge: Judge) -> Partition:
     for image, label in enumerate(found):
         if label is not None:
             members.setdefault(label, []).append(image)
+    root = await _join_along_tree(looks, rows, members, judge)
+    return [None if label is None else root[label] for label in found]
+
+
+async def plain_walk(looks: Looks, edge: EdgeScale, judge: Judge, settings: Settings) -> tuple[Partition, int]:
+    """The paper's method, K unknown: one agent per component of the images' relational graph grows a cluster from the
+    image of highest weighted degree, taking its frontier by falling edge weight and asking about every image whether it
+    belongs; what is left over starts the next cluster. A global agent then joins clusters along a spanning tree of
+    their mean directions, one question an edge. An image alone in its cluster is left out. Returns the partition and
+    how many questions the walks asked."""
+    graph = build_graph(looks.embeddings, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors)
+    degrees = graph.weighted_degrees()
+    free = np.ones(len(looks), dtype=bool)
+    members: dict[int, list[int]] = {}
+    asked = 0
+    for component in graph.components():
+        for seed in sorted(component.tolist(), key=lambda node: (-degrees[node], node)):
+            if free[seed]:
+                members[seed], steps = await _grow(looks, graph, seed, free, judge)
+                asked += steps
+    root = await _join_along_tree(looks, looks.embeddings, members, judge)
+    result: Partition = [None] * len(looks)
+    joined: dict[int, list[int]] = {}
+    for seed, images in members.items():
+        joined.setdefault(root[seed], []).extend(images)
+    for number, images in enumerate(found for found in joined.values() if len(found) > 1):
+        for image in images:
+            result[image] = number
+    return result, asked
+
+
+async def _grow(
+    looks: Looks, graph: RelationalGraph, seed: int, free: NDArray[np.bool_], judge: Judge
+) -> tuple[list[int], int]:
+    """One cluster, and how many images were asked about. The cluster is described by its first images."""
+    members, seen = [seed], {seed}
+    free[seed] = False
+    frontier: list[tuple[float, int]] = []
+    entered, asked = seed, 0
+    while True:
+        span = slice(graph.indptr[entered], graph.indptr[entered + 1])
+        for near, weight in zip(graph.indices[span].tolist(), graph.weights[span].tolist(), strict=True):
+            if free[near]:
+                heapq.heappush(frontier, (-weight, near))
+        while frontier:
+            _, image = heapq.heappop(frontier)
+            if image in seen:
+                continue
+            seen.add(image)
+            asked += 1
+            (probability,) = await judge([Judgement(describe(looks, members[:_DESCRIBED_BY]), image)])
+            if probability > 0.5:
+                break
+        else:
+            return members, asked
+        members.append(image)
+        free[image] = False
+        entered = image
+
+
+async def _join_along_tree(looks: Looks, rows: Rows, members: dict[int, list[int]], judge: Judge) -> dict[int, int]:
+    """Of each cluster, the one that it is part of in the end. `members` is changed."""
     root = {label: label for label in members}
     for one, other in spanning_tree({label: rows[images].mean(axis=0) for label, images in members.items()}):
         small, large = sorted((root[one], root[other]), key=lambda label: (len(members[label]), label))
-        candidate = draw_profile(looks, members[small], 1).exemplars[0]
-        (probability,) = await judge([Question(draw_profile(looks, members[large], 5), candidate)])
+        image = describe(looks, members[small], 1).exemplars[0]
+        (probability,) = await judge([Judgement(describe(looks, members[large]), image)])
         if probability > 0.5:
             members[large] += members.pop(small)
             root = {label: large if was == small else was for label, was in root.items()}
-    return [None if label is None else root[label] for label in found]
+    return root
 
 
 def spanning_tree(centres: dict[int, Rows]) -> list[tuple[int, int]]:
@@ -142,7 +211,14 @@ def spanning_tree(centres: dict[int, Rows]) -> list[tuple[int, int]]:
     return tree
 
 
-def _profile(looks: Looks, words: str, images: Sequence[int]) -> Profile:
-    name = spoken(looks, images, words)
-    drawn = draw_profile(looks, images, 5)
-    return Profile(name, words, 1.0, drawn.definition, drawn.exemplars)
+def describe(looks: Looks, images: Iterable[int], exemplars: int = 5) -> Statement:
+    """A cluster as a judge is told of it: its commonest description, and medoids that have it (others fill up)."""
+    indices = sorted(images)
+    counts = Counter(looks.words[i] for i in indices)
+    words = min(counts, key=lambda said: (-counts[said], said))
+    centre = directions(looks.embeddings[indices].sum(axis=0, keepdims=True))[0]
+    typical = np.round(looks.embeddings[indices] @ centre, 5)
+    order = sorted(range(len(indices)), key=lambda k: (looks.words[indices[k]] != words, -typical[k], indices[k]))
+    name = spoken(looks, indices, words)
+    definition = define_cluster(name, looks.interest.text)
+    return Statement(name, definition, tuple(indices[k] for k in order[:exemplars]))

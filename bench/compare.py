@@ -31,8 +31,10 @@ from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, Row
 from bench.workbench import Spent, Workbench
 from manylens.errors import ManylensError, UsageError
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import Looks
+from manylens.method.graph import build_graph
+from manylens.method.observations import Looks
 from manylens.models.base import ModelOptions
+from manylens.pipeline.run import edge_scale
 from manylens.records import Clustering, Settings
 
 PARTS = ("baselines", "ablations", "density")
@@ -101,9 +103,9 @@ class Comparison:
                 with bench.spending() as spent:
                     partition = await work()
                 rows.append(self.row(part, method, seed, partition, self.looked + spent[0]))
-            walk, _ = await self._clustered(ablations.PLAIN_WALK, seed)
-            rows.append(self.row(FOUND, "plain walk", seed, *walk))
-            ours, _ = await self._clustered(ablations.Ablation(), seed)
+            walked, cost, _ = await self._walked(Settings())
+            rows.append(self.row(FOUND, "plain walk", seed, walked, cost))
+            ours = await self._clustered(ablations.Ablation(), seed)
             rows += [self.row(FOUND, OURS, seed, *ours), self.row(GIVEN, f"{OURS} (finds K)", seed, *ours)]
         return rows
 
@@ -128,33 +130,41 @@ class Comparison:
 
     async def run_ablations(self) -> list[Row]:
         rows: list[Row] = []
-        for method, ablation in ablations.ABLATIONS.items():
+        for method, ablation in (ablations.ABLATIONS | ablations.OF_LOOKS).items():
             for seed in self.seeds:
-                found, _ = await self._clustered(ablation, seed)
-                rows.append(self.row(ABLATION, method, seed, *found))
+                rows.append(self.row(ABLATION, method, seed, *await self._clustered(ablation, seed)))
         return rows
 
     async def run_density(self) -> list[Row]:
-        """Figure 5, with the first seed: where every candidate is asked, a seed chooses nothing in the walk."""
+        """Figure 5, of the plain walk, which has no seed: tau alone decides the graph, neighbours have no limit."""
         rows: list[Row] = []
         for wanted in ablations.DENSITIES:
             tau = ablations.tau_of_density(self.looks, self.bench.model.capabilities, wanted)
-            steps = ablations.WalkSteps(self.bench.model)
-            found, density = await self._clustered(ablations.with_tau(tau), self.seeds[0], steps)
-            row = self.row(DENSITY, f"{tau:.3g}", self.seeds[0], *found, density, steps.steps / len(self.looks))
-            rows.append(row)
+            settings = Settings(tau=tau, neighbors=max(1, len(self.looks) - 1))
+            partition, spent, steps = await self._walked(settings)
+            shape = (self._density(settings), steps / len(self.looks))
+            rows.append(self.row(DENSITY, f"{tau:.3g}", self.seeds[0], partition, spent, *shape))
         return rows
 
-    async def _clustered(
-        self, ablation: ablations.Ablation, seed: int, steps: ablations.WalkSteps | None = None
-    ) -> tuple[tuple[baselines.Partition, Spent], float]:
+    def _density(self, settings: Settings) -> float:
+        edge = edge_scale(self.bench.model.capabilities)
+        rows = self.looks.embeddings
+        return build_graph(rows, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors).density
+
+    async def _walked(self, settings: Settings) -> tuple[baselines.Partition, Spent, int]:
+        """The plain walk, and how many questions its walks asked."""
+        edge = edge_scale(self.bench.model.capabilities)
+        with self.bench.spending() as spent:
+            partition, steps = await baselines.plain_walk(self.looks, edge, self.bench.judge(self.looks), settings)
+        return partition, self.looked + spent[0], steps
+
+    async def _clustered(self, ablation: ablations.Ablation, seed: int) -> tuple[baselines.Partition, Spent]:
         looks, looked = self.looks, self.looked
         if ablation.interest is not None:
             looks, looked = await self.bench.look(ablation.interest)
         with self.bench.spending() as spent:
-            listen = () if steps is None else (steps,)
-            clustering = await ablations.run(self.bench.model, looks, ablation, Settings(seed=seed), *listen)
-        return (_partition(clustering, self.looks), looked + spent[0]), clustering.density
+            clustering = await ablations.run(self.bench.model, looks, ablation, Settings(seed=seed))
+        return _partition(clustering, self.looks), looked + spent[0]
 
 
 def _partition(clustering: Clustering, looks: Looks) -> baselines.Partition:

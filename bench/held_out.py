@@ -1,9 +1,9 @@
 """nano through the whole pipeline, default settings, on images it was never trained on: the table of docs/nano.md.
 
 `python -m bench.held_out --data DIR [--sets cards faces ...]`; DIR holds the labelled zips that training reads. K is
-not given. `descriptions`: NMI of the looks' descriptions alone, each a cluster. `expected`, `foreseen`: how far off a
-run's own estimates of its calls were, before it began and once its looks were in. `vehicles` (CIFAR-10, 32 px) and
-`objects` (objects1000) are photographs of kinds whose color was never taught, labelled in training/labels/.
+not given. `descriptions`: NMI of the looks' descriptions alone, each a cluster. `foreseen`: calls beside the look that
+a run foresees before it begins, and once its looks are in. `vehicles` (CIFAR-10, 32 px) and `objects` (objects1000) are
+photographs of kinds whose color was never taught, labelled in training/labels/.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 import manylens
 from manylens.evaluate import evaluate_labels
 from manylens.images import StoredImages, find_images
-from manylens.look import look_at_images
 from manylens.models import load_model
 from manylens.models.recorded import Recorded
+from manylens.pipeline.look import look_at_images
 from manylens.records import Interest
 from manylens.store import RunFolder
 
@@ -98,7 +98,7 @@ def main() -> None:
     args = parser.parse_args()
     columns = (
         "set | n | interest | NMI | ACC | K found / true | unassigned | descriptions | calls per image"
-        " | expected | foreseen"
+        " | beside the look | foreseen | once looked"
     )
     print(f"| {columns} |\n" + "|---" * (columns.count("|") + 1) + "|")
     for name in args.sets:
@@ -119,12 +119,12 @@ def main() -> None:
                 alone = evaluate_labels(truth, [said[words][file] for file in files])
                 clustering = result[words].clustering
                 calls = clustering.calls.total
-                likely = manylens.plan(images, by=words).calls / calls - 1
-                foreseen = (clustering.calls.look + clustering.foreseen_calls) / calls - 1
+                before, after = manylens.plan(images, by=words).beside, clustering.foreseen_calls
                 cells = (
                     name, len(files), words, f"{scores.nmi:.3f}", f"{scores.acc:.3f}",
                     f"{scores.clusters_found} / {scores.clusters_true}", scores.unassigned, f"{alone.nmi:.3f}",
-                    f"{calls / len(files):.2f}", f"{likely:+.1%}", f"{foreseen:+.1%}",
+                    f"{calls / len(files):.2f}", calls - clustering.calls.look, "{}..{}".format(*before),
+                    "{}..{}".format(*after),
                 )  # fmt: skip
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 

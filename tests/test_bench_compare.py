@@ -14,10 +14,11 @@ from PIL import Image
 
 pytest.importorskip("sklearn")
 from bench import ablations, compare, tables, workbench
-from bench.ablations import ABLATIONS, PLAIN_WALK, WalkSteps
+from bench.ablations import ABLATIONS, OF_LOOKS
 from bench.loaders import LabelledSet
 from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, read_csv
 from bench.workbench import NanoTokens, Workbench
+from bench.worlds import OPEN, see_world
 from manylens.errors import UsageError
 from manylens.evaluate import evaluate_labels
 from manylens.images import ImageSource
@@ -90,60 +91,56 @@ def test_the_pipelines_own_count_of_calls_is_the_meters(tmp_path: Path, scripted
 
 
 def clustered(bench: Workbench, name: str, settings: Settings | None = None) -> Clustering:
-    ablation = PLAIN_WALK if name == "plain" else ABLATIONS[name]
+    ablation = (ABLATIONS | OF_LOOKS)[name]
     looks, _ = asyncio.run(bench.look(ablation.interest or "suit"))
     bench.model.begin()
     return asyncio.run(ablations.run(bench.model, looks, ablation, settings or Settings()))
 
 
-def test_every_ablation_changes_what_it_says_and_is_gone_afterwards(
+def test_without_an_interest_or_its_embedding_the_looks_are_others(
     tmp_path: Path, scripted: list[ScriptedModel]
 ) -> None:
     with Workbench(collection(120), tmp_path, "scripted") as bench:
-        whole = clustered(bench, "whole method")
-        assert len(whole.clusters) == 4 and whole.trust_error_bound is not None
+        assert len(clustered(bench, "whole method").clusters) == 4
         assert len(clustered(bench, "no interest in the prompt").clusters) == 1
-        assert clustered(bench, "no graph (all pairs)").density == 1.0 > whole.density
-        for name in ("no audited trust", "plain"):
-            asked = clustered(bench, name)
-            assert asked.trust_error_bound is None  # nothing was trusted
-            assert asked.calls.judge > max(whole.calls.judge, 100)
         looks, _ = asyncio.run(bench.look("suit"))
         text = ablations.text_instead_of_state(looks)
         assert text.embeddings.shape != looks.embeddings.shape and text.words == looks.words
         assert len(clustered(bench, "H from the description's text").clusters) >= 4
-        assert clustered(bench, "whole method") == whole
 
 
-def test_without_a_walk_what_hangs_together_is_one_cluster(tmp_path: Path, scripted: list[ScriptedModel]) -> None:
-    with Workbench(collection(120), tmp_path, "scripted") as bench:
-        joined = clustered(bench, "no walk (components are clusters)", Settings(tau=0.001, neighbors=119))
-        assert len(joined.clusters) == 1
-        assert len(clustered(bench, "whole method", Settings(tau=0.001, neighbors=119)).clusters) >= 4
+LARGE = {name: see_world(OPEN[name], 300, 1, True, classes=8) for name in ("two levels", "free prose")}
 
 
-def test_without_a_merge_clusters_stay_apart(tmp_path: Path, scripted: list[ScriptedModel]) -> None:
-    def groups(found: Clustering) -> int:
-        return len(found.clusters) + sum(assignment.cluster is None for assignment in found.assignments)
+@pytest.mark.parametrize("name", [name for name in ABLATIONS if name != "whole method"])
+def test_every_ablation_changes_the_questions_somewhere_and_is_gone_afterwards(name: str) -> None:
+    def asked(name: str) -> list[tuple[float, int, int]]:
+        runs = []
+        for seen in LARGE.values():
+            found = asyncio.run(ablations.run(seen.model, seen.looks, ABLATIONS[name], Settings(seed=2)))
+            runs.append((sum(a.confidence for a in found.assignments), found.calls.choose, len(found.clusters)))
+        return runs
 
-    with Workbench(collection(120), tmp_path, "scripted") as bench:
-        split = Settings(tau=0.96, small_cluster=1)
-        assert groups(clustered(bench, "no merge", split)) > groups(clustered(bench, "whole method", split)) >= 4
+    whole = asked("whole method")
+    assert asked(name) != whole
+    assert asked("whole method") == whole
+
+
+def test_the_table_has_nmi_clusters_and_calls() -> None:
+    nmi, k, calls = ablations.cell([LARGE["two levels"]], ABLATIONS["whole method"]).split(", ")
+    assert 0.5 < float(nmi) <= 1 and 2 <= float(k) < 20 and 0 < float(calls) < 3
 
 
 def test_tau_of_a_density_gives_that_density_and_steps_are_counted(
     tmp_path: Path, scripted: list[ScriptedModel]
 ) -> None:
     with Workbench(collection(), tmp_path, "scripted") as bench:
-        looks, _ = asyncio.run(bench.look("suit"))
-        for wanted in (0.05, 0.3, 1.0):
-            tau = ablations.tau_of_density(looks, bench.model.capabilities, wanted)
-            steps = WalkSteps(bench.model)
-            with bench.spending():
-                run = ablations.run(bench.model, looks, ablations.with_tau(tau), Settings(), steps)
-                found = asyncio.run(run)
-            assert found.density == pytest.approx(wanted, abs=0.002)
-            assert 0 < steps.steps <= found.calls.judge
+        looks, looked = asyncio.run(bench.look("suit"))
+        comparison = compare.Comparison(bench, "suit", "suit", looks, looked, [0])
+        rows = asyncio.run(comparison.run_density())
+        for row, wanted in zip(rows, ablations.DENSITIES, strict=True):
+            assert row.density == pytest.approx(wanted, abs=0.002)
+            assert 0 < row.steps <= row.calls - 1 + 1e-9
 
 
 def test_the_command_writes_all_tables_and_a_second_run_asks_nothing(

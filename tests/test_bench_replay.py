@@ -17,12 +17,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+import manylens
 from bench import replay as replay_bench
 from bench.replay import misplaced_share, replay
 from bench.replay_model import SURE, Judge, LookSet, ReplayModel, find_sets, read_looks, write_pictures
 from manylens.duplicates import fingerprint, stand_ins
 from manylens.errors import ModelError, UsageError
 from manylens.models.base import ChooseRequest, CompleteReply, CompleteRequest, JudgeRequest, LookRequest, Option
+from manylens.records import Settings
 
 WORDS = {"cat": ("Cat", "Kitten"), "dog": ("Dog", "Puppy"), "ship": ("Ship", "Boat")}
 
@@ -279,8 +281,9 @@ def test_no_two_pictures_are_near_duplicates(tmp_path: Path) -> None:
 
 def test_the_true_share_misplaced_is_what_is_not_of_its_clusters_majority() -> None:
     truth = ["a", "a", "b", "b", "b", "c"]
-    assert misplaced_share(truth, [1, 1, 1, 2, None, None]) == pytest.approx(3 / 6)
+    assert misplaced_share(truth, [1, 1, 1, 2, None, None]) == pytest.approx(1 / 4)
     assert misplaced_share(truth, [1, 1, 2, 2, 2, 3]) == pytest.approx(0)
+    assert misplaced_share(truth, [None] * 6) == 0
 
 
 def test_a_run_through_the_public_door_is_scored(looks: LookSet) -> None:
@@ -289,6 +292,8 @@ def test_a_run_through_the_public_door_is_scored(looks: LookSet) -> None:
     assert done.scores.nmi > 0.6 and done.misplaced < 0.5
     assert 0 < done.calls_per_image < 2 and done.writer_calls > 0
     assert done.published_nmi is not None and done.published_nmi < 0.95
+    assert done.estimate is not None and done.estimate[1] <= done.estimate[0] <= done.estimate[2]
+    assert done.described_nmi == pytest.approx(done.published_nmi, abs=0.15)
     assert replay(looks, images=60, seed=1, writer=False).writer_calls == 0
 
 
@@ -302,7 +307,21 @@ def test_the_command_prints_a_row_for_each_set_and_seed(tmp_path: Path, capsys: 
     assert lines[2][-1] != "– |" and lines[4][-1] == "– |"
 
 
-@pytest.mark.parametrize("estimate", [(0.1, 0.05, 0.2), types.SimpleNamespace(share=0.1, low=0.05, high=0.2)])
-def test_the_methods_own_estimate_is_shown(estimate: object) -> None:
-    assert replay_bench._estimate(types.SimpleNamespace(estimate=estimate)) == (0.1, 0.05, 0.2)
-    assert replay_bench._estimate(types.SimpleNamespace()) is None
+def test_a_cheating_judge_is_named_and_costs_little(looks: LookSet) -> None:
+    done = replay(looks, images=60, seed=1, judge="first", writer=False)
+    assert done.estimate is None and done.row().split(" | ")[-3] == "–"
+    assert any("tell nothing" in note for note in done.notes)
+    assert done.scores.nmi >= done.described_nmi - 0.02
+
+
+def test_effort_is_passed_on(looks: LookSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Settings] = []
+    cluster = manylens.cluster
+
+    def remember(*arguments: Any, settings: Settings, **more: Any) -> Any:
+        given.append(settings)
+        return cluster(*arguments, settings=settings, **more)
+
+    monkeypatch.setattr(manylens, "cluster", remember)
+    replay(looks, images=20, seed=4, effort="max")
+    assert [(settings.effort, settings.seed) for settings in given] == [("max", 4)]

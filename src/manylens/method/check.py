@@ -66,7 +66,7 @@ class Check:
                 sorting.fit()
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = sorting.live()
+                new = self._small()
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
@@ -74,6 +74,12 @@ class Check:
                 break
         if self.spent and not self.closed:
             self.settle_rest()
+
+    def _small(self) -> list[int]:
+        """Clusters of less than half the mean size: what is redundant and was overlooked is mostly small."""
+        sorting = self.sorting
+        half = float(sorting.weight.sum()) / max(1, len(sorting.row)) / 2
+        return [cluster for cluster in sorting.live() if sorting.weight[sorting.row[cluster]] < half]
 
     def _sample(self) -> Steps[None]:
         """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
@@ -145,6 +151,9 @@ class Check:
     def settle_unasked(self) -> None:
         """Where the judge tells nothing: a writer's categories stand, else every description that images share."""
         sorting = self.sorting
+        cluster_of = {sorting.clusters[cluster].category: cluster for cluster in sorting.live()}
+        for unit in np.flatnonzero(sorting.category >= 0).tolist():
+            sorting.place[unit] = cluster_of.get(int(sorting.category[unit]), NONE)
         if not (self.closed or (sorting.category >= 0).any()):
             for unit in range(len(sorting.units)):
                 if (
@@ -203,7 +212,7 @@ class Check:
             asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
             questions = []
             for cluster in asked:
-                exemplars = sorting.state(cluster).exemplars
+                exemplars = [i for i in sorting.state(cluster).exemplars if i not in sorting.unanswered]
                 others = [c for c in self._nearest(cluster) if c != cluster]
                 if exemplars and others:
                     questions.append((exemplars[turn % len(exemplars)], others))
@@ -258,7 +267,7 @@ class Check:
                     held.append((gain, unit))
             elif rest and len(asked) + rest > 1:
                 found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
-            for image in asked:
+            for image in [image for image in asked if image not in sorting.unanswered]:
                 doubt = sorting.reliability * (1 - sorting.image_sure[image])
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))

@@ -21,6 +21,10 @@ _MOST_LEAVES = 400
 """Leaves of the tree: smaller units of a cluster, and single images, are part of the leaf that they are nearest to."""
 
 
+_MOST_NAMED = 3
+"""Clusters that a coarser kind is named by, where no model names it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """A cluster as it will be shown. cluster: of the sorting, the largest in it; images: in ascending order."""
@@ -133,7 +137,7 @@ def _linkage(
 def _parents_by_likeness(
     sorting: Sorting, cluster_of_leaf: Sequence[int], leaves: Sequence[Sequence[int]]
 ) -> dict[int, str]:
-    """Clusters joined up to the widest gap in likeness, from half down to a fifth of them; named after the largest."""
+    """Clusters joined up to the widest gap in likeness, from half down to a fifth of them; named by what they hold."""
     clusters = sorted(set(cluster_of_leaf))
     if len(clusters) < 4:
         return {}
@@ -150,11 +154,13 @@ def _parents_by_likeness(
         kept, gone = group[i], group[j]
         group = [kept if g == gone else g for g in group]
     size = {c: int(sum(sorting.units.sizes[u] for u in units)) for c, units in zip(clusters, whole, strict=True)}
-    largest: dict[int, int] = {}
-    for cluster, g in zip(clusters, group, strict=True):
-        if g not in largest or size[cluster] > size[largest[g]]:
-            largest[g] = cluster
-    return {cluster: sorting.clusters[largest[g]].name for cluster, g in zip(clusters, group, strict=True)}
+    parents: dict[int, str] = {}
+    for kind in set(group):
+        own = sorted((c for c, g in zip(clusters, group, strict=True) if g == kind), key=lambda c: (-size[c], c))
+        if len(own) > 1:
+            named = [sorting.clusters[c].name for c in own[:_MOST_NAMED]]
+            parents |= dict.fromkeys(own, ", ".join(named) + (", ..." if len(own) > _MOST_NAMED else ""))
+    return parents
 
 
 def _groups(

@@ -53,9 +53,12 @@ class ChoiceModel:
         """Log-odds against "none", of the arguments' shape."""
         return self.scale * similarity + self.offset + self.category * same_category
 
-    def fitted(self, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_]) -> ChoiceModel:
+    def fitted(
+        self, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_], misplaced: FloatArray
+    ) -> ChoiceModel:
         """Maximum a posteriori around this model. features: (q, k, 3) similarity, 1, same category, of each option.
-        answers: (q, k + 1) likelihoods, the last of none. shown: (q, k), which options there were."""
+        answers: (q, k + 1) likelihoods, the last of none. shown: (q, k), which options there were. misplaced: (q,) the
+        probability that the image is not where its unit is; then its answer tells nothing of that."""
         prior = np.array([self.scale, self.offset, self.category])
         if len(features) == 0:
             return self
@@ -68,10 +71,13 @@ class ChoiceModel:
             p = np.exp(z - z.max(axis=1, keepdims=True))
             p /= p.sum(axis=1, keepdims=True)
             target = p * np.where(there, answers, 0.0)
+            there_by_kind = (1 - misplaced) * target.sum(axis=1)
+            by_chance = misplaced * (0.5 * target.sum(axis=1) + 0.5 * (answers * there).sum(axis=1) / there.sum(axis=1))
+            weight = there_by_kind / (there_by_kind + by_chance)
             target /= target.sum(axis=1, keepdims=True)
-            gradient = np.einsum("qk,qkf->f", target - p, x) - precision @ (theta - prior)
+            gradient = np.einsum("q,qk,qkf->f", weight, target - p, x) - precision @ (theta - prior)
             mean = np.einsum("qk,qkf->qf", p, x)
-            curvature = np.einsum("qk,qkf,qkg->fg", p, x, x) - mean.T @ mean + precision
+            curvature = np.einsum("q,qk,qkf,qkg->fg", weight, p, x, x) - (mean.T * weight) @ mean + precision
             step = np.clip(np.linalg.solve(curvature, gradient), -1, 1)
             theta += step
             if np.abs(step).max() < 1e-4:

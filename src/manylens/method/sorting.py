@@ -218,6 +218,7 @@ class Sorting:
             self.units_in[row].append(unit)
         self._sums, self._rows = sums, rows
         self._founds = np.array([self.is_founder(unit) for unit in range(m)], dtype=bool)
+        self._alone = self._shares_alone()
         self._cluster_category = np.array([self.clusters[c].category for c in live], dtype=np.int64)
         width = min(MOST_OPTIONS, k)
         self.near = np.zeros((m, width), dtype=np.int64)
@@ -264,6 +265,8 @@ class Sorting:
         odds = np.concatenate([self.odds, np.zeros((len(self.units), 1))], axis=1)
         p = np.exp(odds - odds.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
+        alone = self._alone[:, None]
+        p = (1 - alone) * p + alone * self._anywhere(p)
         best = p.argmax(axis=1)
         for unit in range(len(self.units)):
             if self.asked[unit]:
@@ -289,11 +292,15 @@ class Sorting:
                 self.place[unit] = self._cluster_at(best)
                 if self.place[unit] == NONE:
                     self.wanting.append(unit)
+                anywhere = self._anywhere(before)
                 if self.units.sizes[unit] == 1:
                     image = self.asked[unit][0]
                     self.image_place[image], self.image_sure[image] = int(self.place[unit]), float(after[best])
+                    wrong = float(self._alone[unit])
+                    by_chance, by_kind = wrong * float(anywhere @ likely[0]), (1 - wrong) * float(before @ likely[0])
+                    misplaced.append(by_chance / (by_chance + by_kind))
+                    asked.append(image)
                     continue
-                anywhere = self._anywhere(before)
                 total = 0.0
                 for image, likelihood in zip(self.asked[unit], likely, strict=True):
                     wrong = self.share_of(image, unit)
@@ -332,7 +339,8 @@ class Sorting:
         before /= before.sum()
         anywhere = self._anywhere(before)
         likely = [self._likelihood(image) for image in self.asked[unit]]
-        log = np.log(before + _LEAST)
+        alone = float(self._alone[unit])
+        log = np.log((1 - alone) * before + alone * anywhere + _LEAST)
         for image, likelihood in zip(self.asked[unit], likely, strict=True):
             wrong = self.share_of(image, unit)
             log += np.log((1 - wrong) * likelihood + wrong * float(anywhere @ likelihood) + _LEAST)
@@ -341,10 +349,18 @@ class Sorting:
             after[-1] = 0.0
         return before, after / after.sum(), likely
 
+    def _shares_alone(self) -> FloatArray:
+        """Of each image that is a unit by itself, the probability that it is not where its description belongs, (m,);
+        0 of other units."""
+        first = np.array([unit[0] for unit in self.units.members], dtype=np.int64)
+        shares: FloatArray = np.where((self.units.sizes == 1) & ~self._founds, self.share[first], 0.0)
+        return shares
+
     @staticmethod
     def _anywhere(before: FloatArray) -> FloatArray:
         """Where an image is that is not where its unit is: near by as likely as anywhere."""
-        return 0.5 * before + 0.5 / len(before)
+        anywhere: FloatArray = 0.5 * before + 0.5 / before.shape[-1]
+        return anywhere
 
     def _likelihood(self, image: int) -> FloatArray:
         """Of the answers about an image, had it belonged to each live cluster, or (last) to none, (K + 1,)."""
@@ -405,7 +421,8 @@ class Sorting:
             shown[at, : len(rows)] = there
             answers[at, : len(rows)] = answer.likelihoods[:-1]
             answers[at, -1] = answer.likelihoods[-1]
-        self._choice = self._choice_prior.fitted(features, answers, shown)
+        misplaced = self.share[[self.asked[unit][0] for unit in units]]
+        self._choice = self._choice_prior.fitted(features, answers, shown, misplaced)
 
     # What comes of it
 

@@ -171,7 +171,7 @@ async def present(
     groups, parent_of = cut(sorting, settings.level, settings.n_clusters, parents, finer)
     if not settings.into:
         groups = [group for group in groups if len(group.images) > 1]
-    hints = [sorting.clusters[group.cluster].name if settings.into else "" for group in groups]
+    hints = [_hint(sorting, group, parent_of.get(at, ""), settings) for at, group in enumerate(groups)]
     named = await session.drive(name_groups(looks, groups, hints, writes and not settings.into))
     names = [label.name for label in named]
     assignments = assign(sorting, groups, names, session.spent, bool(settings.into))
@@ -206,6 +206,13 @@ async def present(
         is_partial=session.spent or bool(looks.not_looked),
         foreseen_calls=foreseen,
     )
+
+
+def _hint(sorting: Sorting, group: Group, parent: str, settings: Settings) -> str:
+    """The name that a group has already: of a closed list, or as a coarser kind."""
+    if settings.into:
+        return sorting.clusters[group.cluster].name
+    return parent if settings.level == "coarse" and settings.n_clusters is None else ""
 
 
 def _writes(session: JudgeSession) -> bool:

@@ -106,7 +106,7 @@ function measures(pairs) {
   return list;
 }
 
-function section(key, title, definition, images, exemplars, rest, misplaced) {
+function section(key, title, definition, images, exemplars, rest, cluster) {
   const visible = ordered(images, exemplars);
   if (!visible.length) return null;
   const label = element("div", { class: "label" }, element("h2", { id: "title-" + key }, named(title)));
@@ -117,8 +117,9 @@ function section(key, title, definition, images, exemplars, rest, misplaced) {
   if (rest) label.append(measures(counts));
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
-    const wrong = misplaced ? [["misplaced, estimated", share(misplaced.share) + " (" + share(misplaced.low) + " to " + share(misplaced.high) + ")"]] : [];
-    label.append(measures([...counts, ["mean confidence", percent(mean)], ...wrong]), spread(images));
+    const kinds = cluster.parent && cluster.parent !== cluster.name ? [["part of", cluster.parent]] : [];
+    const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
+    label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
@@ -176,7 +177,7 @@ function overview(interest) {
 function draw() {
   hide();
   const interest = data.interests[state.which];
-  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false, cluster.misplaced));
+  const sections = interest.clusters.map((cluster) => section("c" + cluster.id, cluster.name, cluster.definition, interest.members.get(cluster.id) || [], cluster.exemplars, false, cluster));
   const apart = interest.partial ? "The budget was spent before a cluster was found for these." : "No cluster fits these well enough, or they are alone of their kind; they are left apart rather than forced in.";
   sections.push(section("loose", "Unassigned", apart, interest.members.get(0) || [], [], true));
   const failed = interest.failed.flatMap(([image, reason]) => data.images[image].paths.map((path) => [path, reason]));

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from manylens.graph import RelationalGraph, build_graph, edge_weight
+from manylens.method.graph import RelationalGraph, build_graph, edge_weight
 
 
 def points(n: int, d: int = 6, seed: int = 0) -> np.ndarray:
