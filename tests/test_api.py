@@ -177,7 +177,6 @@ def test_settings_of_before_are_refused() -> None:
     """CHANGELOG says what replaced them."""
     for name in ("trust_weight", "audit_share", "second_looks", "judgements_per_image"):
         with pytest.raises(TypeError, match=name):
-        with pytest.raises(TypeError, match=name):
             manylens.Settings(**{name: 0.5})  # type: ignore[arg-type]
 
 
