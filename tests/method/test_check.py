@@ -349,6 +349,7 @@ def test_where_nothing_may_be_asked_every_shared_description_is_a_cluster() -> N
     check = begin(looks, categories=[NO_ANSWER if words == "hidden" else NONE for words in units.words])
     check.sorting.refresh()
     check.settle_unasked()
+    assert len(check.sorting.clusters) == 2, "a unit that has founded a cluster founds no other"
     assert parts(clusters_of(check.sorting), "rRoOdhH") == {frozenset(part) for part in ("rR", "oO", "d", "h", "H")}
     assert check.sorting.probability(0) == pytest.approx(0.9 * 0.94)
 
@@ -402,3 +403,57 @@ def test_the_whole_from_trial_to_end_is_better_than_the_descriptions() -> None:
         check = begin(world.looks)
         assert sort_all(check, Truthful(world, 0.05)).tells
         assert score(world, check) > nmi(world.kinds(), world.looks.words) + 0.1
+
+
+@pytest.mark.parametrize("spent", [False, True])
+def test_at_most_half_as_many_clusters_as_there_are_are_founded_at_once_the_largest_unlike_each_other(
+    spent: bool,
+) -> None:
+    said = [f"k{kind:02d}" for kind in range(40) for _ in range(60 - kind)]
+    check = begin(looks_of(said))
+    sorting = check.sorting
+    sorting.refresh()
+    assert len(sorting.live()) == 20
+    named = [sorting.units.words.index(f"k{kind:02d}") for kind in range(20, 40)]
+    sorting.wanting = list(reversed(named))
+    sorting.sure[named] = 1.0
+    if spent:
+        assert check._found_unasked()
+    else:
+        assert len(check._found()) == 10
+    assert [cluster.name for cluster in sorting.clusters[20:]] == [f"k{kind:02d}" for kind in range(20, 30)]
+    sorting.refresh()
+    sorting.wanting = []
+    assert check._found() == []
+    while check._found_unasked():
+        sorting.refresh()
+    assert len(sorting.live()) == 40
+
+
+def test_a_smaller_unit_waits_while_a_larger_one_is_in_doubt() -> None:
+    """The larger may turn out to be the kind that the smaller would found."""
+    said = [f"k{kind:02d}" for kind in range(30) for _ in range(60 - kind)]
+    check = begin(looks_of(said))
+    sorting = check.sorting
+    sorting.refresh()
+    large, small = (sorting.units.words.index(words) for words in ("k21", "k25"))
+    sorting.wanting = [large, small]
+    sorting.sure[small], sorting.sure[large] = 1.0, 0.5
+    assert check._found() == []
+    sorting.sure[large] = 1.0
+    assert len(check._found()) == 2
+
+
+def test_units_alike_found_one_cluster_at_a_time() -> None:
+    rows = np.eye(8)[[0, 1, 2, 3, 4, 5]]
+    rows = np.concatenate([rows, [0.8 * rows[5] + 0.6 * np.eye(8)[6]]])
+    said = [f"k{kind}" for kind in range(7) for _ in range(20 - kind)]
+    check = begin(looks_of(said, np.repeat(rows, [20 - kind for kind in range(7)], axis=0)))
+    sorting = check.sorting
+    alike = sorting.units.words.index("k6")
+    sorting.refresh()
+    assert not sorting.is_founder(alike), "it is like k5 and no first cluster"
+    check._founders.clear()
+    sorting.wanting = [sorting.units.words.index("k5"), alike]
+    sorting.sure[:] = 1.0
+    assert [sorting.clusters[cluster].name for cluster in check._found()] == ["k5"]

@@ -254,3 +254,14 @@ def test_a_budget_that_ends_within_the_trial_is_noticed() -> None:
     whole = begin(world.looks)
     drive(try_judge(whole), Truthful(world))
     assert not whole.spent
+
+
+def test_which_other_images_are_tried_depends_on_the_seed_and_their_ids_alone() -> None:
+    world = make_world(3, 200, misdescribed=0.1)
+    tried = []
+    for seed in (0, 0, 1):
+        rounds: list[list[Question]] = []
+        drive(try_judge(begin(world.looks, seed=seed)), AtRandom(world), rounds)
+        tried.append([question.image for question in choices(rounds)][6:])
+    assert tried[0] == tried[1] != tried[2]
+    assert tried[0] != sorted(tried[0])

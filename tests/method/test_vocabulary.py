@@ -334,3 +334,19 @@ def test_finer_kinds_are_the_writers_of_each_unit() -> None:
     sorting = begin(looks).sorting
     kinds = drive(finer_kinds(sorting, looks), write_with(by_letter))
     assert dict(zip(sorting.units.words, kinds, strict=True)) == {"ash": "A", "elm": "E", "dark": None}
+
+
+def test_a_parent_is_asked_for_by_the_description_of_the_largest_unit_the_first_of_equals() -> None:
+    looks = looks_of(["ash"] * 5 + ["elm"] * 5 + ["oak"] * 6 + ["cod"] * 3 + ["eel"] * 2 + ["ray"] * 2)
+    sorting = begin(looks).sorting
+    sorting.refresh()
+    first = {words: sorting.units.words.index(words) for words in ("ash", "elm")}
+    for one, other in (("oak", "cod"), ("ash", "elm")):
+        names = [cluster.name for cluster in sorting.clusters]
+        sorting.join(names.index(one), names.index(other))
+    sorting.settle()
+    asked: list[list[Question]] = []
+    drive(name_parents(sorting, looks), write_with(two_by_two), asked)
+    assert isinstance(asked[0][0], Writing)
+    shown = {category["name"] for category in json.loads(asked[0][0].payload)["categories"]}
+    assert shown == {"oak", min(first, key=lambda words: first[words]), "eel", "ray"}
