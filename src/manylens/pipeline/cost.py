@@ -11,7 +11,7 @@ from manylens.method.naming import CLUSTERS_PER_CALL
 from manylens.method.vocabulary import BATCH
 from manylens.records import Effort
 
-_TRIAL = (12, 24)
+_TRIAL = (12, 48)
 """Calls of the trial, at least and at most."""
 
 _PER_IMAGE: dict[Effort, tuple[float, float]] = {
