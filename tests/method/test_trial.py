@@ -265,3 +265,14 @@ def test_which_other_images_are_tried_depends_on_the_seed_and_their_ids_alone() 
         tried.append([question.image for question in choices(rounds)][6:])
     assert tried[0] == tried[1] != tried[2]
     assert tried[0] != sorted(tried[0])
+
+
+def test_three_options_are_enough() -> None:
+    angles = [0.0, 0.3, 0.35, 0.4, 0.45]
+    said = [f"red {at}" for at in range(5) for _ in range(20 - at)]
+    rows = np.array([(np.cos(angles[int(words[4])]), np.sin(angles[int(words[4])])) for words in said])
+    rounds: list[list[Question]] = []
+    check = begin(looks_of(said, rows))
+    drive(try_judge(check), always_first, rounds)
+    assert len(check.sorting.live()) == 1
+    assert {option.name for option in choices(rounds)[0].options} == {"red 0", "red 1", "red 2"}

@@ -320,6 +320,7 @@ def test_parents_are_what_the_writer_names_of_live_clusters() -> None:
         '{"groups": [{"name": "all", "ids": [1, 2, 3, 4]}]}',
         '{"groups": [{"name": "", "ids": [1, 2]}, {"name": 4, "ids": [3, 4]}, 7]}',
         '{"groups": [{"name": "a", "ids": [0, 5, "1"]}, {"name": "b", "ids": 1}]}',
+        '{"groups": [{"name": " ", "ids": [1, 2]}, {"name": "b", "ids": [3, 4]}]}',
     ],
 )
 def test_parents_that_tell_nothing_are_none(text: str | None) -> None:
