@@ -351,3 +351,25 @@ def test_a_parent_is_asked_for_by_the_description_of_the_largest_unit_the_first_
     assert isinstance(asked[0][0], Writing)
     shown = {category["name"] for category in json.loads(asked[0][0].payload)["categories"]}
     assert shown == {"oak", min(first, key=lambda words: first[words]), "eel", "ray"}
+
+
+def test_two_categories_may_be_one_and_a_single_one_is_not_asked_about() -> None:
+    two, one = made(["ape", "ant", "bee"], grouped({"A": "x", "B": "x"})), made(["ape"], by_letter)
+    assert set(two.category.values()) == {"A"} and two.calls == 2
+    assert one.calls == 1
+
+
+def test_categories_are_put_together_in_at_most_three_rounds() -> None:
+    """Each round joins the first two of a batch, so there is always more to do."""
+    rounds: list[list[Question]] = []
+
+    def reply(question: Writing) -> str:
+        asked = json.loads(question.payload)
+        if question.task == "reconcile":
+            return '{"groups": [{"ids": [1, 2]}]}'
+        texts = enumerate(asked["descriptions"], start=1)
+        return json.dumps({"categories": [{"name": text, "descriptions": [number]} for number, text in texts]})
+
+    drive(make_vocabulary(looks_with([f"w{k:03d}" for k in range(150)]), "medium"), write_with(reply), rounds)
+    tasks = [question.task for questions in rounds for question in questions[:1] if isinstance(question, Writing)]
+    assert tasks == ["vocabulary"] * 2 + ["reconcile"] * 3
