@@ -557,3 +557,10 @@ def test_a_cluster_is_joined_where_all_three_exemplars_name_others_to_the_one_th
     assert sorting.root(at["a"]) == (at[joined] if joined else at["a"])
     ends = [turn for turn, vote in enumerate(votes) if vote in "nf"]
     assert len(left) == (2 - ends[0] if ends else 0), "the first that names none ends it"
+
+
+def test_a_closed_list_gets_no_new_cluster_where_nothing_may_be_asked() -> None:
+    check = begin(looks_of(["red"] * 3 + ["blue"] * 3), into=["warm", "cold"])
+    check.sorting.refresh()
+    check.settle_unasked()
+    assert len(check.sorting.clusters) == 2
