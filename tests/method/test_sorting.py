@@ -400,3 +400,12 @@ def test_without_answers_of_units_that_founded_nothing_the_odds_stay() -> None:
     assert sorting.log_odds(0.5) == 0.0
     assert sorting.alike(unit_of(sorting, "red"), unit_of(sorting, "pink"))
     assert not sorting.alike(unit_of(sorting, "red"), unit_of(sorting, "blue"))
+
+
+def test_hundreds_of_answers_about_one_unit_leave_probabilities() -> None:
+    sorting = begin([("red", RED)] * 900 + [("blue", BLUE)] * 900, ["red", "blue"])
+    for image in range(900):
+        sorting.learn(image, [0, 1], choose(image % 2, 2, 0.9999).probabilities)
+    sorting.refresh()
+    assert np.isfinite(sorting.posterior(unit_of(sorting, "red"))).all()
+    assert sorting.posterior(unit_of(sorting, "red")).sum() == pytest.approx(1.0)
