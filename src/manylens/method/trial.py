@@ -103,18 +103,20 @@ def _chance(agreeing: int, pairs: int, options: int) -> float:
 
 
 def _options(check: Check, again: int) -> list[int]:
-    """Clusters unlike each other, from the largest on; where there are few, units that are none yet, as -1 - unit.
-    again: whether to take those that were not taken first, where there are enough."""
+    """Clusters unlike each other, from the largest on; beside a single one a unit that is none yet and not like it, as
+    -1 - unit: with two options for one kind a good judge would contradict itself. again: whether to take those that
+    were not taken first, where there are enough."""
     sorting = check.sorting
     live = sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c))
     first = _unlike(check, live)
     second = _unlike(check, [c for c in live if c not in first]) if again else []
     found = second if len(second) >= _FEWEST_OPTIONS else first
-    if len(found) >= _FEWEST_OPTIONS:
+    if len(found) > 1 or check.closed:
         return found
     by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
-    others = [-1 - unit for unit in by_size if not sorting.is_founder(unit)]
-    return [*found, *others[: _FEWEST_OPTIONS - len(found)]]
+    founders = [sorting.clusters[c].founder for c in found]
+    others = [u for u in by_size if u not in founders and not any(sorting.alike(u, founder) for founder in founders)]
+    return [*found, *(-1 - unit for unit in others[: 2 - len(found)])]
 
 
 def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
