@@ -34,10 +34,10 @@ from manylens.method.observations import Looks, normalise_description
 from manylens.method.questions import Answer, Writing
 from manylens.method.vocabulary import BATCH, Vocabulary, make_vocabulary
 from manylens.models.base import CompleteReply, CompleteRequest, ModelOptions, Request, request_key
-from manylens.pipeline.budget import Budget
 from manylens.models.huggingface import HuggingFace
 from manylens.models.huggingface.checkpoint import Checkpoint
 from manylens.models.huggingface.decoding import Decoded
+from manylens.pipeline.budget import Budget
 from manylens.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, writing_task
 from manylens.records import Interest, Settings
 
