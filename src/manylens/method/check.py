@@ -66,7 +66,7 @@ class Check:
                 sorting.fit()
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = self._small()
+                new = [*self._small(), *self._found_unasked()]
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
@@ -201,6 +201,17 @@ class Check:
             if sizes[unit] == 1 and not any(sorting.alike(unit, other) for other in others):
                 continue
             if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
+                made.append(self._found_by(unit))
+        return made
+
+    def _found_unasked(self) -> list[int]:
+        """Images that share a description and surely belong to no cluster, too surely to be asked about, found one."""
+        sorting = self.sorting
+        shared = np.flatnonzero((sorting.units.sizes > 1) & (sorting.place == NONE) & (sorting.category != NO_ANSWER))
+        made: list[int] = []
+        for unit in sorted(shared.tolist(), key=lambda unit: (-int(sorting.units.sizes[unit]), unit)):
+            alike = any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made)
+            if not sorting.asked[unit] and not alike:
                 made.append(self._found_by(unit))
         return made
 
