@@ -164,6 +164,10 @@ OF_LOOKS: dict[str, Ablation] = {
 }
 """What only a model that sees pictures can lose."""
 
+_STAGES = ("whole method", "no walk (a description is a unit)", "clusters are not compared")
+WITH_PICTURES = {name: ABLATIONS[name] for name in _STAGES} | OF_LOOKS
+"""What `bench.compare` takes out, with a model that sees pictures."""
+
 
 @contextlib.contextmanager
 def without(ablation: Ablation) -> Iterator[None]:

@@ -130,7 +130,7 @@ class Comparison:
 
     async def run_ablations(self) -> list[Row]:
         rows: list[Row] = []
-        for method, ablation in (ablations.ABLATIONS | ablations.OF_LOOKS).items():
+        for method, ablation in ablations.WITH_PICTURES.items():
             for seed in self.seeds:
                 rows.append(self.row(ABLATION, method, seed, *await self._clustered(ablation, seed)))
         return rows

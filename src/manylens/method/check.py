@@ -66,7 +66,7 @@ class Check:
                 sorting.fit()
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = self._small()
+                new = [*self._small(), *self._found_unasked()]
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
@@ -193,13 +193,25 @@ class Check:
             (unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit)
         )
         made: list[int] = []
+        most = max(1, len(sorting.live()) // 2)
         for unit in settled:
-            if sizes[unit] < largest_in_doubt or len(made) >= max(1, len(sorting.live()) // 2):
+            if sizes[unit] < largest_in_doubt or len(made) >= most:
                 break
             others = (other for other in [*settled, *self._waiting] if other != unit)
             if sizes[unit] == 1 and not any(sorting.alike(unit, other) for other in others):
                 continue
             if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
+                made.append(self._found_by(unit))
+        return made
+
+    def _found_unasked(self) -> list[int]:
+        """Images that share a description and surely belong to no cluster, too surely to be asked about, found one."""
+        sorting = self.sorting
+        shared = np.flatnonzero((sorting.units.sizes > 1) & (sorting.place == NONE) & (sorting.category != NO_ANSWER))
+        made: list[int] = []
+        for unit in sorted(shared.tolist(), key=lambda unit: (-int(sorting.units.sizes[unit]), unit)):
+            alike = any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made)
+            if not sorting.asked[unit] and not alike:
                 made.append(self._found_by(unit))
         return made
 

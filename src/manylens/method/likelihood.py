@@ -54,7 +54,7 @@ class ChoiceModel:
         return self.scale * similarity + self.offset + self.category * same_category
 
     def fitted(
-        self, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_], misplaced: FloatArray
+        self, features: FloatArray, answers: FloatArray, shown: NDArray[np.bool_], misplaced: FloatArray | float = 0.0
     ) -> ChoiceModel:
         """Maximum a posteriori around this model. features: (q, k, 3) similarity, 1, same category, of each option.
         answers: (q, k + 1) likelihoods, the last of none. shown: (q, k), which options there were. misplaced: (q,) the
