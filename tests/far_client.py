@@ -18,10 +18,10 @@ import manylens
 from manylens.errors import ModelError
 from manylens.models.base import (
     Capabilities,
+    ChooseReply,
+    ChooseRequest,
     CompleteReply,
     CompleteRequest,
-    JudgeReply,
-    JudgeRequest,
     LookReply,
     LookRequest,
     Request,
@@ -29,6 +29,7 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.models.scripted import Noise, ScriptedModel
+from manylens.models.wordings import Wordings
 
 
 class Far(ScriptedModel):
@@ -39,7 +40,12 @@ class Far(ScriptedModel):
         for file in folder.iterdir():
             image_id = hashlib.sha256(file.read_bytes()).hexdigest()
             labels["color"][image_id], labels["shape"][image_id] = file.stem.split("-")[:2]
-        super().__init__(labels, noise=Noise(0.05, 0.1, 0.0, 0.0, 0.05, 0.02), writes_text=True)
+        super().__init__(
+            labels,
+            noise=Noise(wrong_description=0.05, outlying=0.1, wrong_choice=0.05),
+            writes_text=True,
+            wordings=Wordings(4),
+        )
         self._served = os.open(served, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._pause_s = latency_s
 
@@ -58,9 +64,9 @@ class Far(ScriptedModel):
         usage = await self._answer(requests[0])
         return [replace(r, usage=usage) for r in await super().look(requests) if isinstance(r, LookReply)]
 
-    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         usage = await self._answer(requests[0])
-        return [replace(r, usage=usage) for r in await super().judge(requests) if isinstance(r, JudgeReply)]
+        return [replace(r, usage=usage) for r in await super().choose(requests) if isinstance(r, ChooseReply)]
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         usage = await self._answer(requests[0])

@@ -144,6 +144,42 @@ def test_every_stage_reports(tmp_path: Path) -> None:
     assert [event.stage for event in events if isinstance(event, StageFinished)] == stages
 
 
+def test_level_groups_and_into_may_be_said_beside_the_settings(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "pictures")
+    ask = {"by": "color", "out": tmp_path / "out"}
+    manylens.cluster(folder, model=model_for(folder.iterdir()), **ask)  # type: ignore[arg-type]
+    said: list[tuple[dict[str, Any], int | None]] = [
+        ({"n_clusters": 2}, 2),
+        ({"n_clusters": 1}, 1),
+        ({"level": "coarse"}, None),
+        ({"level": "fine"}, None),
+        ({"settings": manylens.Settings(n_clusters=2), "level": "medium"}, 2),
+    ]
+    for more, count in said:
+        model = model_for(folder.iterdir())
+        result = manylens.cluster(folder, model=model, **ask, **more)  # type: ignore[arg-type]
+        assert count in (None, len(result["color"].clusters))
+        assert model.calls.total() == 0, "a level of a finished run asks nothing"
+    result = manylens.cluster(folder, model=model_for(folder.iterdir()), into="red, blue", **ask)  # type: ignore[arg-type]
+    expected = {"red": "red", "blue": "blue", "green": None}
+    assert result["color"].labels == {f.name: expected[f.name.split("-")[0]] for f in folder.iterdir()}
+    again = manylens.cluster(folder, model=model_for(folder.iterdir()), into=["red", "blue"], **ask)  # type: ignore[arg-type]
+    assert again["color"].labels == result["color"].labels
+    for wrong in ("red", [], ["red", 3], {"into": "a, b", "n_clusters": 2}):
+        given = wrong if isinstance(wrong, dict) else {"into": wrong}
+        if wrong == []:
+            continue
+        with pytest.raises(UsageError):
+            manylens.cluster(folder, model=model_for(folder.iterdir()), **ask, **given)  # type: ignore[arg-type]
+
+
+def test_settings_of_before_are_refused() -> None:
+    """CHANGELOG says what replaced them."""
+    for name in ("trust_weight", "audit_share", "second_looks", "judgements_per_image"):
+        with pytest.raises(TypeError, match=name):
+            manylens.Settings(**{name: 0.5})
+
+
 def test_it_works_inside_a_running_loop(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pictures", each=4)
 
@@ -202,7 +238,7 @@ def test_a_plan_asks_and_writes_nothing(tmp_path: Path) -> None:
     folder = fill(tmp_path / "pictures", each=2)
     found = manylens.plan(folder, by=["color", "shape"])
     assert (found.images, found.looks, found.files_found) == (12, 24, 12)
-    assert 0 < found.beside[0] < found.beside[1]
+    assert 0 <= found.beside[0] < found.beside[1]
     assert found.calls == (24 + found.beside[0], 24 + found.beside[1])
     assert found.minutes is not None
     assert 0 < found.minutes[0] < found.minutes[1]
@@ -230,6 +266,17 @@ def test_estimator_labels_files_in_their_order(tmp_path: Path) -> None:
     assert found.labels_.dtype == np.int64
     assert len(found.definitions_) == 3
     assert found.confidence_.min() > 0.5
+
+
+def test_estimator_takes_levels_counts_and_lists(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures").iterdir())
+    two = InterestClustering("color", model=model_for(files), n_clusters=2).fit(files)
+    assert len(two.cluster_names_) == 2
+    listed = InterestClustering("color", model=model_for(files), into=["red", "blue"]).fit(files)
+    assert sorted(listed.cluster_names_) == ["blue", "red"]
+    assert [file.name.split("-")[0] for file, label in zip(files, listed.labels_, strict=True) if label < 0] == [
+        "green"
+    ] * 20
 
 
 def test_estimator_marks_what_it_cannot_use_with_minus_one(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from manylens.models.base import (
 )
 from manylens.models.paced import Paced
 from manylens.models.recorded import Recorded, from_stored, to_stored
-from manylens.store import RunFolder
+from manylens.store import Answer, RunFolder, StoredReply, answer_key
 
 
 class Broken(Exception):
@@ -482,3 +482,14 @@ def test_an_empty_batch_asks_nothing(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         assert asyncio.run(Recorded(fake, run).look([])) == []
     assert fake.batches == []
+
+
+def test_a_judgement_of_before_with_its_share_of_a_call_is_whole_and_used(tmp_path: Path) -> None:
+    """Earlier versions could ask about several pictures in one request, and stored what of it each answer took."""
+    key = answer_key("model", "judge")
+    old = StoredReply("judge", {"probability": 0.25, "reason": "it is so", "calls": 0.25})
+    with RunFolder.open(tmp_path / "run") as run:
+        run.put_answers([Answer(key, "suit", "image", "model", "judge", old)])
+    with RunFolder.open(tmp_path / "run") as run:
+        assert run.verify() == []
+        assert from_stored(run.get_answers([key])[key]) == JudgeReply(0.25, "it is so")

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from manylens.errors import UsageError
-from manylens.records import CallCounts, Interest, ModelOptions, Tokens, TuneSettings
+from manylens.records import CallCounts, Interest, ModelOptions, Settings, Tokens, TuneSettings, listed_names
 
 
 def test_counts_come_back_as_they_were() -> None:
@@ -33,3 +33,32 @@ def test_where_an_embedding_model_answers_needs_its_name() -> None:
 def test_a_negative_seed_for_tuning_is_refused() -> None:
     with pytest.raises(UsageError, match="seed is at least 0"):
         TuneSettings(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("sunny, cloudy or rainy?", ("sunny", "cloudy", "rainy")),
+        ("Is it sunny, cloudy, or rainy?", ("sunny", "cloudy", "rainy")),
+        ("weather: sunny or very cloudy", ("sunny", "very cloudy")),
+        ("cats or dogs", ("cats", "dogs")),
+        ("indoors or outdoors?", ("indoors", "outdoors")),
+        ("color of the object", ()),
+        ("what they wear or carry", ()),
+        ("red, green, blue", ()),
+        ("color", ()),
+    ],
+)
+def test_an_interest_that_lists_its_options_is_read(text: str, options: tuple[str, ...]) -> None:
+    assert Interest(text).options == options
+
+
+def test_a_list_of_clusters_is_names_between_commas() -> None:
+    assert listed_names(" good,  not  so good ,") == ("good", "not so good")
+    assert listed_names(" , ") == ("",)
+
+
+@pytest.mark.parametrize("into", [("",), ("a",), ("a", "A "), ("a", 3), tuple(map(str, range(1001)))])
+def test_a_list_that_names_no_two_clusters_or_too_many_is_refused(into: tuple[Any, ...]) -> None:
+    with pytest.raises(UsageError, match="into names"):
+        Settings(into=into)

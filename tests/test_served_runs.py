@@ -162,24 +162,6 @@ def test_the_doctor_shows_what_a_server_can_do(capsys: pytest.CaptureFixture[str
     for words in (server.url, "by a schema", "which says less", "--embedding-model", "one at a time", "thinks first"):
         assert words in shown
     assert "one look" in shown
-    assert "judging together" not in shown
-    assert "fake can be used" in shown
-
-
-@pytest.mark.parametrize(
-    ("how", "told"),
-    [
-        ({}, "judging together up to 4 candidates fewer calls"),
-        ({"together": "mixes up"}, "judging together no it takes"),
-    ],
-)
-def test_the_doctor_tries_several_candidates_where_that_is_asked_for(
-    how: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with ChatServer(**how) as server:
-        assert cli.run(["doctor", "--model", "fake", "--base-url", server.url, "--judge-together", "4"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert told in shown
     assert "fake can be used" in shown
 
 
@@ -191,16 +173,18 @@ def test_the_doctor_examines_nano_too(capsys: pytest.CaptureFixture[str]) -> Non
     assert "nano can be used." in shown
 
 
-def test_the_doctor_says_what_a_wrong_judge_is_good_for(
+def test_the_doctor_says_what_a_model_that_chooses_wrongly_is_good_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     suits = {f"{suit} {number}": suit for suit in (doctor.SHOWN, doctor.OTHER) for number in range(9)}
-    model = ScriptedModel({"suit": suits}, noise=Noise(false_no=1.0))
+    model = ScriptedModel({"suit": suits}, noise=Noise(wrong_choice=1.0))
     monkeypatch.setattr(doctor, "load_model", lambda *arguments: model)
     assert cli.run(["doctor", "--model", "far"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "tell little" in shown
-    assert shown.endswith("far can be used, for its descriptions: of judgements it gets wrong, a run asks few.")
+    assert shown.endswith(
+        "far can be used, for its descriptions: a run tries its choices, and asks no more where they fail."
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,7 +229,7 @@ def test_hostile_text_changes_its_own_picture_s_answer_at_most(
         assert cluster(pictures, server) == 0
         assert set(placed()) == set(clean)
         assert partition(placed(), others) == partition(clean, others)
-        later = [text_of(served.body) for served in server.log if served.kind in ("judge", "names")]
+        later = [text_of(served.body) for served in server.log if served.kind in ("choose", *WRITTEN)]
         assert any("script" in text for text in later)
         assert not any("<|im" in text or "</script" in text or "\x1b" in text for text in later)
         assert max(map(len, later)) < 20_000
@@ -267,10 +251,14 @@ def prepare(server: ChatServer) -> None:
         find_dialect("fake", ModelOptions(base_url=server.url), Path("run/models.json"))
 
 
+WRITTEN = ("vocabulary", "reconcile", "names")
+"""What the server's model is asked to write."""
+
 CONTENT: tuple[Fault, ...] = ("malformed", "fenced", "prose", "empty", "rambling")
 TRAFFIC: tuple[Fault, ...] = ("429", "429-wait", "500", "503", "reset", "hang", "not-json", "error-200-busy")
 COMPLETES: list[tuple[Fault, str]] = [(fault, "look") for fault in (*CONTENT, *TRAFFIC)]
-COMPLETES += [("429", "judge"), ("prose", "judge"), ("no-logprobs", "judge"), ("503", "names"), ("empty", "names")]
+COMPLETES += [("429", "choose"), ("prose", "choose"), ("no-logprobs", "choose"), ("503", "names"), ("empty", "names")]
+COMPLETES += [("429", "vocabulary"), ("malformed", "vocabulary"), ("empty", "vocabulary"), ("503", "reconcile")]
 COMPLETES += [("429", "embeddings"), ("reset", "embeddings"), ("not-json", "embeddings")]
 
 
@@ -313,7 +301,7 @@ def test_a_run_completes_through_a_fault(
         ("expired-key", "refuses the key (401): put a valid one into MANYLENS_API_KEY"),
     ],
 )
-@pytest.mark.parametrize("kind", ["look", "judge", "embeddings"])
+@pytest.mark.parametrize("kind", ["look", "choose", "vocabulary", "embeddings"])
 def test_a_run_stops_with_the_cure_and_goes_on_from_there(
     fault: Fault,
     cure: str,
@@ -329,7 +317,7 @@ def test_a_run_stops_with_the_cure_and_goes_on_from_there(
 
         def after_some(of: str, body: Any) -> bool:
             served[of] += 1
-            return served[of] > (1 if kind == "embeddings" else 2)
+            return served[of] > {"embeddings": 1, "vocabulary": 0}.get(kind, 2)
 
         server.inject(fault, None, kind=kind, where=after_some)
         assert cluster(pictures, server) == 1
@@ -344,16 +332,14 @@ def test_a_run_stops_with_the_cure_and_goes_on_from_there(
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 
 
-@pytest.mark.parametrize("together", ["1", "4"])
 def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
-    together: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two real signals, in processes of their own: one among the looks, one among the judgements."""
+    """Two real signals, in processes of their own: one among the looks, one among the choices."""
     monkeypatch.setenv("MANYLENS_API_KEY", SECRET)
     with ChatServer(key=SECRET, delay_s=0.1) as server:
         how = ["cluster", str(pictures), "--by", "color", "--model", "fake", "--base-url", server.url, "--out", "run"]
-        how += ["--judge-together", together]
-        for kind, after in (("look", 4), ("judge", 2)):
+        for kind, after in (("look", 4), ("choose", 2)):
             until = server.count(kind) + after
             with subprocess.Popen(
                 [sys.executable, "-m", "manylens", *how], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -366,7 +352,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
             assert "the same command continues from there" in said
             assert "Traceback" not in said
             assert SECRET not in said
-        assert cluster(pictures, server, "--judge-together", together) == 0
+        assert cluster(pictures, server) == 0
         assert server.repeated() == {}
         assert {image: name.split()[0] for image, name in placed().items()} == truth()
     for file in Path("run").rglob("*"):

@@ -417,7 +417,11 @@ def doctor(model: str, options: ModelOptions) -> None:
     manylens.tables.print_table(console, f"model {diagnosis.model}", columns, rows)
     if diagnosis.problem is not None:
         raise diagnosis.problem
-    rest = "." if diagnosis.judges else ", for its descriptions: of judgements it gets wrong, a run asks few."
+    rest = (
+        "."
+        if diagnosis.judges
+        else ", for its descriptions: a run tries its choices, and asks no more where they fail."
+    )
     manylens.tables.say(console, f"{diagnosis.model} can be used{rest}")
 
 

@@ -51,7 +51,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """problem: why the model cannot be used, with the cure, or None where it can. judges: whether its two trial
-    judgements were right."""
+    choice was right."""
 
     model: str
     findings: tuple[Finding, ...]
@@ -113,11 +113,11 @@ def _of_server(model: OpenAICompatible) -> list[Finding]:
         ),
     }[dialect.embeddings]
     if dialect.logprobs:
-        certainty = "a judgement is one word, its certainty is read from the model"
+        certainty = "a choice is one letter, its certainty is read from the model"
     elif dialect.words == "json":
         certainty = "the model is asked how sure it is, which says less"
     else:
-        certainty = f"a yes counts as {WORD_PROBABILITY:g}, however sure the model is"
+        certainty = f"a choice counts as {WORD_PROBABILITY:g}, however sure the model is"
     findings = [
         Finding("server", model.url, ""),
         Finding("key", key, "" if model.key_name else "this server asked for none"),
@@ -139,9 +139,9 @@ def _of_capabilities(known: Capabilities) -> list[Finding]:
         Finding(
             "pictures",
             "several at once" if known.sees_exemplars else "one at a time",
-            "a judgement shows some of the cluster's pictures"
+            "a choice shows a picture of each cluster"
             if known.sees_exemplars
-            else "a judgement goes by the cluster's words",
+            else "a choice goes by the clusters' words",
         ),
         Finding(
             "names",
@@ -191,7 +191,7 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
             f"{judge_s:.2f} s{_cost(yes.usage)}: {yes.probability:.2f} and {no.probability:.2f}",
             "a card that belongs and one that does not"
             if right
-            else "the first card belongs and the second does not: its judgements on such pictures tell little",
+            else "the first card belongs and the second does not: its lessons on such pictures teach little",
         ),
         Finding(
             "one choice",
@@ -201,7 +201,7 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
             else f"the card shows {SHOWN}: its choices on such pictures tell little",
         ),
     ]
-    return findings, None, right
+    return findings, None, choice.chosen == 1
 
 
 def _chosen(choice: ChooseReply, options: Sequence[Option]) -> str:

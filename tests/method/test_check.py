@@ -349,6 +349,7 @@ def test_where_nothing_may_be_asked_every_shared_description_is_a_cluster() -> N
     check = begin(looks, categories=[NO_ANSWER if words == "hidden" else NONE for words in units.words])
     check.sorting.refresh()
     check.settle_unasked()
+    assert len(check.sorting.clusters) == 2, "a unit that has founded a cluster founds no other"
     assert parts(clusters_of(check.sorting), "rRoOdhH") == {frozenset(part) for part in ("rR", "oO", "d", "h", "H")}
     assert check.sorting.probability(0) == pytest.approx(0.9 * 0.94)
 
@@ -402,3 +403,164 @@ def test_the_whole_from_trial_to_end_is_better_than_the_descriptions() -> None:
         check = begin(world.looks)
         assert sort_all(check, Truthful(world, 0.05)).tells
         assert score(world, check) > nmi(world.kinds(), world.looks.words) + 0.1
+
+
+@pytest.mark.parametrize("spent", [False, True])
+def test_at_most_half_as_many_clusters_as_there_are_are_founded_at_once_the_largest_unlike_each_other(
+    spent: bool,
+) -> None:
+    said = [f"k{kind:02d}" for kind in range(40) for _ in range(60 - kind)]
+    check = begin(looks_of(said))
+    sorting = check.sorting
+    sorting.refresh()
+    assert len(sorting.live()) == 20
+    named = [sorting.units.words.index(f"k{kind:02d}") for kind in range(20, 40)]
+    sorting.wanting = list(reversed(named))
+    sorting.sure[named] = 1.0
+    if spent:
+        assert check._found_unasked()
+    else:
+        assert len(check._found()) == 10
+    assert [cluster.name for cluster in sorting.clusters[20:]] == [f"k{kind:02d}" for kind in range(20, 30)]
+    sorting.refresh()
+    sorting.wanting = []
+    assert check._found() == []
+    while check._found_unasked():
+        sorting.refresh()
+    assert len(sorting.live()) == 40
+
+
+def test_a_smaller_unit_waits_while_a_larger_one_is_in_doubt() -> None:
+    """The larger may turn out to be the kind that the smaller would found."""
+    said = [f"k{kind:02d}" for kind in range(30) for _ in range(60 - kind)]
+    check = begin(looks_of(said))
+    sorting = check.sorting
+    sorting.refresh()
+    large, small = (sorting.units.words.index(words) for words in ("k21", "k25"))
+    sorting.wanting = [large, small]
+    sorting.sure[small], sorting.sure[large] = 1.0, 0.5
+    assert check._found() == []
+    sorting.sure[large] = 1.0
+    assert len(check._found()) == 2
+
+
+def test_units_alike_found_one_cluster_at_a_time() -> None:
+    rows = np.eye(8)[[0, 1, 2, 3, 4, 5]]
+    rows = np.concatenate([rows, [0.8 * rows[5] + 0.6 * np.eye(8)[6]]])
+    said = [f"k{kind}" for kind in range(7) for _ in range(20 - kind)]
+    check = begin(looks_of(said, np.repeat(rows, [20 - kind for kind in range(7)], axis=0)))
+    sorting = check.sorting
+    alike = sorting.units.words.index("k6")
+    sorting.refresh()
+    assert not sorting.is_founder(alike), "it is like k5 and no first cluster"
+    check._founders.clear()
+    sorting.wanting = [sorting.units.words.index("k5"), alike]
+    sorting.sure[:] = 1.0
+    assert [sorting.clusters[cluster].name for cluster in check._found()] == ["k5"]
+
+
+@pytest.mark.parametrize(
+    "red, blue, torn", [(3, 2, True), (9, 1, False), (8, 2, True), (9, 2, False), (1, 1, False), (5, 0, False)]
+)
+def test_a_unit_is_torn_from_two_votes_and_a_fifth_of_all_on_and_its_smaller_cluster_is_compared_once(
+    red: int, blue: int, torn: bool
+) -> None:
+    check = begin(looks_of(["red"] * 30 + ["blue"] * 20))
+    sorting = check.sorting
+    sorting.refresh()
+    at = {cluster.name: number for number, cluster in enumerate(sorting.clusters)}
+    for image in range(red + blue):
+        sorting.learn(image, [0, 1], choose(at["red" if image < red else "blue"], 2).probabilities)
+    assert check._confused() == ([at["blue"]] if torn else [])
+    assert check._confused() == []
+
+
+def of_red(price: float, many: int, confidences: list[float] | None = None) -> tuple[Check, int]:
+    """A check of so many red images, settled, and the red unit."""
+    looks = looks_of(["red"] * many + ["blue"] * many, None, None if confidences is None else confidences * 2)
+    check = begin(looks, price=price)
+    check.sorting.refresh()
+    return check, check.sorting.units.words.index("red")
+
+
+def test_images_likely_enough_to_be_misplaced_are_asked_about_the_least_sure_first() -> None:
+    sure = [0.9 - at / 100 for at in range(12)]
+    check, unit = of_red(0.02, 12, sure)
+    assert check._suspects(unit) == [11, 10]
+    check.sorting.asked[unit] = [0, 1, 2]
+    check.sorting.unanswered.add(10)
+    assert check._suspects(unit) == [11, 9, 8], "as many more as were asked"
+    check.sorting.asked[unit] = list(range(12))
+    assert check._suspects(unit) == []
+
+
+def test_else_a_seeded_part_of_a_unit_is_asked_about_where_learning_its_share_pays() -> None:
+    check, unit = of_red(0.14, 300)
+    ids = check.sorting.looks.image_ids
+    order = sorted(range(300), key=lambda image: seeded_share(0, "part", ids[image]))
+    assert check._suspects(unit) == order[:1]
+    check.sorting.asked[unit] = order[:3]
+    assert check._suspects(unit) == order[3:6], "as many again as were asked"
+    check.sorting.asked[unit] = order[:40]
+    assert check._suspects(unit) == [], "none of forty was misplaced"
+    small, unit = of_red(0.14, 4)
+    assert small._suspects(unit) == [], "too few to learn for"
+
+
+def test_a_unit_that_showed_no_misplaced_image_is_left_alone_after_some_questions() -> None:
+    check, unit = of_red(0.14, 300)
+    asked = []
+    while suspects := check._suspects(unit):
+        for image in suspects:
+            check.sorting.learn(image, [0, 1], choose(unit, 2, 0.999).probabilities)
+            asked.append(image)
+        check.sorting.refresh()
+    assert 1 <= len(asked) <= 16
+
+
+def test_the_largest_units_and_those_that_are_like_a_cluster_are_admitted_first() -> None:
+    said = [f"k{kind:02d}" for kind in range(40) for _ in range(60 - kind)]
+    check = begin(looks_of(said))
+    sorting = check.sorting
+    sorting.refresh()
+    units = [sorting.units.words.index(f"k{kind:02d}") for kind in range(20, 40)]
+    assert all(sorting.place[unit] == NONE for unit in units)
+    near = set(units[12:])
+    sorting.place[units[12:]] = 0
+    held = [(1.0, unit) for unit in reversed(units)]
+    admitted = [unit for _, unit in check._admitted(held)]
+    assert admitted == [*units[:10], *units[12:]], "half as many as clusters of the largest, and all that are like one"
+    assert sorted(check._waiting) == sorted(set(units) - near)
+
+
+@pytest.mark.parametrize(
+    "votes, joined",
+    [("bbb", "b"), ("bcb", "b"), ("cbc", "c"), ("bbn", ""), ("nbb", ""), ("bfb", ""), ("bbf", "")],
+)
+def test_a_cluster_is_joined_where_all_three_exemplars_name_others_to_the_one_that_most_name(
+    votes: str, joined: str
+) -> None:
+    check = begin(looks_of(["a1"] * 5 + ["b1"] * 7 + ["c1"] * 9))
+    sorting = check.sorting
+    sorting.refresh()
+    at = {cluster.name[0]: number for number, cluster in enumerate(sorting.clusters)}
+    left = list(votes)
+
+    def judge(question: Question) -> Answer:
+        assert isinstance(question, Choice)
+        names = [option.name[0] for option in question.options]
+        assert "a" not in names and sorting.looks.words[question.image] == "a1"
+        vote = left.pop(0)
+        return FAILED if vote == "f" else choose((*names, "n").index(vote), len(names))
+
+    drive(check.compare([at["a"]]), judge)
+    assert sorting.root(at["a"]) == (at[joined] if joined else at["a"])
+    ends = [turn for turn, vote in enumerate(votes) if vote in "nf"]
+    assert len(left) == (2 - ends[0] if ends else 0), "the first that names none ends it"
+
+
+def test_a_closed_list_gets_no_new_cluster_where_nothing_may_be_asked() -> None:
+    check = begin(looks_of(["red"] * 3 + ["blue"] * 3), into=["warm", "cold"])
+    check.sorting.refresh()
+    check.settle_unasked()
+    assert len(check.sorting.clusters) == 2

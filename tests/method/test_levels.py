@@ -128,7 +128,26 @@ def test_without_a_writer_coarse_joins_what_is_alike_up_to_the_widest_gap() -> N
     for number, group in enumerate(medium):
         by_parent.setdefault(above[number], set()).add(sorting.looks.words[group.images[0]])
     assert set(map(frozenset, by_parent.values())) == names(sorting, groups)
-    assert all(parent in members for parent, members in by_parent.items())
+    # Of equal size: in the order of their founding.
+    assert {kind: sorted(members) for kind, members in by_parent.items()} == {
+        "oak, ash, elm": ["ash", "elm", "oak"],
+        "cod, eel, ray": ["cod", "eel", "ray"],
+    }
+
+
+def test_a_parent_without_a_writer_is_named_by_its_three_largest_clusters() -> None:
+    rows = {**TWO_SORTS, "yew": (0.75, 0, 0, 0.66)}
+    many = {"oak": 3, "elm": 6, "ash": 4, "yew": 5, "cod": 4, "eel": 9, "ray": 3}
+    said = [words for words, images in many.items() for _ in range(images)]
+    check = begin(looks_of(said, np.array([rows[words] for words in said])))
+    for unit in range(7):
+        if not check.sorting.is_founder(unit):
+            check._found_by(unit)
+    check.sorting.refresh()
+    assert set(cut(check.sorting, "medium", None, {}, nothing(check.sorting))[1].values()) == {
+        "elm, yew, ash, ...",
+        "eel, cod, ray",
+    }
 
 
 def test_a_writers_parents_are_the_coarse_groups_whatever_looks_alike() -> None:

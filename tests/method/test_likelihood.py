@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
@@ -36,37 +37,83 @@ def simulate(
     return features, answers, shown
 
 
-def negative_log_posterior(theta: np.ndarray, prior: np.ndarray, data: tuple[np.ndarray, ...]) -> float:
+def negative_log_posterior(
+    theta: np.ndarray, prior: np.ndarray, data: tuple[np.ndarray, ...], misplaced: np.ndarray, at: np.ndarray
+) -> float:
+    """An image is where its unit is, or, misplaced, anywhere: near by as likely as at any option. What the latter is
+    worth is taken at `at`, so that it tells nothing of theta."""
     features, answers, shown = data
-    total = 0.5 * float((PRECISION * (theta - prior) ** 2).sum())
-    for x, likelihood, there in zip(features, answers, shown, strict=True):
-        z = np.append(np.where(there, x @ theta, -np.inf), 0)
-        p = np.exp(z - z.max())
-        p /= p.sum()
-        total -= np.log(float(p @ np.where(np.append(there, True), likelihood, 0)))
-    return total
+    said = np.where(np.append(shown, np.ones((len(shown), 1), bool), axis=1), answers, 0)
+    here, near = ((softmax(features, shown, numbers) * said).sum(axis=1) for numbers in (theta, at))
+    anywhere = 0.5 * near + 0.5 * said.sum(axis=1) / (shown.sum(axis=1) + 1)
+    prior_term = 0.5 * float((PRECISION * (theta - prior) ** 2).sum())
+    return prior_term - float(np.log((1 - misplaced) * here + misplaced * anywhere).sum())
+
+
+def softmax(features: np.ndarray, shown: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """(..., k + 1): the probability of each option that was shown, and (last) of none."""
+    z = np.where(shown, features @ theta, -np.inf)
+    z = np.concatenate([z, np.zeros((*z.shape[:-1], 1))], axis=-1)
+    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    whole: np.ndarray = p / p.sum(axis=-1, keepdims=True)
+    return whole
+
+
+MISPLACED: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "none": lambda random, q: np.zeros(q),
+    "few": lambda random, q: np.full(q, 0.06),
+    "some": lambda random, q: random.uniform(0, 0.8, q),
+}
 
 
 @pytest.mark.parametrize("seed, q, sure", [(0, 3, 0.97), (1, 40, 0.97), (2, 300, 0.999), (3, 60, 0.7)])
-def test_the_choice_model_is_scipys_maximum_a_posteriori(seed: int, q: int, sure: float) -> None:
+@pytest.mark.parametrize("wrong", MISPLACED)
+def test_the_choice_model_is_scipys_maximum_a_posteriori(seed: int, q: int, sure: float, wrong: str) -> None:
     prior = ChoiceModel(8.0, -4.0)
     data = simulate(seed, q, sure=sure)
+    misplaced = MISPLACED[wrong](np.random.default_rng(seed), q)
     start = np.array([8.0, -4.0, PRIOR_CATEGORY])
-    best = minimize(negative_log_posterior, start, (start, data), method="BFGS")
-    found = prior.fitted(*data)
+    best, before = start, start + 1
+    while np.abs(best - before).max() > 1e-3:
+        before = best
+        best = minimize(negative_log_posterior, best, (start, data, misplaced, best), method="BFGS").x
+        if wrong == "none":
+            break
+    found = prior.fitted(*data, misplaced)
     theta = np.array([found.scale, found.offset, found.category])
-    assert np.allclose(theta, best.x, atol=0.02)
-    assert negative_log_posterior(theta, start, data) <= best.fun + 1e-3
+    assert np.allclose(theta, best, atol=0.02)
+    loss = [negative_log_posterior(numbers, start, data, misplaced, theta) for numbers in (theta, best)]
+    assert loss[0] <= loss[1] + 1e-3
 
 
 def test_many_choices_give_the_simulated_numbers_back() -> None:
-    found = ChoiceModel(8.0, -4.0).fitted(*simulate(5, 2000, sure=0.999))
+    found = ChoiceModel(8.0, -4.0).fitted(*simulate(5, 2000, sure=0.999), np.zeros(2000))
     assert (found.scale, found.offset, found.category) == pytest.approx((9, -5, 2), abs=0.8)
+
+
+def test_answers_about_misplaced_images_are_seen_through() -> None:
+    """A fifth of the images are at random where their unit is not: taken for faithful, they flatten the odds."""
+    features, answers, shown = simulate(5, 3000, sure=0.999)
+    random = np.random.default_rng(0)
+    for row in np.flatnonzero(random.random(3000) < 0.2):
+        there = np.append(shown[row], True)
+        near = softmax(features[row], shown[row], np.array([9.0, -5.0, 2.0]))
+        at = random.choice(5, p=0.5 * near + 0.5 * there / there.sum())
+        answers[row] = np.where(np.arange(5) == at, 0.999, 0.00025)
+    prior = ChoiceModel(8.0, -4.0)
+    found, believing = (prior.fitted(features, answers, shown, np.full(3000, wrong)) for wrong in (0.2, 0.0))
+    assert (found.scale, found.offset, found.category) == pytest.approx((9, -5, 2), abs=0.8)
+    assert believing.scale < 7
+
+
+def test_images_that_are_surely_misplaced_leave_the_prior() -> None:
+    prior = ChoiceModel(8.0, -4.0)
+    assert prior.fitted(*simulate(1, 40), np.ones(40)) == prior
 
 
 def test_no_answers_leave_the_prior() -> None:
     prior = ChoiceModel(7.0, -3.0, 2.0)
-    assert prior.fitted(np.zeros((0, 4, 3)), np.zeros((0, 5)), np.zeros((0, 4), bool)) == prior
+    assert prior.fitted(np.zeros((0, 4, 3)), np.zeros((0, 5)), np.zeros((0, 4), bool), np.zeros(0)) == prior
 
 
 def test_answers_that_contradict_similarity_never_turn_it_around() -> None:
@@ -74,7 +121,8 @@ def test_answers_that_contradict_similarity_never_turn_it_around() -> None:
     similarity = np.tile([[0.9, 0.1]], (500, 1))
     features = np.stack([similarity, np.ones_like(similarity), np.zeros_like(similarity)], axis=2)
     answers = np.tile([[0.01, 0.98, 0.01]], (500, 1))
-    assert ChoiceModel(8.0, -4.0).fitted(features, answers, np.ones((500, 2), bool)).scale == 1.0
+    found = ChoiceModel(8.0, -4.0).fitted(features, answers, np.ones((500, 2), bool), np.zeros(500))
+    assert found.scale == 1.0
 
 
 def test_odds_are_the_edge_weights_and_a_shared_category_adds_to_them() -> None:

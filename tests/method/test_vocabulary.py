@@ -320,6 +320,7 @@ def test_parents_are_what_the_writer_names_of_live_clusters() -> None:
         '{"groups": [{"name": "all", "ids": [1, 2, 3, 4]}]}',
         '{"groups": [{"name": "", "ids": [1, 2]}, {"name": 4, "ids": [3, 4]}, 7]}',
         '{"groups": [{"name": "a", "ids": [0, 5, "1"]}, {"name": "b", "ids": 1}]}',
+        '{"groups": [{"name": " ", "ids": [1, 2]}, {"name": "b", "ids": [3, 4]}]}',
     ],
 )
 def test_parents_that_tell_nothing_are_none(text: str | None) -> None:
@@ -334,3 +335,41 @@ def test_finer_kinds_are_the_writers_of_each_unit() -> None:
     sorting = begin(looks).sorting
     kinds = drive(finer_kinds(sorting, looks), write_with(by_letter))
     assert dict(zip(sorting.units.words, kinds, strict=True)) == {"ash": "A", "elm": "E", "dark": None}
+
+
+def test_a_parent_is_asked_for_by_the_description_of_the_largest_unit_the_first_of_equals() -> None:
+    looks = looks_of(["ash"] * 5 + ["elm"] * 5 + ["oak"] * 6 + ["cod"] * 3 + ["eel"] * 2 + ["ray"] * 2)
+    sorting = begin(looks).sorting
+    sorting.refresh()
+    first = {words: sorting.units.words.index(words) for words in ("ash", "elm")}
+    for one, other in (("oak", "cod"), ("ash", "elm")):
+        names = [cluster.name for cluster in sorting.clusters]
+        sorting.join(names.index(one), names.index(other))
+    sorting.settle()
+    asked: list[list[Question]] = []
+    drive(name_parents(sorting, looks), write_with(two_by_two), asked)
+    assert isinstance(asked[0][0], Writing)
+    shown = {category["name"] for category in json.loads(asked[0][0].payload)["categories"]}
+    assert shown == {"oak", min(first, key=lambda words: first[words]), "eel", "ray"}
+
+
+def test_two_categories_may_be_one_and_a_single_one_is_not_asked_about() -> None:
+    two, one = made(["ape", "ant", "bee"], grouped({"A": "x", "B": "x"})), made(["ape"], by_letter)
+    assert set(two.category.values()) == {"A"} and two.calls == 2
+    assert one.calls == 1
+
+
+def test_categories_are_put_together_in_at_most_three_rounds() -> None:
+    """Each round joins the first two of a batch, so there is always more to do."""
+    rounds: list[list[Question]] = []
+
+    def reply(question: Writing) -> str:
+        asked = json.loads(question.payload)
+        if question.task == "reconcile":
+            return '{"groups": [{"ids": [1, 2]}]}'
+        texts = enumerate(asked["descriptions"], start=1)
+        return json.dumps({"categories": [{"name": text, "descriptions": [number]} for number, text in texts]})
+
+    drive(make_vocabulary(looks_with([f"w{k:03d}" for k in range(150)]), "medium"), write_with(reply), rounds)
+    tasks = [question.task for questions in rounds for question in questions[:1] if isinstance(question, Writing)]
+    assert tasks == ["vocabulary"] * 2 + ["reconcile"] * 3

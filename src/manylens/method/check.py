@@ -193,8 +193,9 @@ class Check:
             (unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit)
         )
         made: list[int] = []
+        most = max(1, len(sorting.live()) // 2)
         for unit in settled:
-            if sizes[unit] < largest_in_doubt or len(made) >= max(1, len(sorting.live()) // 2):
+            if sizes[unit] < largest_in_doubt or len(made) >= most:
                 break
             others = (other for other in [*settled, *self._waiting] if other != unit)
             if sizes[unit] == 1 and not any(sorting.alike(unit, other) for other in others):

@@ -1,10 +1,10 @@
 """Before its answers count, the judge is tested by itself.
 
 In: the first clusters. Out: how reliable it is, or that it tells nothing. Promise: pure. Nothing is held against the
-descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order and with other
-exemplars. A judge who takes the first option, or any at random, agrees with itself no more often than chance; one who
-gives every image the same answer tells nothing of the image. Some images are planted: a cluster's own, among the
-options of all; where fewer than two clusters have any to plant, one answer to all may be right.
+descriptions: bad ones silence no good judge. The same choice is put twice, its options in another order. A judge who
+takes the first option, or any at random, agrees with itself no more often than chance; one who gives every image the
+same answer tells nothing of the image. Some images are planted: a cluster's own, among the options of all; where fewer
+than two clusters have any to plant, one answer to all may be right.
 """
 
 from __future__ import annotations
@@ -103,18 +103,20 @@ def _chance(agreeing: int, pairs: int, options: int) -> float:
 
 
 def _options(check: Check, again: int) -> list[int]:
-    """Clusters unlike each other, from the largest on; where there are few, units that are none yet, as -1 - unit.
-    again: whether to take those that were not taken first, where there are enough."""
+    """Clusters unlike each other, from the largest on; beside a single one a unit that is none yet and not like it, as
+    -1 - unit: with two options for one kind a good judge would contradict itself. again: whether to take those that
+    were not taken first, where there are enough."""
     sorting = check.sorting
     live = sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c))
     first = _unlike(check, live)
     second = _unlike(check, [c for c in live if c not in first]) if again else []
     found = second if len(second) >= _FEWEST_OPTIONS else first
-    if len(found) >= _FEWEST_OPTIONS:
+    if len(found) > 1 or check.closed:
         return found
     by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
-    others = [-1 - unit for unit in by_size if not sorting.is_founder(unit)]
-    return [*found, *others[: _FEWEST_OPTIONS - len(found)]]
+    founders = [sorting.clusters[c].founder for c in found]
+    others = [u for u in by_size if u not in founders and not any(sorting.alike(u, founder) for founder in founders)]
+    return [*found, *(-1 - unit for unit in others[: 2 - len(found)])]
 
 
 def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
@@ -159,16 +161,16 @@ def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tupl
     order = sorted(options, key=lambda option: seeded_share(check.seed, f"trial {turn}", image_id, str(option)))
     if turn and order == sorted(options, key=lambda o: seeded_share(check.seed, "trial 0", image_id, str(o))):
         order.reverse()  # with few options a shuffle may change nothing, and so would test nothing
-    return Choice(image, tuple(_state(check, option, image, turn) for option in order)), order
+    return Choice(image, tuple(_state(check, option, image) for option in order)), order
 
 
-def _state(check: Check, option: int, image: int, turn: int) -> Statement:
-    """A cluster by its first exemplars, or the second time by its next ones, where it has so many."""
+def _state(check: Check, option: int, image: int) -> Statement:
+    """A cluster by its first exemplars, both times: where descriptions are poor, others may be of another kind, and a
+    good judge would seem to contradict itself."""
     sorting, many = check.sorting, check.sorting.exemplars
     unit = -1 - option if option < 0 else sorting.clusters[option].founder
     if option >= 0 and unit < 0:
         return sorting.state(option, without=image)
     own = [i for i in sorting.units.members[unit].tolist() if i != image]
-    shown = own[many : 2 * many] if turn and len(own) >= 2 * many else own[:many]
     name = sorting.clusters[option].name if option >= 0 else sorting.units.words[unit]
-    return Statement(name, "", tuple(shown))
+    return Statement(name, "", tuple(own[:many]))

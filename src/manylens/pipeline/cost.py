@@ -11,8 +11,8 @@ from manylens.method.naming import CLUSTERS_PER_CALL
 from manylens.method.vocabulary import BATCH
 from manylens.records import Effort
 
-_TRIAL = (12, 48)
-"""Calls of the trial, at least and at most."""
+_TRIAL = (0, 48)
+"""Calls of the trial: none where all that was described is alike."""
 
 _FEW = 60
 """In a collection of so few images every second one may be a kind of its own, and kinds are compared."""
@@ -59,6 +59,6 @@ def calls_after_looks(
     naming = (0, 2 + math.ceil(min(units, descriptions) / CLUSTERS_PER_CALL)) if writes else (0, 0)
     rest = max(0, images - units)
     few = (0, min(units, _FEW))
-    trial = (0, 0) if units == 1 else (min(images, _TRIAL[0]), _TRIAL[1])
+    trial = (0, 0) if units == 1 else _TRIAL
     low, high = (trial[k] + round(per_unit[k] * units + per_member[k] * rest) + few[k] + naming[k] for k in (0, 1))
     return low + writings, high + writings
