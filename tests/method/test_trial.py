@@ -247,7 +247,7 @@ def test_reliability_is_half_the_pairs_that_differ_around_one_in_twenty() -> Non
 
 
 @pytest.mark.parametrize("agreeing, pairs, options", [(6, 6, 2), (5, 6, 5), (12, 12, 2), (15, 18, 3), (0, 24, 2)])
-def test_how_often_a_guesser_agrees_with_itself_is_scipys_binomial_tail(agreeing: int, pairs: int, options: int) -> None:
+def test_a_guesser_agrees_with_itself_as_scipys_binomial_tail_has_it(agreeing: int, pairs: int, options: int) -> None:
     assert _chance(agreeing, pairs, options) == pytest.approx(float(binom.sf(agreeing - 1, pairs, 1 / options)))
 
 
