@@ -1,4 +1,6 @@
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -133,11 +135,18 @@ def test_a_budget_spent_on_the_way_ends_the_asking_and_leaves_a_partition(share:
     assert all(0 <= check.sorting.probability(image) <= 1 for image in range(120))
 
 
+def rises(means: Sequence[float]) -> bool:
+    """From first to last, and between neighbours by no more than luck the other way."""
+    return means[-1] > means[0] and all(later > sooner - 0.005 for sooner, later in pairwise(means))
+
+
 def test_more_budget_is_worth_more_on_average() -> None:
-    worlds = [make_world(4, 120, wordings=4, misdescribed=0.15, seed=seed) for seed in range(5)]
-    means = [np.mean([score(world, run(world, within(Truthful(world), calls))) for world in worlds]) for calls in
-             (0, 15, 40, 200)]  # fmt: skip
-    assert means == sorted(means) and means[-1] > means[0] + 0.2
+    worlds = [make_world(4, 120, wordings=4, misdescribed=0.15, seed=seed) for seed in range(8)]
+    means = [
+        float(np.mean([score(world, run(world, within(Truthful(world), calls))) for world in worlds]))
+        for calls in (0, 15, 40, 200)
+    ]
+    assert rises(means) and means[-1] > means[0] + 0.2
 
 
 @pytest.mark.parametrize("calls", [10, 15, 20, 30])
@@ -253,14 +262,15 @@ def test_no_judge_is_asked_more_than_four_times_about_an_image(judge: str) -> No
 
 
 def test_a_lower_price_asks_more_and_is_worth_it_on_average() -> None:
-    worlds = [make_world(4, 120, wordings=4, misdescribed=0.15, seed=seed) for seed in range(5)]
-    calls, scores = [], []
+    worlds = [make_world(4, 120, wordings=4, misdescribed=0.15, seed=seed) for seed in range(8)]
+    calls, scores = list[int](), list[float]()
     for price in (1 / 3, 1 / 7, 1 / 15, 1 / 60):
         judges = [Truthful(world, 0.03) for world in worlds]
-        scores.append(np.mean([score(w, run(w, judge, price=price)) for w, judge in zip(worlds, judges, strict=True)]))
+        found = [score(w, run(w, judge, price=price)) for w, judge in zip(worlds, judges, strict=True)]
+        scores.append(float(np.mean(found)))
         calls.append(sum(len(judge.asked) for judge in judges))
     assert calls == sorted(calls) and calls[-1] > 2 * calls[0]
-    assert scores == sorted(scores) and scores[-1] > 0.95 > scores[0]
+    assert rises(scores) and scores[-1] > 0.95 > scores[0]
 
 
 def test_few_questions_settle_what_descriptions_tell() -> None:
@@ -405,10 +415,7 @@ def test_the_whole_from_trial_to_end_is_better_than_the_descriptions() -> None:
         assert score(world, check) > nmi(world.kinds(), world.looks.words) + 0.1
 
 
-@pytest.mark.parametrize("spent", [False, True])
-def test_at_most_half_as_many_clusters_as_there_are_are_founded_at_once_the_largest_unlike_each_other(
-    spent: bool,
-) -> None:
+def test_at_most_half_as_many_clusters_as_there_are_are_founded_at_once_the_largest_unlike_each_other() -> None:
     said = [f"k{kind:02d}" for kind in range(40) for _ in range(60 - kind)]
     check = begin(looks_of(said))
     sorting = check.sorting
@@ -417,17 +424,89 @@ def test_at_most_half_as_many_clusters_as_there_are_are_founded_at_once_the_larg
     named = [sorting.units.words.index(f"k{kind:02d}") for kind in range(20, 40)]
     sorting.wanting = list(reversed(named))
     sorting.sure[named] = 1.0
-    if spent:
-        assert check._found_unasked()
-    else:
-        assert len(check._found()) == 10
+    assert len(check._found()) == 10
     assert [cluster.name for cluster in sorting.clusters[20:]] == [f"k{kind:02d}" for kind in range(20, 30)]
     sorting.refresh()
     sorting.wanting = []
     assert check._found() == []
-    while check._found_unasked():
-        sorting.refresh()
-    assert len(sorting.live()) == 40
+
+
+def test_where_the_budget_ends_every_description_that_images_share_is_a_cluster_unless_it_is_likely_in_one() -> None:
+    said = ["big"] * 5 + [f"k{kind:02d}" for kind in range(22) for _ in range(4)] + ["alone", "hidden", "hidden"]
+    looks = looks_of(said)
+    words = begin(looks).sorting.units.words
+    check = begin(looks, categories=[NO_ANSWER if said == "hidden" else NONE for said in words])
+    sorting = check.sorting
+    sorting.refresh()
+    first = set(sorting.live())
+    left = [unit for unit, said in enumerate(words) if sorting.place[unit] == NONE and said[0] == "k"]
+    assert len(left) == 3
+    guessed, likely, asked = left
+    sorting.place[left] = 0
+    sorting.sure[left] = [0.49, 0.51, 0.49]
+    sorting.asked[asked] = sorting.units.members[asked][:1].tolist()
+    sorting.refresh = lambda: None  # type: ignore[method-assign]
+    check.settle_rest()
+    assert [sorting.clusters[cluster].founder for cluster in set(sorting.live()) - first] == [guessed]
+    sorting.place[[likely, asked]] = NONE
+    check.settle_rest()
+    assert [sorting.clusters[c].founder for c in sorted(set(sorting.live()) - first)] == [guessed, likely, asked]
+    assert {words[unit] for unit in np.flatnonzero(sorting.place == NONE)} == {"alone", "hidden"}
+
+
+def test_clusters_below_half_the_mean_size_are_compared_at_the_end() -> None:
+    check = begin(looks_of(["a"] * 20 + ["b"] * 11 + ["c"] * 5 + ["d"] * 4))
+    check.sorting.refresh()
+    assert [check.sorting.clusters[cluster].name for cluster in check._small()] == ["d"]
+
+
+def test_a_small_duplicate_that_was_overlooked_is_joined_at_the_end() -> None:
+    """When first compared, every exemplar says "none of them"."""
+    looks = looks_of(["sofa"] * 40 + ["tree"] * 40 + ["couch"] * 3)
+    world = World(looks, {name: "tree" if 40 <= int(name) < 80 else "seat" for name in looks.image_ids})
+    judge, asked = Truthful(world), list[int]()
+
+    def overlooking(question: Question) -> Answer:
+        assert isinstance(question, Choice)
+        asked.append(question.image)
+        return choose(len(question.options), len(question.options)) if len(asked) <= 3 else judge(question)
+
+    check = begin(looks)
+    drive(check.run(), overlooking)
+    assert sum(image >= 80 for image in asked) == 4, "once when it overlooks it, and three exemplars"
+    of = {cluster.name: check.sorting.root(number) for number, cluster in enumerate(check.sorting.clusters)}
+    assert of["couch"] == of["sofa"] != of["tree"]
+
+
+@pytest.mark.parametrize("images, many", [(30, 4), (300, 15), (900, 32)])
+def test_a_random_part_of_what_was_not_asked_is_asked_once_at_the_end(images: int, many: int) -> None:
+    """A third of n^(2/3), in the order of a seeded hash; kept is where they were and how doubtful that was."""
+    world = make_world(3, images)
+    check, rounds = begin(world.looks), list[list[Question]]()
+    sorting, ids = check.sorting, world.looks.image_ids
+    sorting.refresh()
+    sorting.learn(0, [0], (0.9, 0.1))
+    sorting.unanswered.add(1)
+    sorting.place[sorting.units.of_image[2]] = NONE
+    kept = [i for i in range(3, images) if i % 3 != 2]
+    drawn = sorted(kept, key=lambda image: seeded_share(0, "sample", ids[image]))[:many]
+    before = {image: (sorting.cluster_of(image), 1 - sorting.probability(image)) for image in drawn}
+    drive(check._sample(), Truthful(world), rounds)
+    assert [[q.image for q in questions if isinstance(q, Choice)] for questions in rounds] == [drawn]
+    assert sorting.sampled == before
+
+
+@pytest.mark.parametrize("into", [(), ("kind0", "kind1", "kind2")])
+def test_a_whole_check_asks_its_random_part_and_one_that_is_spent_does_not(into: tuple[str, ...]) -> None:
+    world = make_world(3, 300)
+    judge = Truthful(world)
+    check = begin(world.looks, into=into)
+    drive(check.run(), judge)
+    assert len(check.sorting.sampled) == 15
+    assert set(check.sorting.sampled) <= set(check.sorting.answers)
+    spent = begin(world.looks, into=into)
+    drive(spent.run(), within(Truthful(world), 3))
+    assert spent.spent and not spent.sorting.sampled
 
 
 def test_a_smaller_unit_waits_while_a_larger_one_is_in_doubt() -> None:

@@ -98,7 +98,6 @@ def test_an_image_that_founded_a_cluster_is_where_its_description_belongs() -> N
     assert np.allclose(sorting.posterior(unit), [*softmax(0.8, -4.0, 0.0).tolist(), 0.0], atol=1e-4)
 
 
-
 def test_one_answer_by_hand() -> None:
     """P(c) ~ odds x likelihood; the answer is believed at 95%, the rest is spread over what could be said."""
     sorting = begin(ONE_UNIT, ["red", "blue"])

@@ -20,10 +20,11 @@ from answerers import (
     sort_all,
     within,
 )
+from scipy.stats import binom
 from sklearn.metrics import normalized_mutual_info_score as nmi
 
 from manylens.method.questions import Answer, Choice, Question
-from manylens.method.trial import Trial, try_judge
+from manylens.method.trial import Trial, _chance, _options, try_judge
 
 
 def choices(rounds: list[list[Question]]) -> list[Choice]:
@@ -31,30 +32,44 @@ def choices(rounds: list[list[Question]]) -> list[Choice]:
 
 
 @pytest.mark.parametrize("kinds", [2, 3, 8, 15])
-@pytest.mark.parametrize("wrong", [0.0, 0.05])
-def test_a_good_judge_tells(kinds: int, wrong: float) -> None:
+def test_a_good_judge_tells(kinds: int) -> None:
     for seed in range(8):
         world = make_world(kinds, 20 * kinds, misdescribed=0.1, seed=seed)
-        trial = drive(try_judge(begin(world.looks, seed=seed)), Truthful(world, wrong, seed))
-        assert trial.tells, (seed, trial)
+        trial = drive(try_judge(begin(world.looks, seed=seed)), Truthful(world))
+        assert trial.tells and trial.differing == 0, (seed, trial)
+
+
+@pytest.mark.parametrize("kinds, at_least", [(2, 20), (3, 24), (8, 24), (15, 24)])
+def test_a_judge_who_errs_in_one_of_twenty_tells_and_between_two_kinds_mostly(kinds: int, at_least: int) -> None:
+    """With two options and none, a guesser agrees with itself so often that four contradictions of 18 are too many."""
+    tells = 0
+    for seed in range(24):
+        world = make_world(kinds, 20 * kinds, misdescribed=0.1, seed=seed)
+        tells += drive(try_judge(begin(world.looks, seed=seed)), Truthful(world, 0.05, seed)).tells
+    assert tells >= at_least
 
 
 def test_a_judge_who_is_right_is_more_reliable_than_one_who_errs() -> None:
     world = make_world(8, 160)
-    right, errs = (drive(try_judge(begin(world.looks)), Truthful(world, wrong)) for wrong in (0.0, 0.3))
+    right = drive(try_judge(begin(world.looks)), Truthful(world))
+    errs = [drive(try_judge(begin(world.looks)), Truthful(world, 0.3, seed)) for seed in range(10)]
     assert right.pairs == 6 and right.differing == 0
-    assert errs.differing > 1
-    assert right.reliability > errs.reliability
+    assert np.mean([trial.differing / trial.pairs for trial in errs]) > 0.3
+    assert right.reliability >= max(trial.reliability for trial in errs)
+    assert right.reliability > np.mean([trial.reliability for trial in errs]) + 0.05
 
 
-@pytest.mark.parametrize("kinds", [2, 3, 4])
+TORN = pytest.mark.xfail(strict=True, reason="with two kinds there are no other options: see trial._options")
+
+
+@pytest.mark.parametrize("kinds", [pytest.param(2, marks=TORN), 3, 4])
 @pytest.mark.parametrize("wordings", [2, 4])
 def test_options_of_one_kind_do_not_silence_a_good_judge(kinds: int, wordings: int) -> None:
     """Asked which of two synonyms it is, it names the one that stands first."""
     for seed in range(6):
         world = make_world(kinds, 120, wordings=wordings, spread=1.5, seed=seed)
         trial = drive(try_judge(begin(world.looks, seed=seed)), Truthful(world))
-        assert trial.tells and trial.reliability > 0.85, (seed, trial)
+        assert trial.tells and trial.reliability > 0.8, (seed, trial)
 
 
 def test_descriptions_that_say_nothing_do_not_silence_a_good_judge() -> None:
@@ -88,20 +103,31 @@ def test_a_judge_who_answers_at_random_seldom_tells(kinds: int) -> None:
     for seed in range(40):
         world = make_world(kinds, 20 * kinds, misdescribed=0.1, seed=seed % 4)
         tells += drive(try_judge(begin(world.looks, seed=seed)), AtRandom(world, seed)).tells
-    assert tells <= 4
+    assert tells <= 1
 
 
-def test_a_judge_who_knows_no_planted_image_by_its_own_cluster_does_not_tell() -> None:
-    """It says none of each image that is a cluster's own, and the first of the others."""
-    world = make_world(6, 120)
-    check = begin(world.looks)
-    planted = {int(unit[-1]) for unit in check.sorting.units.members}
+def test_one_answer_to_all_may_be_right_where_fewer_than_two_clusters_have_an_image_to_plant() -> None:
+    """Of the same answers, those count that were given of images known to differ."""
+    for each, tells in ((2, False), (1, True)):
+        said = ["red"] * 30 + ["blue"] * each + ["green"] * each
+        check = begin(looks_of(said))
+        if each == 1:  # an image alone of its description is no first cluster
+            check._found_by(check.sorting.units.words.index("blue"))
+            check._found_by(check.sorting.units.words.index("green"))
+        trial = drive(try_judge(check), SameForAll(World(check.sorting.looks, {})))
+        assert (trial.tells, trial.same_for_all, trial.differing) == (tells, not tells, 0), each
 
-    def judge(question: Question) -> Answer:
-        assert isinstance(question, Choice)
-        return choose(len(question.options) if question.image in planted else 0, len(question.options))
 
-    assert not sort_all(check, judge).tells
+def test_an_image_of_each_option_is_planted_first_the_last_of_its_founders() -> None:
+    world = make_world(4, 160)
+    check, rounds = begin(world.looks), list[list[Question]]()
+    units = check.sorting.units.members
+    drive(try_judge(check), AtRandom(world, 3), rounds)
+    assert len(rounds) == 4
+    put = [[question.image for question in choices([questions])[::2]] for questions in rounds]
+    assert sorted(put[0][:4]) == sorted(int(unit[-1]) for unit in units)
+    untried = [[image for image in unit.tolist() if image not in put[0] + put[1]] for unit in units]
+    assert sorted(put[2][:4]) == sorted(of_unit[-1] for of_unit in untried)
 
 
 def test_with_one_cluster_and_nothing_else_there_is_no_trial() -> None:
@@ -113,7 +139,8 @@ def test_with_one_cluster_and_nothing_else_there_is_no_trial() -> None:
 def test_the_same_choice_is_put_twice_in_another_order_and_never_shows_the_image_itself() -> None:
     world = make_world(4, 160)
     rounds: list[list[Question]] = []
-    trial = drive(try_judge(begin(world.looks)), AtRandom(world), rounds)
+    check = begin(world.looks)
+    trial = drive(try_judge(check), AtRandom(world), rounds)
     put = choices(rounds)
     assert len(put) == 2 * trial.pairs <= 48
     assert [len(questions) for questions in rounds] == [12] * len(rounds)
@@ -121,7 +148,8 @@ def test_the_same_choice_is_put_twice_in_another_order_and_never_shows_the_image
         assert one.image == other.image
         assert one.options != other.options
         assert sorted(one.options, key=str) == sorted(other.options, key=str)
-        assert all(option.exemplars and one.image not in option.exemplars for option in one.options)
+        own = [[image for image in unit.tolist() if image != one.image][:3] for unit in check.sorting.units.members]
+        assert all(list(option.exemplars) in own for option in one.options), "the first, whatever was learned"
     assert len({question.image for question in put}) == trial.pairs
 
 
@@ -136,19 +164,47 @@ def test_with_two_options_the_second_order_is_the_other_one() -> None:
 
 
 def test_every_option_has_an_image_of_its_own_in_the_first_round() -> None:
-    world = make_world(6, 120)
+    world = make_world(5, 100)
     rounds: list[list[Question]] = []
     drive(try_judge(begin(world.looks)), Truthful(world), rounds)
     kinds = Counter(world.kinds()[question.image] for question in choices(rounds[:1]))
-    assert kinds == Counter({f"kind{k}": 2 for k in range(6)})
+    assert sum(kinds.values()) == 12 and min(kinds[f"kind{k}"] for k in range(5)) == 2
 
 
-def test_at_most_eight_options_the_largest() -> None:
+def test_at_most_five_options_the_largest_and_from_the_third_round_on_others() -> None:
     said = [f"k{kind}" for kind in range(12) for _ in range(3 + kind)]
     rounds: list[list[Question]] = []
     drive(try_judge(begin(looks_of(said))), always_first, rounds)
-    for question in choices(rounds):
-        assert sorted(option.name for option in question.options) == sorted(f"k{kind}" for kind in range(4, 12))
+    assert len(rounds) == 4
+    for turn, of_turn in enumerate(rounds):
+        expected = range(7, 12) if turn < 2 else range(2, 7)
+        for question in choices([of_turn]):
+            assert sorted(option.name for option in question.options) == sorted(f"k{kind}" for kind in expected)
+
+
+def test_fewer_than_three_others_are_no_other_options() -> None:
+    for kinds, others in ((7, set[str]()), (8, {"k0", "k1", "k2"})):
+        said = [f"k{kind}" for kind in range(kinds) for _ in range(3 + kind)]
+        rounds: list[list[Question]] = []
+        drive(try_judge(begin(looks_of(said))), always_first, rounds)
+        first = {option.name for option in choices(rounds[:1])[0].options}
+        assert len(first) == 5
+        assert {option.name for option in choices(rounds[2:3])[0].options} == (others or first)
+
+
+def test_options_are_unlike_each_other() -> None:
+    """The largest, then what is least like those taken, of the likest of them: near red is left out."""
+    e = np.eye(5)
+    rows = {"red": e[0], "near red": 0.95 * e[0] + 0.31 * e[1], "green": e[1], "blue": e[2],
+            "near blue": 0.8 * e[2] + 0.6 * e[4], "grey": e[3]}  # fmt: skip
+    said = [words for at, words in enumerate(rows) for _ in range(20 - at)]
+    check = begin(looks_of(said, np.array([rows[words] for words in said])))
+    for unit, words in enumerate(check.sorting.units.words):
+        if words.startswith("near"):
+            check._found_by(unit)
+    check.sorting.refresh()
+    names = [check.sorting.clusters[cluster].name for cluster in _options(check, 0)]
+    assert names == ["red", "green", "blue", "grey", "near blue"]
 
 
 def test_where_clusters_are_few_other_descriptions_are_options_and_nothing_is_learned_of_those() -> None:
@@ -190,36 +246,65 @@ def test_reliability_is_half_the_pairs_that_differ_around_one_in_twenty() -> Non
     assert Trial(12, 6).reliability == 1 - 6.5 / 22 / 2
 
 
-def test_rounds_follow_each_other_until_the_evidence_is_twenty_to_one() -> None:
-    for kinds, pairs in ((8, 6), (2, 12)):
-        world = make_world(kinds, 40 * kinds)
-        trial = drive(try_judge(begin(world.looks)), Truthful(world))
-        assert trial.pairs == pairs and trial.evidence > 3
-    world = make_world(4, 160)
-    trials = [drive(try_judge(begin(world.looks, seed=seed)), AtRandom(world, seed)) for seed in range(20)]
-    assert all(abs(trial.evidence) > 3 or trial.pairs == 24 for trial in trials)
+@pytest.mark.parametrize("agreeing, pairs, options", [(6, 6, 2), (5, 6, 5), (12, 12, 2), (15, 18, 3), (0, 24, 2)])
+def test_a_guesser_agrees_with_itself_as_scipys_binomial_tail_has_it(agreeing: int, pairs: int, options: int) -> None:
+    assert _chance(agreeing, pairs, options) == pytest.approx(float(binom.sf(agreeing - 1, pairs, 1 / options)))
 
 
-def test_the_evidence_by_hand() -> None:
-    """Two kinds named equally often agree by chance half of the time, and a good judge in nine of ten pairs."""
-    world = make_world(2, 80)
-    trial = drive(try_judge(begin(world.looks)), Truthful(world))
-    assert trial.evidence == pytest.approx(12 * np.log(0.9 / 0.5), abs=0.6)
-    alike = drive(try_judge(begin(world.looks)), always_none)
-    assert alike.evidence == pytest.approx(6 * np.log(0.9 / 0.99)) and alike.pairs == 6
+class Contradicting:
+    """Names the planted kind, or for so many of the pairs, the first ones, another the second time."""
+
+    def __init__(self, world: World, differing: int) -> None:
+        self.judge, self.left, self.second = Truthful(world), differing, False
+
+    def __call__(self, question: Question) -> Answer:
+        assert isinstance(question, Choice)
+        answer = self.judge(question)
+        errs = self.second and self.left > 0
+        self.left -= errs
+        self.second = not self.second
+        at, many = answer.chosen, len(question.options)
+        return choose(((many if at is None else at) + 1) % (many + 1), many) if errs else answer
 
 
 @pytest.mark.parametrize(
-    "trial, tells",
+    "kinds, differing, pairs, tells",
     [
-        (Trial(), True),
-        (Trial(12, 1, evidence=0.1), True),
-        (Trial(12, 1, evidence=-0.1), False),
-        (Trial(6, 0, same_for_all=True, evidence=1.0), False),
+        (5, 0, 6, True),  # .2^6
+        (5, 1, 6, True),  # 6 * .2^5 * .8 + .2^6 = .0016
+        (5, 2, 12, True),
+        (3, 0, 6, True),  # 3^-6 = .0014
+        (3, 1, 12, True),
+        (2, 0, 12, True),  # 2^-6 = .016, 2^-12
+        (2, 1, 18, True),  # 13 * 2^-12 = .0032
+        (2, 2, 18, True),
+        (2, 3, 24, True),  # 15 of 18: .0038
+        (2, 4, 24, True),
+        (2, 5, 24, False),  # 19 of 24: .0033
     ],
 )
-def test_it_tells_where_the_evidence_is_for_it(trial: Trial, tells: bool) -> None:
-    assert trial.tells is tells
+def test_rounds_follow_each_other_until_a_guesser_agrees_so_often_twice_in_a_thousand(
+    kinds: int, differing: int, pairs: int, tells: bool
+) -> None:
+    world = make_world(kinds, 40 * kinds)
+    trial = drive(try_judge(begin(world.looks)), Contradicting(world, differing))
+    assert trial == Trial(pairs, differing, False, tells)
+    assert (float(binom.sf(pairs - differing - 1, pairs, 1 / kinds)) <= 0.002) is tells
+
+
+def test_with_other_options_the_count_begins_anew() -> None:
+    """Torn in all of the first twelve, and never between the others."""
+    world = make_world(10, 200)
+    trial = drive(try_judge(begin(world.looks)), Contradicting(world, 12))
+    assert trial == Trial(6, 0, False, True)
+
+
+def test_a_guesser_is_put_four_rounds() -> None:
+    world = make_world(4, 160)
+    for seed in range(20):
+        rounds: list[list[Question]] = []
+        trial = drive(try_judge(begin(world.looks, seed=seed)), AtRandom(world, seed), rounds)
+        assert trial.tells or (len(rounds) == 4 and trial.pairs == 24), trial
 
 
 def test_calls_that_fail_are_no_evidence() -> None:
@@ -229,8 +314,13 @@ def test_calls_that_fail_are_no_evidence() -> None:
     trial = drive(try_judge(begin(world.looks)), lambda q: FAILED if next(flaky) else judge(q), rounds)
     assert (2 * trial.pairs, trial.differing) == (len(choices(rounds)) // 2, 0)
     assert trial.tells
-    nothing = drive(try_judge(begin(world.looks)), lambda _: FAILED)
-    assert nothing.pairs == 0 and nothing.tells
+
+
+def test_a_judge_who_never_answers_does_not_tell() -> None:
+    world, rounds = make_world(4, 80), list[list[Question]]()
+    trial = drive(try_judge(begin(world.looks)), lambda _: FAILED, rounds)
+    assert trial == Trial(0, 0, False, False)
+    assert [len(questions) for questions in rounds] == [12] * 4
 
 
 def test_few_images_are_enough_where_their_answers_differ() -> None:
@@ -242,8 +332,8 @@ def test_few_images_are_enough_where_their_answers_differ() -> None:
 
 def test_a_cheat_is_told_how_often_it_contradicted_itself() -> None:
     world = make_world(2, 80)
-    trial = drive(try_judge(begin(world.looks)), always_first)
-    assert not trial.tells and trial.differing == trial.pairs == 6
+    assert drive(try_judge(begin(world.looks)), always_first) == Trial(24, 24, False, False)
+    assert drive(try_judge(begin(world.looks)), always_none) == Trial(24, 0, True, False)
 
 
 def test_a_budget_that_ends_within_the_trial_is_noticed() -> None:

@@ -59,17 +59,22 @@ def try_judge(check: Check) -> Steps[Trial]:
     options: list[int] = []
     pairs = differing = 0
     answers: set[int | None] = set()
+    tried: list[int] = []
+    all_planted: set[int] = set()
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
     for turn in range(_ROUNDS):
         if turn % 2 == 0:
             before, options = options, _options(check, turn // 2)
-            planted = _planted(check, options, turn // 2)
-            candidates = _candidates(check, planted, turn // 2)
             if options != before:  # with few clusters there are no others: what they said so far counts, too
                 pairs = differing = 0
+                tried, all_planted = [], set()
+            planted = _planted(check, options, tried)
+            all_planted.update(planted)
+            candidates = _candidates(check, planted, tried, turn // 2)
         if len(options) < 2:
             return trial
         images = candidates[turn % 2 * _PAIRS :][:_PAIRS]
+        tried += images
         put = [_choice(check, image, options, again) for image in images for again in (0, 1)]
         replies = yield [choice for choice, _ in put]
         for at in range(0, len(put), 2):
@@ -82,7 +87,7 @@ def try_judge(check: Check) -> Steps[Trial]:
             differing += said[0] != said[1]
             answers.update(said)
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
-        same = pairs >= _PAIRS and len(answers) == 1 and len(planted) > 1
+        same = pairs >= _PAIRS and len(answers) == 1 and len(all_planted) > 1
         is_silent = not pairs and not check.spent  # every question failed
         tells = not is_silent and (not pairs or _chance(pairs - differing, pairs, len(options)) <= _CHANCE) and not same
         trial = Trial(pairs, differing, same, tells)
@@ -134,25 +139,26 @@ def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
     return [left[at] for at in taken]
 
 
-def _planted(check: Check, options: Sequence[int], again: int) -> list[int]:
-    """An image of each option that is none of its first exemplars, in turn."""
+def _planted(check: Check, options: Sequence[int], tried: Sequence[int]) -> list[int]:
+    """An image of each option: the last of its founder's, of those that were not tried, where it has more than one."""
     sorting = check.sorting
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0:
             own = sorting.units.members[unit].tolist()
-            planted += own[-1 - again :][:1] if len(own) > 1 + again else []
+            planted += [image for image in own if image not in tried][-1:] if len(own) > 1 else []
     return planted
 
 
-def _candidates(check: Check, planted: Sequence[int], again: int) -> list[int]:
-    """The planted images, then any others."""
+def _candidates(check: Check, planted: Sequence[int], tried: Sequence[int], again: int) -> list[int]:
+    """The planted images, then any others; those that were tried with the same options only where nothing else is left:
+    the same choice put again tells nothing new."""
     ids = check.sorting.looks.image_ids
     drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, f"trial {again}", ids[image]))
-    taken = set(planted)
+    taken = {*planted, *tried}
     rest = [image for image in drawn if image not in taken]
-    return [*planted, *rest][: 2 * _PAIRS]
+    return [*planted, *rest, *tried][: 2 * _PAIRS]
 
 
 def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tuple[Choice, list[int]]:
