@@ -64,9 +64,11 @@ class Check:
             if questions:
                 yield from self.ask(questions)
                 sorting.fit()
+            elif not self.closed and not self.spent and (new := self._found_unasked()):
+                continue
             elif not compared_at_the_end and not self.spent:
                 compared_at_the_end = True
-                new = [*self._small(), *self._found_unasked()]
+                new = self._small()
             elif not sampled and not self.spent:
                 sampled = True
                 yield from self._sample()
@@ -205,13 +207,21 @@ class Check:
         return made
 
     def _found_unasked(self) -> list[int]:
-        """Images that share a description and surely belong to no cluster, too surely to be asked about, found one."""
+        """Units that so surely belong to no cluster that nobody was asked about them found some: the largest first, no
+        more at once than half of what there is, unlike each other. A single image does where another such one is like
+        it."""
         sorting = self.sorting
-        shared = np.flatnonzero((sorting.units.sizes > 1) & (sorting.place == NONE) & (sorting.category != NO_ANSWER))
+        loose = np.flatnonzero((sorting.place == NONE) & (sorting.category != NO_ANSWER)).tolist()
+        open_units = [u for u in loose if not sorting.asked[u] and u not in self._founders and self._fresh(u)]
+        open_units.sort(key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
+        vectors = sorting.units.vectors[loose]
+        most = max(_FEWEST_AT_ONCE, len(sorting.live()) // 2)
         made: list[int] = []
-        for unit in sorted(shared.tolist(), key=lambda unit: (-int(sorting.units.sizes[unit]), unit)):
-            alike = any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made)
-            if not sorting.asked[unit] and not alike:
+        for unit in open_units:
+            if len(made) >= most:
+                break
+            is_alone = sorting.units.sizes[unit] == 1 and not sorting.has_like(unit, vectors)
+            if not is_alone and not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
                 made.append(self._found_by(unit))
         return made
 

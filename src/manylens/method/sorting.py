@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.method.graph import edge_weight
 from manylens.method.likelihood import (
     UNIT_STRENGTH,
     ChoiceModel,
@@ -146,8 +147,17 @@ class Sorting:
         return bool(self.place[unit] != NONE) and self.clusters[self.place[unit]].founder == unit
 
     def alike(self, unit: int, other: int) -> bool:
-        """Whether two units are more likely one kind than not, by similarity alone."""
-        return self.log_odds(float(self.units.vectors[unit] @ self.units.vectors[other])) > 0
+        """Whether an edge of at least even odds joins two units, on the model's own scale: answers about clusters that
+        are there say little of kinds that have none yet."""
+        return self._choice_prior.scale * self.likeness(unit, other) + self._choice_prior.offset > 0
+
+    def has_like(self, unit: int, vectors: NDArray[np.float32]) -> bool:
+        """Whether an edge of at least even odds leads to one of these vectors, itself not counted. vectors: (u, d)."""
+        weights = edge_weight(vectors @ self.units.vectors[unit], self._choice_prior.scale, self._choice_prior.offset)
+        return int((weights > 0.5).sum()) > 1
+
+    def likeness(self, unit: int, other: int) -> float:
+        return float(np.round(self.units.vectors[unit] @ self.units.vectors[other], 5))
 
     def log_odds(self, similarity: float) -> float:
         """That two kinds of this similarity are one, as the answers of this run have it."""
