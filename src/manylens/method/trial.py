@@ -23,13 +23,15 @@ from manylens.method.sorting import NONE
 _PAIRS = 6
 """Choices put twice in a round."""
 
-_ROUNDS = 4
-"""Rounds at most. From the third on the options are others: two of the first may be one kind, and a good judge torn."""
+_ROUNDS = 6
+"""Rounds at most; none follows where so far the judge is no better than a guesser."""
 
 _OPTIONS = 5
-_FEWEST_OPTIONS = 3
 _CHANCE = 0.002
 """The judge tells something where a guesser would agree with itself so often with at most this probability."""
+
+_HOPELESS = 0.2
+"""Where a guesser would agree with itself as often with more than this probability, after two rounds, none follows."""
 
 _PRIOR_DIFFER, _PRIOR_PAIRS = 0.5, 10.0
 """Before the trial, one pair in 20 is expected to differ, as if ten pairs had been seen."""
@@ -55,26 +57,18 @@ def try_judge(check: Check) -> Steps[Trial]:
     the images is learned, where the judge can be used."""
     sorting = check.sorting
     sorting.refresh()
+    options = _options(check)
+    if len(options) < 2:
+        return Trial()
+    planted = _planted(check, options)
+    candidates = _candidates(check, planted)
     trial = Trial()
-    options: list[int] = []
-    pairs = differing = 0
-    answers: set[int | None] = set()
-    tried: list[int] = []
-    all_planted: set[int] = set()
+    said: list[tuple[int, int]] = []
     learned: list[tuple[int, list[int], tuple[float, ...]]] = []
     for turn in range(_ROUNDS):
-        if turn % 2 == 0:
-            before, options = options, _options(check, turn // 2)
-            if options != before:  # with few clusters there are no others: what they said so far counts, too
-                pairs = differing = 0
-                tried, all_planted = [], set()
-            planted = _planted(check, options, tried)
-            all_planted.update(planted)
-            candidates = _candidates(check, planted, tried, turn // 2)
-        if len(options) < 2:
-            return trial
-        images = candidates[turn % 2 * _PAIRS :][:_PAIRS]
-        tried += images
+        images = candidates[turn * _PAIRS :][:_PAIRS]
+        if not images:
+            break
         put = [_choice(check, image, options, again) for image in images for again in (0, 1)]
         replies = yield [choice for choice, _ in put]
         for at in range(0, len(put), 2):
@@ -82,16 +76,13 @@ def try_judge(check: Check) -> Steps[Trial]:
             check.spent = check.spent or any(reply.spent for reply in both)
             if not all(reply.probabilities for reply in both):
                 continue
-            said = [None if r.chosen is None else put[at + k][1][r.chosen] for k, r in enumerate(both)]
-            pairs += 1
-            differing += said[0] != said[1]
-            answers.update(said)
+            one, other = (
+                NONE if r.chosen is None else options.index(put[at + k][1][r.chosen]) for k, r in enumerate(both)
+            )
+            said.append((one, other))
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
-        same = pairs >= _PAIRS and len(answers) == 1 and len(all_planted) > 1
-        is_silent = not pairs and not check.spent  # every question failed
-        tells = not is_silent and (not pairs or _chance(pairs - differing, pairs, len(options)) <= _CHANCE) and not same
-        trial = Trial(pairs, differing, same, tells)
-        if tells or check.spent:
+        trial, luck = _weigh(said, len(options), len(planted))
+        if trial.tells or check.spent or (turn and luck > _HOPELESS):
             break
     if trial.tells:
         sorting.reliability = trial.reliability
@@ -101,21 +92,39 @@ def try_judge(check: Check) -> Steps[Trial]:
     return trial
 
 
-def _chance(agreeing: int, pairs: int, options: int) -> float:
-    """The probability that one who takes any option at random agrees with itself in so many pairs, or more."""
-    p = 1 / options
+def _weigh(said: Sequence[tuple[int, int]], options: int, planted: int) -> tuple[Trial, float]:
+    """The trial, and the probability that a guesser would agree with itself so well. Two options may be one kind, and a
+    good judge name either, so the options are read as kinds of their own and in every way as two kinds; the reading
+    that speaks best for the judge counts, at its probability times the number of readings."""
+    if not said:
+        return Trial(tells=False), 1.0  # every question failed
+    pairs = np.array(said) % (options + 1)  # none of them is the last
+    shares = np.full(options, 1 / options)
+    readings = [np.arange(options + 1)]
+    readings += [mask >> np.arange(options + 1) & 1 for mask in range(1, 2**options)]
+    luck, differing = 1.0, len(said)
+    for number, kind in enumerate(readings):
+        agreeing = int((kind[pairs[:, 0]] == kind[pairs[:, 1]]).sum())
+        by_chance = float((np.bincount(kind[:options], weights=shares) ** 2).sum())
+        found = _tail(agreeing, len(said), by_chance) * (1 if number == 0 else len(readings))
+        if found < luck:
+            luck, differing = found, len(said) - agreeing
+    same = len(said) >= _PAIRS and len(np.unique(pairs)) == 1 and planted > 1
+    return Trial(len(said), differing, same, luck <= _CHANCE and not same), luck
+
+
+def _tail(agreeing: int, pairs: int, p: float) -> float:
+    """P(X >= agreeing) of a binomial X."""
+    if p >= 1:
+        return 1.0
     return math.fsum(math.comb(pairs, k) * p**k * (1 - p) ** (pairs - k) for k in range(agreeing, pairs + 1))
 
 
-def _options(check: Check, again: int) -> list[int]:
+def _options(check: Check) -> list[int]:
     """Clusters unlike each other, from the largest on; beside a single one a unit that is none yet and not like it, as
-    -1 - unit: with two options for one kind a good judge would contradict itself. again: whether to take those that
-    were not taken first, where there are enough."""
+    -1 - unit."""
     sorting = check.sorting
-    live = sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c))
-    first = _unlike(check, live)
-    second = _unlike(check, [c for c in live if c not in first]) if again else []
-    found = second if len(second) >= _FEWEST_OPTIONS else first
+    found = _unlike(check, sorted(sorting.live(), key=lambda c: (-sorting.weight[sorting.row[c]], c)))
     if len(found) > 1 or check.closed:
         return found
     by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
@@ -139,26 +148,23 @@ def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
     return [left[at] for at in taken]
 
 
-def _planted(check: Check, options: Sequence[int], tried: Sequence[int]) -> list[int]:
-    """An image of each option: the last of its founder's, of those that were not tried, where it has more than one."""
+def _planted(check: Check, options: Sequence[int]) -> list[int]:
+    """An image of each option: the last of its founder's, where it has more than one."""
     sorting = check.sorting
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
-        if unit >= 0:
-            own = sorting.units.members[unit].tolist()
-            planted += [image for image in own if image not in tried][-1:] if len(own) > 1 else []
+        if unit >= 0 and sorting.units.sizes[unit] > 1:
+            planted.append(int(sorting.units.members[unit][-1]))
     return planted
 
 
-def _candidates(check: Check, planted: Sequence[int], tried: Sequence[int], again: int) -> list[int]:
-    """The planted images, then any others; those that were tried with the same options only where nothing else is left:
-    the same choice put again tells nothing new."""
+def _candidates(check: Check, planted: Sequence[int]) -> list[int]:
+    """The planted images, then any others."""
     ids = check.sorting.looks.image_ids
-    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, f"trial {again}", ids[image]))
-    taken = {*planted, *tried}
-    rest = [image for image in drawn if image not in taken]
-    return [*planted, *rest, *tried][: 2 * _PAIRS]
+    drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
+    taken = set(planted)
+    return [*planted, *(image for image in drawn if image not in taken)][: _ROUNDS * _PAIRS]
 
 
 def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tuple[Choice, list[int]]:
