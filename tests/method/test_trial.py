@@ -24,7 +24,7 @@ from scipy.stats import binom
 from sklearn.metrics import normalized_mutual_info_score as nmi
 
 from manylens.method.questions import Answer, Choice, Question
-from manylens.method.trial import Trial, _chance, _options, try_judge
+from manylens.method.trial import Trial, _tail, _options, try_judge
 
 
 def choices(rounds: list[list[Question]]) -> list[Choice]:
@@ -248,7 +248,7 @@ def test_reliability_is_half_the_pairs_that_differ_around_one_in_twenty() -> Non
 
 @pytest.mark.parametrize("agreeing, pairs, options", [(6, 6, 2), (5, 6, 5), (12, 12, 2), (15, 18, 3), (0, 24, 2)])
 def test_a_guesser_agrees_with_itself_as_scipys_binomial_tail_has_it(agreeing: int, pairs: int, options: int) -> None:
-    assert _chance(agreeing, pairs, options) == pytest.approx(float(binom.sf(agreeing - 1, pairs, 1 / options)))
+    assert _tail(agreeing, pairs, 1 / options) == pytest.approx(float(binom.sf(agreeing - 1, pairs, 1 / options)))
 
 
 class Contradicting:

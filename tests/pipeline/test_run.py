@@ -181,7 +181,7 @@ def test_an_honest_none_of_them_is_not_held_against_the_judge() -> None:
     found = run(labels)
     assert found.clusters == ()
     assert not any("tell nothing" in note for note in found.notes)
-    assert found.calls.choose <= 0.4 * len(labels)
+    assert found.calls.choose <= 0.6 * len(labels)
 
 
 def test_more_effort_asks_more_and_the_result_is_better() -> None:

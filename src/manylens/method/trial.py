@@ -82,7 +82,7 @@ def try_judge(check: Check) -> Steps[Trial]:
             said.append((one, other))
             learned += [(put[at + k][0].image, put[at + k][1], both[k].probabilities) for k in (0, 1)]
         trial, luck = _weigh(said, len(options), len(planted))
-        if trial.tells or check.spent or (turn and luck > _HOPELESS):
+        if trial.tells or check.spent or (turn and (luck > _HOPELESS or trial.same_for_all)):
             break
     if trial.tells:
         sorting.reliability = trial.reliability
