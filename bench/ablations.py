@@ -207,6 +207,8 @@ COLUMNS = {
     "stl10": ("stl10", False),
     "30 wordings": ("30 wordings", False),
     "12% wrong": ("12% wrong", False),
+    "free prose, writer": ("free prose", True),
+    "free prose": ("free prose", False),
 }
 """Heading -> (set or world, whether the model writes)."""
 
