@@ -66,10 +66,6 @@ def nothing_compared(self: Check, clusters: Sequence[int]) -> Steps[None]:
     yield from ()
 
 
-def none_confused(self: Check) -> list[int]:
-    return []
-
-
 def believed_untried(of: Check) -> Steps[Trial]:
     yield from ()
     return Trial()
@@ -138,7 +134,6 @@ ABLATIONS: dict[str, Ablation] = {
     "whole method": Ablation(),
     "no walk (a description is a unit)": Ablation(((walk, "SURE_EDGE", 2.0),)),
     "clusters are not compared": Ablation(((Check, "compare", nothing_compared),)),
-    "not compared when torn": Ablation(((Check, "_confused", none_confused),)),
     "judge not tried": Ablation(((pipeline, "try_judge", believed_untried),)),
     "beta, b, kappa not fitted": Ablation(((Sorting, "fit", not_fitted),)),
     "no category term": Ablation(

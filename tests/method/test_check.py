@@ -391,22 +391,6 @@ def test_answers_are_learned_under_the_option_that_was_shown() -> None:
     assert drive(check.ask(questions[:2]), lambda _: FAILED) == [None, None]
 
 
-def test_clusters_between_which_a_units_images_are_torn_are_compared_again() -> None:
-    """An exemplar that says "none of them" keeps a duplicate apart, until its images' answers tell otherwise."""
-    looks = looks_of(["sofa"] * 30 + ["couch"] * 20 + ["tree"] * 20)
-    world = World(looks, {name: "seat" if int(name) < 50 else "tree" for name in looks.image_ids})
-    judge, first = Truthful(world), Counter[int]()
-
-    def doubting(question: Question) -> Answer:
-        assert isinstance(question, Choice)
-        first[0] += 1
-        return choose(len(question.options), len(question.options)) if first[0] <= 3 else judge(question)
-
-    check = begin(looks, price=1 / 60)
-    drive(check.run(), doubting)
-    assert parts(clusters_of(check.sorting), looks.image_ids) == parts(world.kinds(), looks.image_ids)
-
-
 def test_the_whole_from_trial_to_end_is_better_than_the_descriptions() -> None:
     for seed in range(3):
         world = make_world(4, 120, wordings=3, misdescribed=0.1, seed=seed)
@@ -536,22 +520,6 @@ def test_units_alike_found_one_cluster_at_a_time() -> None:
     sorting.wanting = [sorting.units.words.index("k5"), alike]
     sorting.sure[:] = 1.0
     assert [sorting.clusters[cluster].name for cluster in check._found()] == ["k5"]
-
-
-@pytest.mark.parametrize(
-    "red, blue, torn", [(3, 2, True), (9, 1, False), (8, 2, True), (9, 2, False), (1, 1, False), (5, 0, False)]
-)
-def test_a_unit_is_torn_from_two_votes_and_a_fifth_of_all_on_and_its_smaller_cluster_is_compared_once(
-    red: int, blue: int, torn: bool
-) -> None:
-    check = begin(looks_of(["red"] * 30 + ["blue"] * 20))
-    sorting = check.sorting
-    sorting.refresh()
-    at = {cluster.name: number for number, cluster in enumerate(sorting.clusters)}
-    for image in range(red + blue):
-        sorting.learn(image, [0, 1], choose(at["red" if image < red else "blue"], 2).probabilities)
-    assert check._confused() == ([at["blue"]] if torn else [])
-    assert check._confused() == []
 
 
 def of_red(price: float, many: int, confidences: list[float] | None = None) -> tuple[Check, int]:

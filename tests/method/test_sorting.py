@@ -403,18 +403,6 @@ def test_units_that_answers_leave_without_a_cluster_want_one() -> None:
     assert sorting.cluster_of(12) == NONE
 
 
-def test_votes_count_each_choice_of_a_cluster_and_what_it_was_joined_to() -> None:
-    sorting = begin(LARGE_UNIT, ["red", "blue"])
-    sorting.learn(8, [0, 1], choose(1, 2).probabilities, "why")
-    sorting.learn(8, [1, 0], choose(0, 2).probabilities)
-    sorting.learn(9, [1, 0], choose(1, 2).probabilities)
-    sorting.learn(10, [1, 0], choose(2, 2).probabilities)
-    assert sorting.choices_of([8, 9, 10, 11]) == {1: 2, 0: 1}
-    assert sorting.answers[8][0].reason == "why"
-    sorting.join(0, 1)
-    assert sorting.choices_of([8, 9]) == {sorting.root(0): 3}
-
-
 def test_the_nearest_clusters_stand_first_and_no_more_of_them_than_a_choice_has_options() -> None:
     circle = [(np.cos(a), np.sin(a), 0.0) for a in np.linspace(0, np.pi, MOST_OPTIONS + 5)]
     said = [(f"k{at}", row) for at, row in enumerate(circle) for _ in range(2)]

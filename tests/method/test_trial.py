@@ -24,7 +24,7 @@ from scipy.stats import binom
 from sklearn.metrics import normalized_mutual_info_score as nmi
 
 from manylens.method.questions import Answer, Choice, Question
-from manylens.method.trial import Trial, _tail, _options, try_judge
+from manylens.method.trial import Trial, _options, _tail, try_judge
 
 
 def choices(rounds: list[list[Question]]) -> list[Choice]:

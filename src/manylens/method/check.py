@@ -31,9 +31,6 @@ _LEAST_SHARE = 0.01
 _GUESS = 0.5
 """Below this probability, likeness alone puts no description that images share into a cluster."""
 
-_CONFUSED = 0.2
-"""From this share of a unit's answers on, its second cluster may be the same kind as its first."""
-
 
 class Check:
     """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters are given."""
@@ -41,7 +38,6 @@ class Check:
     def __init__(self, sorting: Sorting, seed: int, closed: bool = False) -> None:
         self.sorting, self.seed, self.closed = sorting, seed, closed
         self.spent = False
-        self._compared: set[tuple[int, int]] = set()
         self._waiting: list[int] = []
         self._founders: set[int] = set()
 
@@ -57,7 +53,7 @@ class Check:
             if new:
                 yield from self.compare(new)
                 sorting.refresh()
-            new = [] if self.closed or self.spent else self._found() + self._confused()
+            new = [] if self.closed or self.spent else self._found()
             if new:
                 continue
             questions = [] if self.spent else self.worthwhile()
@@ -253,23 +249,6 @@ class Check:
         sorting = self.sorting
         unit = sorting.clusters[cluster].founder
         return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
-
-    def _confused(self) -> list[int]:
-        """Clusters between which the images of one unit are torn: each pair is compared once."""
-        sorting = self.sorting
-        found: list[int] = []
-        for images in sorting.asked:
-            if len(images) < _EXEMPLARS_COMPARED:
-                continue
-            votes = sorted(sorting.choices_of(images).items(), key=lambda vote: (-vote[1], vote[0]))
-            if len(votes) < 2 or votes[1][1] < max(2, _CONFUSED * sum(count for _, count in votes)):
-                continue
-            pair = (min(votes[0][0], votes[1][0]), max(votes[0][0], votes[1][0]))
-            if pair not in self._compared:
-                self._compared.add(pair)
-                smaller = min(pair, key=lambda c: (sorting.weight[sorting.row[c]], c))
-                found += [smaller] if smaller not in found else []
-        return found
 
     # Units and images
 

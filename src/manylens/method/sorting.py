@@ -15,7 +15,7 @@ L: the likelihood of the answers about an image; m: the share of images that are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -446,13 +446,3 @@ class Sorting:
             return self.image_sure[image]
         unit = int(self.units.of_image[image])
         return float(self.sure[unit]) * (1 - self.share_of(image, unit))
-
-    def choices_of(self, images: Iterable[int]) -> dict[int, int]:
-        """How often each cluster was chosen for these images."""
-        votes: dict[int, int] = {}
-        for image in images:
-            for answer in self.answers.get(image, ()):
-                if answer.chosen != NONE:
-                    chosen = self.root(answer.chosen)
-                    votes[chosen] = votes.get(chosen, 0) + 1
-        return votes
