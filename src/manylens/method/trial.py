@@ -18,7 +18,7 @@ import numpy as np
 from manylens.method.check import Check
 from manylens.method.observations import seeded_share
 from manylens.method.questions import Choice, Statement, Steps
-from manylens.method.sorting import NONE
+from manylens.method.sorting import NO_ANSWER, NONE
 
 _PAIRS = 6
 """Choices put twice in a round."""
@@ -129,7 +129,8 @@ def _options(check: Check) -> list[int]:
         return found
     by_size = sorted(range(len(sorting.units)), key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
     founders = [sorting.clusters[c].founder for c in found]
-    others = [u for u in by_size if u not in founders and not any(sorting.alike(u, founder) for founder in founders)]
+    by_size = [unit for unit in by_size if unit not in founders and sorting.category[unit] != NO_ANSWER]
+    others = [unit for unit in by_size if not any(sorting.alike(unit, founder) for founder in founders)]
     return [*found, *(-1 - unit for unit in others[: 2 - len(found)])]
 
 

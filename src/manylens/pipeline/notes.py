@@ -42,7 +42,7 @@ def write_notes(
         why = (
             "gave every image the same answer"
             if trial.same_for_all
-            else f"contradicted itself in {trial.differing} of {trial.pairs} questions that were put twice"
+            else f"agreed with itself no better than a guesser might, in {trial.pairs} questions that were put twice"
         )
         notes.append(
             f"The model's answers about which cluster an image belongs to tell nothing for this interest: it {why}. "
