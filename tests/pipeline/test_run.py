@@ -169,7 +169,9 @@ def test_a_judge_not_to_be_believed_costs_nothing_but_what_the_descriptions_give
     assert agreement(found, labels) >= ceiling - 0.02
     assert len(found.clusters) == 13
     assert "tell nothing for this interest" in found.notes[0]
-    assert ("gave every image the same answer" if rule == "none" else "no better than a guesser might") in found.notes[0]
+    assert ("gave every image the same answer" if rule == "none" else "no better than a guesser might") in found.notes[
+        0
+    ]
     assert found.estimate is None
     assert all(cluster.misplaced is None for cluster in found.clusters), "nothing is known, so nothing is said"
     assert found.calls.choose <= 48, "after its trial it is asked nothing more"

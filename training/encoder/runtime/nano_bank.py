@@ -1,0 +1,163 @@
+"""What nano can answer, and which of it an interest asks for: words it was taught, never invented ones.
+
+In: an interest's text and embedding, and what is seen of a picture. Out: the words that may answer, each with a prior.
+Promise: pure; every word is in the bank, or in the interest where that lists its own options.
+
+A `task` is a list of words (weathers, suits, dog breeds) with ways to ask for it. An interest asks for the tasks whose
+wordings lie nearest to it in the text embedder's space; several of them where a word means several things ("color" of
+a card, a car, a garment): then the picture decides, by the kind of picture that each task was taught on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray: TypeAlias = NDArray[np.float32]
+
+NOT_APPLICABLE, CANNOT_TELL = "does not apply", "cannot tell"
+"""The descriptions that are no answers."""
+BANK_FILES = ("bank.json", "bank.npz")
+
+TASK_HEAT = 0.04  # of the softmax over tasks, by cosine
+FEWEST_SHARE = 0.05  # a task less likely than this share of the likeliest is not asked for
+SURE_TASK = 0.86  # from this cosine on the interest is a known one, even where it lists options
+LISTED_WORD = 0.7  # from this cosine a listed option is a word of a task
+LEAST_DOMAIN = 0.02  # no kind of picture rules a task out for good
+ANY_DOMAIN = 0.2  # how well a task that was taught on no kind of picture in particular fits each
+
+_LISTS = re.compile(r"\s*(?:,\s*or\b|,|;|/|\bor\b|\bvs\.?|\bversus\b)\s*", re.IGNORECASE)
+_LEADS = re.compile(
+    r"^(?:is|are|was|were|does|do|did|can|has|have)\s+(?:it|this|that|there|they|these|those|the \w+|he|she)\s+"
+    r"|^(?:whether|if)\s+(?:it|this|the \w+)\s+(?:is|are)\s+|^(?:either|a|an|the)\s+",
+    re.IGNORECASE,
+)
+MOST_OPTION_WORDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """words: (c,). vectors: (c, 384). weight: (tasks, c), how much of each word's prior a task gives. domain: (tasks,)
+    index of the kind of picture each was taught on, -1 for any. closeness: cosine of the interest to the nearest known
+    wording, 1 where it lists its options. name: of the likeliest task, empty for listed options."""
+
+    words: tuple[str, ...]
+    vectors: FloatArray
+    weight: FloatArray
+    domain: NDArray[np.int64]
+    closeness: float
+    name: str
+    vector: FloatArray
+    """The embedding to read pictures by: the interest's own, or that of the task whose words it lists."""
+
+    def prior(self, domains: FloatArray) -> FloatArray:
+        """Log prior (n, c) of each word for pictures of which `domains` (n, kinds) says what kind they are; the largest
+        of a row is 0."""
+        fits = np.full((len(domains), len(self.domain)), ANY_DOMAIN, np.float32)
+        known = self.domain >= 0
+        fits[:, known] = np.maximum(domains[:, self.domain[known]], LEAST_DOMAIN)
+        share = np.log(np.maximum(fits @ self.weight, 1e-9))
+        found: FloatArray = share - share.max(1, keepdims=True)
+        return found
+
+
+class Bank:
+    """`bank.json` and `bank.npz` of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        told: dict[str, Any] = json.loads((folder / "bank.json").read_text("utf-8"))
+        self.words: list[str] = told["words"]
+        self.tasks: list[dict[str, Any]] = told["tasks"]
+        self.numbers: dict[str, float] = told["numbers"]
+        self.domains: list[str] = told["domains"]
+        with np.load(folder / "bank.npz") as npz:
+            self.vectors = _unit(npz["words"].astype(np.float32))
+            self._wordings = _unit(npz["wordings"].astype(np.float32))
+            self._axes = npz["axes"].astype(np.float32)
+            self._middle = npz["middle"].astype(np.float32)
+            self._centers = npz["centers"].astype(np.float32)
+        self._task_of = np.concatenate([np.full(task["wordings"], k) for k, task in enumerate(self.tasks)])
+        self._domain = np.array([self.domains.index(task["domain"]) if task["domain"] else -1 for task in self.tasks])
+        self._first = np.cumsum([0, *(task["wordings"] for task in self.tasks)])[:-1]
+        self._refusals = np.array([self.words.index(NOT_APPLICABLE), self.words.index(CANNOT_TELL)])
+
+    def nearness(self, vector: FloatArray) -> FloatArray:
+        """(tasks,) cosine of an interest to the nearest wording of each task."""
+        similar = self._wordings @ vector
+        found = np.full(len(self.tasks), -1, np.float32)
+        np.maximum.at(found, self._task_of, similar)
+        return found
+
+    def naming(self, options: FloatArray) -> int | None:
+        """The task whose words the options (n, 384) are, or None: the fewest words that have something for each."""
+        similar = self.vectors @ options.T
+        fit = [
+            (float(similar[task["words"]].max(0).min()), -len(task["words"]), -k) for k, task in enumerate(self.tasks)
+        ]
+        fitting = [(words, place) for worst, words, place in fit if worst >= LISTED_WORD]
+        return -max(fitting)[1] if fitting else None
+
+    def place(self, pooled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What kinds of picture these are, (n, kinds) shares, and how far each is from all of them, (n,): about 1 for
+        pictures like those it was taught on."""
+        x = (pooled[:, : len(self._middle)] - self._middle) @ self._axes
+        distance = ((x[:, None] - self._centers[None]) ** 2).sum(2)
+        logits = -0.5 * (distance - distance.min(1, keepdims=True)) * self.numbers["domain_heat"]
+        shares = np.exp(logits)
+        return shares / shares.sum(1, keepdims=True), distance.min(1) / self.numbers["usual_distance"]
+
+    def candidates(self, interest: str, vector: FloatArray, embed: Any) -> Candidates:
+        """What may answer the interest. embed: texts -> (n, 384)."""
+        near = self.nearness(vector)
+        best = int(near.argmax())
+        listed = options_of(interest)
+        if listed and near[best] < SURE_TASK:
+            own = embed(listed)
+            vectors = np.concatenate([own, self.vectors[self._refusals]])
+            words = (*listed, NOT_APPLICABLE, CANNOT_TELL)
+            asked = self.naming(own)
+            read_by = vector if asked is None else self._wordings[self._first[asked]]
+            name = "" if asked is None else str(self.tasks[asked]["name"])
+            weight = np.ones((1, len(words)), np.float32)
+            return Candidates(words, vectors, weight, np.array([-1]), 1.0, name, read_by)
+        share = np.exp((near - near[best]) / TASK_HEAT)
+        asked = np.flatnonzero(share >= FEWEST_SHARE)
+        chosen = sorted({word for task in asked for word in self.tasks[task]["words"]})
+        at = {word: k for k, word in enumerate(chosen)}
+        weight = np.zeros((len(asked), len(chosen)), np.float32)
+        for row, task in enumerate(asked):
+            weight[row, [at[word] for word in self.tasks[task]["words"]]] = share[task]
+        # The refusals compete as they did in training: with the likeliest task's words, whatever the picture.
+        weight = np.concatenate([weight, np.tile(weight.max(1, keepdims=True), 2)], 1)
+        numbers = np.concatenate([np.array(chosen, np.int64), self._refusals])
+        return Candidates(
+            tuple(self.words[k] for k in numbers), self.vectors[numbers], weight, self._domain[asked],
+            float(near[best]), str(self.tasks[best]["name"]), vector,
+        )  # fmt: skip
+
+
+def options_of(interest: str) -> list[str]:
+    """The options that an interest lists ("good or defective", "photo, painting or sketch?"), or none."""
+    text = " ".join(interest.split()).strip(" ?.!").removesuffix("...").strip(" ,")
+    _, colon, after = text.rpartition(":")
+    if colon and "," in after:
+        text = after
+    if not re.search(r"\bor\b|,|;|/|\bvs\b|\bversus\b", text, re.IGNORECASE):
+        return []
+    parts = [part for part in _LISTS.split(text) if part]
+    parts[0] = _LEADS.sub("", _LEADS.sub("", parts[0]))
+    parts = [_LEADS.sub("", part).strip() for part in parts]
+    parts = list(dict.fromkeys(part.casefold() if part.istitle() else part for part in parts if part))
+    if len(parts) < 2 or any(len(part.split()) > MOST_OPTION_WORDS for part in parts):
+        return []
+    return parts
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

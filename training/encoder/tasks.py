@@ -1,0 +1,230 @@
+"""What the encoder is asked: tasks with their rows, the words of their answers, and the wordings of their interests.
+
+In: `pack.py`'s corpus, `wordings.toml` and `interests.toml`, `levels.py`'s file. Out: `Corpus`, `Task`s, `Book` (every
+text once, numbered). Promise: the held-out wordings are in no training pool; the sets named in LEFT_OUT are in no task
+that is trained on when a run leaves kinds out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from phrasings import Phrasings
+
+NOT_APPLICABLE, CANNOT_TELL = "does not apply", "cannot tell"
+LEFT_OUT = (
+    "food_dishes.dish", "food_dishes.taste", "vehicle_kind.vehicle", "furniture_kind.piece of furniture", "blood_cells.blood cell",
+    "big_cats.big cat", "tomato_leaf_disease.tomato leaf disease", "emoji_category.emoji category", "textures.texture",
+    "handwritten_alphabet.alphabet of the handwritten character", "sun_scenes8.place", "sun_scenes8.setting",
+    "magnetic_tile_defects.magnetic tile defect", "magnetic_tile_defects.defective", "pcb_defects.printed circuit board defect",
+    "cars_make_type.body_type", "cars_make_type.decade", "cars_make_type.make", "flowers.species", "flowers.color", "dog_breeds.dog breed",
+    "day_night.daytime", "rooms_places365.room", "fruit.species", "fruit.color",
+)  # fmt: skip
+"""Whole sets that a run with --leave-out neither trains on nor sees; they show what nano does with kinds it never met."""
+
+FIRST_NINE = {
+    "card.rank": "card.rank", "card.suit": "card.suit", "card.color": "card.color", "cmuface.pose": "cmuface.pose",
+    "cmuface.glass": "cmuface.glass", "cmuface.emotion": "cmuface.emotion", "fruit.species": "fruit.species",
+    "fruit.color": "fruit.color", "flowers.species": "flowers.species", "flowers.color": "flowers.color",
+    "cifar10.class": "cifar10.class", "cifar10.type": "cifar10.type", "cifar10.environment": "cifar10.environment",
+    "cifar10.main color": "object.color", "textures.texture": "textures.texture", "emotion.emotion": "emotion.emotion",
+    "fashion.type": "fashion.type", "fashion.color": "fashion.color", "fashion.category": "fashion.category",
+    "fashion.gender": "fashion.gender", "fashion.usage": "fashion.usage", "objects1000.object": "objects1000.object",
+    "objects1000.main color": "object.color",
+}  # fmt: skip
+"""Column -> its table in interests.toml."""
+
+KIND_OF_SET = {
+    "card": "card", "cmuface": "face", "emotion": "face", "face_attributes": "face", "face_age_gender": "face",
+    "facial_expression": "face", "fashion": "product", "fruit": "fruit", "flowers": "flower", "textures": "texture",
+    "coco_captions": "scene", "flickr8k_1000": "scene", "miniplaces100": "scene", "rooms_places365": "scene",
+    "sun_scenes8": "scene", "weather5": "scene", "day_night": "scene", "human_actions15": "people",
+    "ucm_aerial_captions": "aerial", "vehicle_color9": "vehicle", "cars_make_type": "vehicle", "vehicle_kind": "vehicle",
+    "art_medium": "art", "emoji_category": "emoji", "clothing_kind": "clothes", "furniture_kind": "furniture",
+    "food_dishes": "food", "grocery_items": "food", "steel_defects": "surface", "magnetic_tile_defects": "surface",
+    "pcb_defects": "board", "tomato_leaf_disease": "leaf", "big_cats": "animal", "dog_breeds": "animal",
+    "blood_cells": "cell", "road_signs": "sign", "writing_system": "writing", "handwritten_alphabet": "writing",
+    "kind_of_image": "mixed", "photo_quality": "mixed", "objects1000": "mixed", "cifar10": "mixed",
+}  # fmt: skip
+
+NOTHING_HUMAN = "texture surface board leaf cell sign writing aerial fruit food furniture"
+UNLIKE = {  # attribute -> kinds of picture to which it surely does not apply
+    "card.rank": "face product fruit flower texture scene people aerial vehicle animal clothes furniture food surface board leaf cell",
+    "card.suit": "face product fruit flower texture scene people aerial vehicle animal clothes furniture food surface board leaf cell sign writing",
+    "cmuface.pose": NOTHING_HUMAN, "cmuface.glass": NOTHING_HUMAN + " vehicle animal", "cmuface.emotion": NOTHING_HUMAN + " vehicle",
+    "glasses": NOTHING_HUMAN + " vehicle animal", "smile": NOTHING_HUMAN + " vehicle", "hair": NOTHING_HUMAN + " vehicle",
+    "facial_hair": NOTHING_HUMAN + " vehicle animal", "headwear": NOTHING_HUMAN + " vehicle animal", "gender": NOTHING_HUMAN + " vehicle",
+    "age_group": NOTHING_HUMAN + " vehicle", "expression": NOTHING_HUMAN + " vehicle",
+    "action": NOTHING_HUMAN + " card vehicle product flower", "place": "card texture surface board cell sign writing product fruit leaf emoji",
+    "setting": "card texture surface board cell sign writing emoji product", "weather": "card face product texture surface board cell sign writing emoji furniture food clothes",
+    "daytime": "card product texture surface board cell sign writing emoji furniture", "animal": "card face product texture surface board cell sign writing vehicle furniture food clothes fruit aerial",
+    "food": "card face product texture surface board cell sign writing vehicle furniture clothes aerial animal",
+    "taste": "card face product texture surface board cell sign writing vehicle furniture clothes aerial animal",
+    "land_use": "card face product texture people animal clothes furniture food fruit flower surface board cell writing",
+    "vehicle_color": "card face texture food fruit flower surface board cell writing leaf furniture clothes", "body_type": "card face texture food fruit flower surface board cell writing leaf furniture clothes animal",
+    "make": "card face texture food fruit flower surface board cell writing leaf animal", "decade": "", "vehicle": "card face texture food fruit flower surface board cell writing leaf furniture clothes animal",
+    "emoji_category": "card face texture food people scene aerial vehicle surface board cell leaf furniture", "clothing": "card texture food fruit flower aerial surface board cell sign writing leaf vehicle furniture animal",
+    "furniture": "card face texture food fruit flower aerial surface board cell sign writing leaf vehicle clothes animal", "grocery": "card face texture aerial surface board cell sign writing vehicle clothes animal furniture",
+    "grocery_kind": "card face texture aerial surface board cell sign writing vehicle clothes animal furniture", "steel_defect": "card face people scene aerial animal food fruit flower vehicle clothes writing sign",
+    "tile_defect": "card face people scene aerial animal food fruit flower vehicle clothes writing sign", "defective": "face people scene animal", "pcb_defect": "card face people scene aerial animal food fruit flower vehicle clothes sign texture",
+    "leaf_disease": "card face people scene aerial animal vehicle clothes sign texture surface board writing cell", "big_cat": "card face scene aerial food fruit flower vehicle clothes sign texture surface board writing cell furniture",
+    "dog_breed": "card face aerial food fruit flower vehicle clothes sign texture surface board writing cell furniture", "blood_cell": "card face people scene aerial animal food fruit flower vehicle clothes sign writing board furniture",
+    "road_sign": "card face people texture animal food fruit flower clothes surface board writing cell furniture", "road_sign_kind": "card face people texture animal food fruit flower clothes surface board writing cell furniture",
+    "writing_system": "face people scene aerial animal food fruit flower texture surface cell furniture vehicle", "handwritten_alphabet": "face people scene aerial animal food fruit flower texture surface cell furniture vehicle",
+    "flowers.species": "card face people texture vehicle clothes surface board writing cell furniture animal", "fruit.species": "card face people texture vehicle clothes surface board writing cell furniture animal",
+    "fashion.type": "card texture food fruit flower aerial surface board cell sign writing leaf vehicle furniture animal", "fashion.usage": "card texture food fruit flower aerial surface board cell sign writing leaf animal",
+}  # fmt: skip
+
+OPEN = (
+    "what the picture shows", "what is in the picture", "content", "content of the picture", "description", "describe the picture",
+    "what is shown", "what can be seen", "what is going on", "what happens in the picture", "scene", "the whole scene", "what the photo shows",
+    "what is this a picture of", "caption", "what do you see?", "what is happening?", "theme", "topic", "what it is about", "anything",
+    "everything in the picture", "contents of the image", "overall content", "what this image depicts", "motif",
+)  # fmt: skip
+OBJECTS = (
+    "objects",
+    "things in the picture",
+    "which objects can be seen",
+    "objects in the picture",
+    "what things are there",
+    "items",
+    "visible objects",
+    "what objects are shown?",
+)
+KIND_WORDS = ("{k}", "kind of {k}", "type of {k}", "which {k}", "which {k} is it?", "what kind of {k} is it?", "{k} type", "sort of {k}", "the {k}", "{k} species or model", "name of the {k}", "what {k} is this?", "group by kind of {k}", "{k}s by kind")  # fmt: skip
+OBJECT_WORDS = ("object", "main object", "what it is", "what is it?", "kind of thing", "thing", "what kind of thing is it?", "which object is shown", "the main thing in the picture", "name of the object", "type of object", "kind of object", "what object is this", "item", "subject")  # fmt: skip
+VAGUE_KINDS = set(
+    "agent group system shape part abstraction matter substance solid measure attribute relation communication location piece "
+    "material fluid liquid durables commodity structure device instrument equipment implement instrumentality covering container "
+    "support restraint fastener barrier obstruction starches drug mechanism mechanical_device natural_object placental diapsid anapsid "
+    "carnivore game reproductive_structure plant_organ plant_part consumer_goods conveyance craft protective_covering causal_agent "
+    "establishment place_of_business saurian chelonian oscine foodstuff nutriment whole ungulate craft vessel "
+    "natural_elevation durables housing animal_order domestic_animal canine even-toed_ungulate".replace("_", " ").split(" ")
+) | {"mechanical device", "natural object", "reproductive structure", "plant organ", "plant part", "consumer goods", "protective covering", "causal agent", "place of business", "natural elevation", "even-toed ungulate", "cutting implement", "piece of cloth"}  # fmt: skip
+
+
+@dataclass
+class Corpus:
+    """where: (n, 3) shard, offset, bytes. set_of: (n,). valid: (n,) bool. columns: "set.column" -> {row: value index}."""
+
+    sets: list[str]
+    where: np.ndarray
+    set_of: np.ndarray
+    valid: np.ndarray
+    columns: dict[str, np.ndarray]
+    values: dict[str, list[str]]
+    captions: dict[int, list[str]]
+    held_colors: np.ndarray
+
+    @classmethod
+    def read(cls, folder: Path) -> Corpus:
+        told = json.loads((folder / "corpus.json").read_text())
+        with np.load(folder / "corpus.npz") as npz:
+            columns = {key.removeprefix("column:"): npz[key] for key in npz.files if key.startswith("column:")}
+            return cls(
+                told["sets"], npz["where"], npz["set_of"], npz["valid"], columns, told["values"],
+                {int(row): texts for row, texts in told["captions"].items()}, npz["held_colors"],
+            )  # fmt: skip
+
+
+class Book:
+    """Every text once, numbered in the order of first use."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._number: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        if text not in self._number:
+            self._number[text] = len(self.texts)
+            self.texts.append(text)
+        return self._number[text]
+
+    def all(self, texts: list[str] | tuple[str, ...]) -> np.ndarray:
+        return np.asarray([self(text) for text in texts], np.int64)
+
+
+@dataclass
+class Task:
+    """rows, answers: of the training part; answers index labels. held_rows, held_answers: of the validation part.
+    labels, wordings, held_wordings: numbers in the book; wordings[0] is the plain name. unlike: sets, by number."""
+
+    key: str
+    attribute: str
+    rows: np.ndarray
+    answers: np.ndarray
+    held_rows: np.ndarray
+    held_answers: np.ndarray
+    labels: np.ndarray
+    wordings: np.ndarray
+    held_wordings: np.ndarray
+    unlike: list[int] = field(default_factory=list)
+    left_out: bool = False
+
+
+def readable(value: str) -> str:
+    return value.replace("_", " ").strip()
+
+
+def make_tasks(corpus: Corpus, book: Book, folder: Path, *, leave_out: bool, wordings: int, seed: int) -> list[Task]:
+    """Every labelled column as a task. Columns of one attribute share their wordings."""
+    listed = tomllib.loads((folder / "wordings.toml").read_text())
+    first = tomllib.loads((folder.parent / "interests.toml").read_text())
+    rng = random.Random(seed)
+    attribute_of = {key: attribute for attribute, entry in listed.items() for key in entry["sets"]}
+    tasks = []
+    for key, pairs in corpus.columns.items():
+        if key == "coco_captions.objects" or (key not in FIRST_NINE and key not in attribute_of):
+            continue
+        words: dict[str, str] = {}
+        entries, attributes = [], []
+        if key in FIRST_NINE:
+            group, name = FIRST_NINE[key].split(".")
+            entries.append(first[group][name])
+            words = entries[0].get("answers", {})
+            attributes.append(FIRST_NINE[key])
+        if key in attribute_of:
+            entry = dict(listed[attribute_of[key]])
+            entry["train"] = entry["nouns"] + [q.replace("{subject}", entry["subjects"][0]) for q in entry["questions"]]
+            entry["plurals"] = [s if s.endswith("s") or s == "people" else f"{s}s" for s in entry["subjects"]]
+            entries.append(entry)
+            attributes.append(attribute_of[key])
+        values = [readable(words.get(value, value)) for value in corpus.values[key]]
+        labels = sorted({value for value in values if value})
+        index = np.asarray([labels.index(value) if value else -1 for value in values])
+        rows, answers = pairs[:, 0], index[pairs[:, 1]]
+        rows, answers = rows[answers >= 0], answers[answers >= 0]
+        held = corpus.valid[rows]
+        if key.endswith("main color"):
+            held |= np.isin(rows, corpus.held_colors)
+        if len(labels) < 2:
+            continue
+        pools = [Phrasings.from_table(entry, labels) for entry in entries]
+        never = {w.casefold() for entry in entries for w in entry["heldout"]}
+        plain = readable(key.split(".")[1])
+        drawn = [plain, *(n for entry in entries for n in entry["nouns"])]
+        while len(drawn) < wordings:
+            drawn.append(rng.choice(pools).draw(rng))
+        drawn = [w for w in drawn if w.casefold() not in never]
+        unlike = set(" ".join(UNLIKE.get(a, "") for a in attributes).split())
+        tasks.append(
+            Task(
+                key,
+                attributes[-1],
+                rows[~held],
+                answers[~held],
+                rows[held],
+                answers[held],
+                book.all(labels),
+                book.all(drawn),
+                book.all([w for entry in entries for w in entry["heldout"]]),
+                [i for i, name in enumerate(corpus.sets) if KIND_OF_SET[name] in unlike],
+                leave_out and key in LEFT_OUT,
+            )  # fmt: skip
+        )
+    return tasks
