@@ -111,16 +111,6 @@ def nothing_sampled(self: Check) -> Steps[None]:
     yield from ()
 
 
-def found_in_any_order(self: Check) -> list[int]:
-    """Small units found clusters while larger ones are still in doubt."""
-    wanting = self.sorting.wanting
-    self.sorting.wanting = [unit for unit in wanting if self.sorting.is_settled(unit)]
-    try:
-        return _found(self)
-    finally:
-        self.sorting.wanting = wanting
-
-
 def text_instead_of_state(looks: Looks) -> Looks:
     """H embeds the description's text, as character n-grams, instead of the model's hidden state."""
     return dataclasses.replace(looks, embeddings=text_rows(looks))
@@ -148,7 +138,6 @@ ABLATIONS: dict[str, Ablation] = {
     "no random sample": Ablation(((Check, "_sample", nothing_sampled),)),
     "unit strength 1": Ablation(((sorting, "UNIT_STRENGTH", 1.0),)),
     "unit strength 16": Ablation(((sorting, "UNIT_STRENGTH", 16.0),)),
-    "small units found first": Ablation(((Check, "_found", found_in_any_order),)),
     "a picture may cost 3 calls": _calls_per_picture(3.0),
     "a picture may cost 15 calls": _calls_per_picture(15.0),
 }

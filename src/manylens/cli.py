@@ -291,7 +291,11 @@ def demo(out: Path) -> None:
     metavar="S",
     help=f"Share of calls that may finally fail before the exit code is 1. [default: {_DEFAULTS.max_failed}]",
 )
-@click.option("--links", is_flag=True, help="Also make a folder of links per cluster; without it, those of before go.")
+@click.option(
+    "--links",
+    is_flag=True,
+    help="Also make a folder of links per cluster; without it, those of an earlier run are removed.",
+)
 @click.option(
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )

@@ -195,7 +195,7 @@ class Settings(_Record):
         _require(2 <= len(set(folded)) == len(folded), "into names at least two different clusters", repr(names),
                  'pass --into "good, defective"')  # fmt: skip
         _require(len(names) <= MOST_INTO, f"into names at most {MOST_INTO:,} clusters", len(names), "name fewer")
-        _require(self.n_clusters is None, "into says which clusters there are, n_clusters how many",
+        _require(self.n_clusters is None, "into says which clusters there are, n_clusters (--groups) how many",
                  f"both: {self.n_clusters}", "pass one of the two")  # fmt: skip
 
     @property

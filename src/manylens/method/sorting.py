@@ -45,7 +45,7 @@ _BLOCK = 8192
 _ASKED_BLOCK = 1024
 _MOST_FITTED = 2000
 _SETTLED = 0.9
-"""What a placement is worth that nobody was asked about."""
+"""What a placement that nobody was asked about is worth at the most."""
 
 _NO_ANSWER_ODDS = 5.0
 """What a description that gives no answer takes off the log-odds of every cluster."""
@@ -208,7 +208,7 @@ class Sorting:
     def settle(self) -> None:
         """Take the placements as they are: nothing will be asked."""
         self._locate()
-        self.sure = np.where(self.place == NONE, 0.0, _SETTLED)
+        self.sure = np.where(self.place == NONE, 0.0, np.minimum(self.sure, _SETTLED))
 
     def _locate(self) -> None:
         """Mean directions of the clusters, and each unit's nearest ones with their odds."""

@@ -11,7 +11,7 @@ from manylens.method.naming import CLUSTERS_PER_CALL
 from manylens.method.vocabulary import BATCH
 from manylens.records import Effort
 
-_TRIAL = (0, 48)
+_TRIAL = (0, 72)
 """Calls of the trial: none where all that was described is alike."""
 
 _FEW = 60

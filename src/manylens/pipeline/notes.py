@@ -68,7 +68,7 @@ def write_notes(
         if session.spent:
             why = "the budget was spent before a cluster was found"
         elif settings.into:
-            why = "none of the given clusters fits"
+            why = "none of the given clusters fits, or the model does not know these words (nano knows few)"
         else:
             why = "no cluster fits, or nothing else is of the same kind"
         notes.append(f"{counted(unassigned, 'image is', 'images are')} unassigned: {why}.")

@@ -26,7 +26,7 @@ from manylens.method.vocabulary import Vocabulary, finer_kinds, make_vocabulary,
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.models.base import Capabilities, Model
 from manylens.pipeline.budget import Allowance, Budget
-from manylens.pipeline.cost import calls_after_looks
+from manylens.pipeline.cost import calls_after_looks, calls_before_looks
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.notes import write_notes
@@ -88,9 +88,11 @@ async def cluster_looks(
     edge = edge_scale(model.capabilities)
     units = gather(looks, edge, settings, session)
     vocabulary = await group_descriptions(looks, settings, session)
-    foreseen = calls_after_looks(
+    before = calls_before_looks(len(looks), settings.effort, _writes(session))
+    after = calls_after_looks(
         len(looks), len(set(looks.words)), len(units), settings.effort, _writes(session), session.written
     )
+    foreseen = (max(before[0], after[0]), max(before[0], after[0], min(before[1], after[1])))
     emit(Foreseen(looks.interest.text, *foreseen))
     sorting, trial = await sort(looks, units, edge, vocabulary, settings, session)
     return await present(sorting, trial, vocabulary, settings, session, foreseen)
@@ -183,7 +185,7 @@ async def present(
             definition=label.definition,
             size=len(group.images),
             exemplars=tuple(looks.image_ids[i] for i in exemplars(sorting, group, settings.exemplars)),
-            parent=parent_of.get(number - 1, ""),
+            parent="" if settings.level == "coarse" else parent_of.get(number - 1, ""),
             misplaced=each[number - 1],
         )
         for number, (group, label) in enumerate(zip(groups, named, strict=True), start=1)
@@ -240,7 +242,7 @@ def _categories(
 def _estimate(
     sorting: Sorting, groups: Sequence[Group], trial: Trial, settings: Settings
 ) -> tuple[Misplaced | None, list[Misplaced | None]]:
-    if not trial.tells or not sorting.answers:
+    if not trial.tells or not sorting.answers or not groups:
         return None, [None] * len(groups)
     group_of = np.full(len(sorting.looks), NONE, dtype=np.int64)
     for number, group in enumerate(groups):

@@ -117,7 +117,7 @@ function section(key, title, definition, images, exemplars, rest, cluster) {
   if (rest) label.append(measures(counts));
   else {
     const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
-    const kinds = cluster.parent && cluster.parent !== cluster.name ? [["part of", cluster.parent]] : [];
+    const kinds = cluster.parent && cluster.parent !== cluster.name ? [["coarser kind", cluster.parent]] : [];
     const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
     label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
   }
