@@ -107,7 +107,7 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
     assert "looks:      72 (one per image and interest, 2 interests)" in shown
     assert "questions:  2 to 302 (few where descriptions repeat, many where each differs)" in shown
     assert "calls:      74 to 374; a better estimate follows once all pictures are described" in shown
-    assert "time:       2 to 8 seconds at 40 calls a second (nano on two cores)" in shown
+    assert "time:       2 to 9 seconds at 40 calls a second (nano on two cores)" in shown
     assert "Nothing was asked" in shown
     assert list(Path.cwd().iterdir()) == []
 
