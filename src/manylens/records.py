@@ -24,6 +24,10 @@ where it was not placed and not asked."""
 Effort: TypeAlias = Literal["low", "normal", "high", "max"]
 Level: TypeAlias = Literal["coarse", "medium", "fine"]
 
+MOST_OPTIONS = 20
+"""Options of one choice: one letter each, A to T. A letter is one token, and twenty are what a server lists
+log-probabilities of; what resembles the picture less than the twenty nearest clusters is hardly ever chosen."""
+
 CALLS_PER_PICTURE: Mapping[str, float] = {"low": 3.0, "normal": 7.0, "high": 15.0, "max": 60.0}
 """By effort: how many calls it may take, at the margin, to put one picture right."""
 

@@ -81,7 +81,7 @@ class Check:
 
     def _sample(self) -> Steps[None]:
         """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
-        A third of n^(2/3): 33 of 1,000 and 3,300 of a million."""
+        A third of n^(2/3): 34 of 1,000 and 3,334 of a million."""
         sorting = self.sorting
         ids = sorting.looks.image_ids
         unasked = [image for image in range(len(ids)) if self._is_open(image)]

@@ -10,6 +10,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from manylens.records import MOST_OPTIONS as MOST_OPTIONS
+
 T = TypeVar("T")
 
 
@@ -59,6 +61,3 @@ class Answer:
 
 
 Steps: TypeAlias = Generator[Sequence[Question], Sequence[Answer], T]
-
-MOST_OPTIONS = 20
-"""Options of one choice: more than a model reads carefully; what a unit resembles less is hardly ever chosen."""

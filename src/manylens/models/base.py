@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import ModelError, UsageError
 from manylens.images import ImageSource
+from manylens.records import MOST_OPTIONS as MOST_OPTIONS
 from manylens.records import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.records import Tokens
 from manylens.store import answer_key
@@ -78,9 +79,6 @@ class ChooseRequest:
         if not 1 <= len(self.options) <= MOST_OPTIONS:
             raise ValueError(f"a choice has 1 to {MOST_OPTIONS} options, got {len(self.options)}")
 
-
-MOST_OPTIONS = 20
-"""One letter each, A to T: a letter is one token, and twenty are what a server lists log-probabilities of."""
 
 MOST_EXEMPLARS = 8
 """Exemplar pictures that a choice shows at most, beside its candidate. A judgement shows three; a picture of 256 px
