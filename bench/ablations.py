@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 
 from bench.baselines import text_rows
 from bench.worlds import WORLDS, Seen, ignore, see_replay, see_world
-from manylens import records
-from manylens.evaluate import evaluate_labels
+from manylens import settings
 from manylens.method import check, sorting, walk
 from manylens.method.check import Check
 from manylens.method.graph import edge_weight
@@ -41,7 +40,9 @@ from manylens.method.trial import Trial
 from manylens.models.base import Capabilities, Model
 from manylens.pipeline import run as pipeline
 from manylens.pipeline.run import edge_scale
-from manylens.records import Clustering, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
+from manylens.types import Clustering
 
 NO_INTEREST = "image"
 """What the model is asked to look for where the interest is taken out of the prompts."""
@@ -117,7 +118,7 @@ def text_instead_of_state(looks: Looks) -> Looks:
 
 
 def _calls_per_picture(calls: float) -> Ablation:
-    return Ablation(((records, "CALLS_PER_PICTURE", {**records.CALLS_PER_PICTURE, "normal": calls}),))
+    return Ablation(((settings, "CALLS_PER_PICTURE", {**settings.CALLS_PER_PICTURE, "normal": calls}),))
 
 
 ABLATIONS: dict[str, Ablation] = {

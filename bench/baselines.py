@@ -24,7 +24,7 @@ from manylens.method.questions import Statement
 from manylens.method.walk import EdgeScale
 from manylens.models.base import Capabilities
 from manylens.pipeline.run import edge_scale
-from manylens.records import Settings
+from manylens.settings import Settings
 
 Rows: TypeAlias = NDArray[np.float32]
 Partition: TypeAlias = list[int | None]

@@ -17,7 +17,6 @@ from statistics import fmean
 
 from bench.worlds import WORLDS, Seen, ignore, see_replay, see_world
 from manylens.errors import ModelError
-from manylens.evaluate import evaluate_labels
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -30,9 +29,10 @@ from manylens.models.base import (
     Model,
     Wrapped,
 )
+from manylens.models.prompts import spread_evenly
 from manylens.pipeline import cluster_looks
-from manylens.prompts import spread_evenly
-from manylens.records import Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
 
 SIZES = (60, 240)
 JUDGES = ("first", "random")

@@ -30,12 +30,13 @@ from bench.loaders import PUBLISHED, LabelledSet, load_published, load_sample, l
 from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, Row
 from bench.workbench import Spent, Workbench
 from manylens.errors import ManylensError, UsageError
-from manylens.evaluate import evaluate_labels
 from manylens.method.graph import build_graph
 from manylens.method.observations import Looks
 from manylens.models.base import ModelOptions
 from manylens.pipeline.run import edge_scale
-from manylens.records import Clustering, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
+from manylens.types import Clustering
 
 PARTS = ("baselines", "ablations", "density")
 OURS = "manylens"

@@ -29,7 +29,7 @@ from bench.worlds import CLASSES, INTEREST, OPEN, WORLDS, Seen, World, draw_labe
 from manylens.models.scripted import DESIGN_NOISE, ScriptedModel
 from manylens.models.wordings import Wordings
 from manylens.pipeline import cluster_looks
-from manylens.records import Settings
+from manylens.settings import Settings
 
 SIZES = (300, 500, 1000)
 BINS = 10

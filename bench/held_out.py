@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import manylens
-from manylens.evaluate import evaluate_labels
-from manylens.images import StoredImages, find_images
-from manylens.models import load_model
-from manylens.models.recorded import Recorded
+from manylens.collection.find import find_images
+from manylens.collection.pictures import StoredImages
+from manylens.models.caching import Recorded
+from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
-from manylens.records import Interest
-from manylens.store import RunFolder
+from manylens.results.evaluate import evaluate_labels
+from manylens.store.run_folder import RunFolder
+from manylens.types import Interest
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.insert(0, str(TRAINING))

@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 
 from bench.held_out import HELD_OUT_PERSONS, SETS, UNTAUGHT_COLORS, read_rows
+from manylens.cli.sample_cards import RANKS, SUITS, write_sample
 from manylens.errors import UsageError
-from manylens.sample import RANKS, SUITS, write_sample
 
 Picture: TypeAlias = Callable[[], bytes]
 Labels: TypeAlias = Mapping[str, str]

@@ -17,10 +17,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from bench.nano_sets import MIXED, look_at_folder
-from manylens.evaluate import evaluate_labels
 from manylens.method.observations import normalise_description
 from manylens.pipeline import cluster_looks
-from manylens.records import Interest, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
+from manylens.types import Interest
 
 KINDS = {"15x4": (15, 4, 4), "8x6": (8, 6, 6), "31x1-3": (31, 1, 3), "15x10": (15, 10, 10), "40x1+10x8": (50, 1, 8)}
 """name -> (kinds, images of each at least, at most). Of the last, 40 kinds have one image and 10 up to eight."""

@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.held_out import is_held_out, read_untaught
-from manylens.images import StoredImages, find_images
+from manylens.collection.find import find_images
+from manylens.collection.pictures import StoredImages
 from manylens.method.observations import Looks
-from manylens.models import load_model
 from manylens.models.base import Model
-from manylens.models.recorded import Recorded
+from manylens.models.caching import Recorded
+from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
-from manylens.records import Interest
-from manylens.store import RunFolder
+from manylens.store.run_folder import RunFolder
+from manylens.types import Interest
 
 SETS = {
     "cifar10": ("cifar10", 1000, (("object", "class"), ("environment", "environment"))),

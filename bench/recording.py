@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from manylens.models.base import Capabilities, LookReply, LookRequest, Request
-from manylens.models.recorded import Recorded
-from manylens.store import RunFolder
+from manylens.models.caching import Recorded
+from manylens.store.run_folder import RunFolder
 
 VECTOR = np.eye(256)[0].astype(np.float16)
 

@@ -26,9 +26,9 @@ from typing import get_args
 import manylens
 from bench.replay_model import JUDGES, SHORT_LOOK, Judge, LookSet, ReplayModel, find_sets, read_looks, write_pictures
 from manylens.errors import UsageError
-from manylens.evaluate import Scores, evaluate_labels
 from manylens.method.observations import normalise_description
-from manylens.records import Effort, Settings
+from manylens.results.evaluate import Scores, evaluate_labels
+from manylens.settings import Effort, Settings
 
 COLUMNS = (
     "set", "images", "seed", "descriptions", "NMI", "ARI", "ACC", "K found/true", "unassigned", "calls/image",

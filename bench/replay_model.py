@@ -38,7 +38,7 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
-from manylens.prompts import PLAIN_CONFIDENCE
+from manylens.models.prompts import PLAIN_CONFIDENCE
 
 Judge: TypeAlias = Literal["truth", "assigned", "yes", "first", "random"]
 JUDGES: tuple[Judge, ...] = get_args(Judge)

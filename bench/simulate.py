@@ -21,10 +21,10 @@ from bench.baselines import plain_walk
 from bench.replay import misplaced_share
 from bench.workbench import judge_with
 from bench.worlds import CLASSES, WORLDS, Seen, ignore, see_world
-from manylens.evaluate import evaluate_labels
 from manylens.pipeline import cluster_looks
 from manylens.pipeline.run import edge_scale
-from manylens.records import Effort, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Effort, Settings
 
 SIZES = (260, 1000, 5000)
 LARGE = (20_000, 100_000)

@@ -15,11 +15,11 @@ from statistics import fmean
 from unittest import mock
 
 from bench.worlds import OPEN, Seen, ignore, see_replay, see_world
-from manylens.evaluate import evaluate_labels
 from manylens.method import walk
 from manylens.pipeline import cluster_looks
 from manylens.pipeline.run import edge_scale
-from manylens.records import Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
 
 TAUS = (0.3, 0.6, 0.9, 0.95)
 SURE_EDGES = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 2.0)

@@ -23,7 +23,7 @@ from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.features import imagenet_weights
-from manylens import prompts
+from manylens.models import prompts
 
 IMAGE_PX = 192
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

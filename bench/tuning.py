@@ -43,14 +43,15 @@ from PIL import Image
 
 import manylens
 import manylens.api
-from manylens.evaluate import evaluate_labels
-from manylens.images import StoredImages
+from manylens.collection.pictures import StoredImages
+from manylens.events import StageAdvanced, StageFinished
 from manylens.method.observations import seeded_share
-from manylens.models import load_model
 from manylens.models.base import LookReply, LookRequest, ModelOptions
+from manylens.models.registry import load_model
 from manylens.models.scripted import Noise, ScriptedModel
-from manylens.records import Settings, StageAdvanced, StageFinished, TuneSettings
-from manylens.store import RunFolder
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings, TuneSettings
+from manylens.store.run_folder import RunFolder
 
 INTEREST = "kind of thing"
 GROUPS = {

@@ -22,12 +22,14 @@ from typing import Self, TypeVar
 from tokenizers import Tokenizer
 
 from bench.loaders import LabelledSet
-from manylens import prompts
+from manylens.collection.find import find_images
+from manylens.collection.pictures import StoredImages
 from manylens.errors import ModelError
-from manylens.images import StoredImages, find_images
+from manylens.events import Event
+from manylens.files import DATABASE_NAME
 from manylens.method.observations import Looks
 from manylens.method.questions import Statement
-from manylens.models import load_model
+from manylens.models import prompts
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -45,10 +47,11 @@ from manylens.models.base import (
     request_key,
     request_kind,
 )
-from manylens.models.recorded import Recorded
+from manylens.models.caching import Recorded
+from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
-from manylens.records import Event, Interest
-from manylens.store import DATABASE_NAME, RunFolder
+from manylens.store.run_folder import RunFolder
+from manylens.types import Interest
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)

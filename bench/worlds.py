@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.replay_model import SHORT_LOOK, ReplayModel, find_sets, read_looks
+from manylens.events import Event
 from manylens.method.observations import Looks
 from manylens.models.base import Model
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.models.wordings import Wordings
 from manylens.pipeline.look import look_at_images
-from manylens.records import Event, Interest
+from manylens.types import Interest
 
 INTEREST = Interest("kind")
 CLASSES = 13

@@ -11,7 +11,7 @@ import pytest
 from chat_server import ChatServer, draw
 from PIL import Image as PillowImage
 
-from manylens.images import encode_jpeg
+from manylens.collection.decode import encode_jpeg
 from manylens.models.base import (
     ChooseRequest,
     CompleteRequest,
@@ -21,7 +21,8 @@ from manylens.models.base import (
     Option,
     Request,
 )
-from manylens.models.openai_compatible import OpenAICompatible, dialect
+from manylens.models.openai_compatible import dialect
+from manylens.models.openai_compatible.model import OpenAICompatible
 
 pytest.importorskip("openai")
 

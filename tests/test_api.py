@@ -17,11 +17,12 @@ from PIL import Image as PillowImage
 from sklearn.base import clone
 
 import manylens
-from manylens.api import default_out, parse_interests
+from manylens.api import default_out
 from manylens.errors import UsageError
 from manylens.estimator import InterestClustering
+from manylens.events import Event, StageFinished, StageStarted
 from manylens.models.scripted import ScriptedModel
-from manylens.records import Event, StageFinished, StageStarted
+from manylens.types import parse_interests
 
 COLORS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200)}
 SIZES = {"wide": (40, 20), "tall": (20, 40)}

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from manylens.evaluate import evaluate_labels
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.walk import EdgeScale
 from manylens.models.base import Capabilities
-from manylens.records import Interest, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
+from manylens.types import Interest
 
 pytest.importorskip("sklearn")
 from bench import baselines

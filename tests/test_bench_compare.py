@@ -19,12 +19,13 @@ from bench.loaders import LabelledSet
 from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, read_csv
 from bench.workbench import NanoTokens, Workbench
 from bench.worlds import OPEN, see_world
+from manylens.collection.pictures import ImageSource
 from manylens.errors import UsageError
-from manylens.evaluate import evaluate_labels
-from manylens.images import ImageSource
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest
 from manylens.models.scripted import Noise, ScriptedModel
-from manylens.records import Clustering, Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
+from manylens.types import Clustering
 
 SUITS = ("clubs", "diamonds", "hearts", "spades")
 

@@ -21,10 +21,10 @@ import manylens
 from bench import replay as replay_bench
 from bench.replay import misplaced_share, replay
 from bench.replay_model import SURE, Judge, LookSet, ReplayModel, find_sets, read_looks, write_pictures
-from manylens.duplicates import fingerprint, stand_ins
+from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import ModelError, UsageError
 from manylens.models.base import ChooseRequest, CompleteReply, CompleteRequest, JudgeRequest, LookRequest, Option
-from manylens.records import Settings
+from manylens.settings import Settings
 
 WORDS = {"cat": ("Cat", "Kitten"), "dog": ("Dog", "Puppy"), "ship": ("Ship", "Boat")}
 

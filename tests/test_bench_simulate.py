@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("sklearn")
 from bench import cheats, estimate, simulate, thresholds
 from bench.worlds import NOISES, OPEN, WORLDS, see_world
-from manylens.evaluate import evaluate_labels
-from manylens.records import Settings
+from manylens.results.evaluate import evaluate_labels
+from manylens.settings import Settings
 
 
 @pytest.mark.parametrize("name", WORLDS)

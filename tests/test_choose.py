@@ -30,8 +30,8 @@ from served import (
     run,
 )
 
-from manylens import prompts
 from manylens.errors import ModelError, ModelReplyInvalid
+from manylens.models import prompts
 from manylens.models.base import (
     MOST_EXEMPLARS,
     MOST_OPTIONS,
@@ -42,12 +42,13 @@ from manylens.models.base import (
     request_key,
     shown_exemplars,
 )
-from manylens.models.nano import Nano
-from manylens.models.recorded import Recorded
+from manylens.models.caching import Recorded
+from manylens.models.nano.model import Nano
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.pipeline.budget import Budget
-from manylens.records import CallCounts, Settings
-from manylens.store import RunFolder
+from manylens.settings import Settings
+from manylens.store.run_folder import RunFolder
+from manylens.types import CallCounts
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 

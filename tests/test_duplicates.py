@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manylens.duplicates import Fingerprint, fingerprint, near_identical, stand_ins
+from manylens.collection.near_duplicates import Fingerprint, fingerprint, near_identical, stand_ins
 
 
 def picture(seed: int) -> PIL.Image.Image:

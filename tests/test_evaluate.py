@@ -17,8 +17,9 @@ from rich.console import Console
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
 
+from manylens.cli.render import print_scores
 from manylens.errors import UsageError
-from manylens.evaluate import (
+from manylens.results.evaluate import (
     InterestScores,
     Labels,
     choose_columns,
@@ -27,7 +28,6 @@ from manylens.evaluate import (
     match_labels,
     read_labels,
 )
-from manylens.tables import print_scores
 
 partitions = st.integers(1, 40).flatmap(
     lambda n: st.tuples(

@@ -8,28 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from manylens.export import (
+from manylens.collection.find import Collection
+from manylens.results.files import (
     ASSIGNMENT_COLUMNS,
     cluster_values,
     count_files,
-    folder_name,
     summary_values,
     write_results,
     write_unreadable,
 )
-from manylens.images import Collection
-from manylens.records import (
-    Assignment,
-    CallCounts,
-    Cluster,
-    Clustering,
-    Image,
-    Interest,
-    Misplaced,
-    Settings,
-    Tokens,
-    Unreadable,
-)
+from manylens.results.links import folder_name
+from manylens.settings import Settings
+from manylens.types import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Misplaced, Tokens, Unreadable
 
 A, B, C, D = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 

@@ -18,9 +18,8 @@ from PIL import Image
 from PIL.Image import Image as Picture
 from tiny_checkpoints import FAMILIES
 
-from manylens import prompts
 from manylens.errors import ImageUnreadable, ModelError, ModelUnavailable, UsageError
-from manylens.models import check_model_name, load_model, probe_model
+from manylens.models import prompts
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -33,8 +32,9 @@ from manylens.models.base import (
     Option,
     request_key,
 )
-from manylens.models.huggingface import CHAT_TOKENS, HuggingFace
-from manylens.prompts_writing import WRITING
+from manylens.models.huggingface.model import CHAT_TOKENS, HuggingFace
+from manylens.models.prompts_writing import WRITING
+from manylens.models.registry import check_model_name, load_model, probe_model
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("transformers") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs the extra [local]: make test-models")
@@ -304,7 +304,7 @@ def test_a_text_in_the_form_of_control_tokens_is_text(folders: dict[str, Path]) 
 @pytest.mark.models
 def test_names_that_are_no_json_are_a_failed_call(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     task = dataclasses.replace(WRITING["name_clusters"], reply_tokens=20)
-    monkeypatch.setattr("manylens.prompts_writing.WRITING", {"name_clusters": task})
+    monkeypatch.setattr("manylens.models.prompts_writing.WRITING", {"name_clusters": task})
     payload = json.dumps({"interest": "color", "clusters": []})
     (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([CompleteRequest("color", "name_clusters", payload)]))
     assert isinstance(reply, ModelError)

@@ -18,10 +18,14 @@ import PIL.Image
 import pytest
 from bad_images import BadFolder, make_bad_images, picture, png_bomb, textured
 
-import manylens.images as images_module
+import manylens.collection.decode as decode_module
+import manylens.collection.find as images_module
+from manylens.collection.decode import decode, encode_jpeg
+from manylens.collection.find import Collection, find_images
+from manylens.collection.pictures import StoredImages
 from manylens.errors import ImageUnreadable, UsageError
-from manylens.images import Collection, StoredImages, decode, encode_jpeg, find_images, printable
-from manylens.store import Thumbnail
+from manylens.text import printable
+from manylens.types import Thumbnail
 
 
 class Kept(dict[str, Thumbnail]):
@@ -235,7 +239,7 @@ def test_all_eight_exif_orientations_are_set_upright(orientation: int, kind: str
     stored = upright
     if orientation > 1:
         back = {6: 8, 8: 6}.get(orientation, orientation)
-        stored = upright.transpose(images_module._TURNS[back])
+        stored = upright.transpose(decode_module._TURNS[back])
     exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()

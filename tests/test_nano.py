@@ -18,9 +18,10 @@ from PIL.Image import Image as Picture
 from test_report import data_of
 
 import manylens
-from manylens import cli
+from manylens.cli import main as cli
+from manylens.cli.sample_cards import write_sample
 from manylens.errors import ImageUnreadable, ModelError
-from manylens.evaluate import Labels, evaluate_run, read_labels
+from manylens.events import Event, StageAdvanced
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -30,11 +31,11 @@ from manylens.models.base import (
     LookRequest,
     Option,
 )
-from manylens.models.nano import BATCH, CHOICES_KEPT, MODEL_FILES, NAMES_BATCH, Nano
-from manylens.records import Event, Settings, StageAdvanced
-from manylens.report import shown_name
-from manylens.sample import write_sample
-from manylens.store import RunFolder
+from manylens.models.nano.model import BATCH, CHOICES_KEPT, MODEL_FILES, NAMES_BATCH, Nano
+from manylens.results.evaluate import Labels, evaluate_run, read_labels
+from manylens.settings import Settings
+from manylens.store.run_folder import RunFolder
+from manylens.text import shown_name
 
 SHARED_CARDS = Path(__file__).parents[2] / "shared" / "data" / "card.zip"
 RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")

@@ -23,9 +23,8 @@ from PIL import Image
 from PIL.Image import Image as Picture
 
 import manylens
+from manylens.cli.sample_cards import write_sample
 from manylens.errors import UsageError
-from manylens.evaluate import Labels, evaluate_run
-from manylens.models import load_model
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -37,12 +36,13 @@ from manylens.models.base import (
     Option,
     request_key,
 )
-from manylens.models.huggingface import HuggingFace
+from manylens.models.huggingface.model import HuggingFace
 from manylens.models.huggingface.nano_checkpoint import packaged_files, read_weights, write_checkpoint
-from manylens.models.nano import Nano
-from manylens.prompts import NANO_NAME
-from manylens.sample import write_sample
-from manylens.store import RunFolder
+from manylens.models.nano.model import Nano
+from manylens.models.prompts import NANO_NAME
+from manylens.models.registry import load_model
+from manylens.results.evaluate import Labels, evaluate_run
+from manylens.store.run_folder import RunFolder
 
 for package in ("torch", "transformers", "onnx"):
     pytest.importorskip(package, reason="needs the extra [local]: make test-models")

@@ -30,7 +30,7 @@ from served import (
     run,
 )
 
-from manylens import prompts
+from manylens.models import prompts
 from manylens.models.base import (
     LookReply,
     LookRequest,
@@ -38,8 +38,8 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.models.openai_compatible import dialect
+from manylens.models.prompts_writing import WRITING
 from manylens.models.text_embedder import TextEmbedder
-from manylens.prompts_writing import WRITING
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -22,16 +22,16 @@ from served import (
     run,
 )
 
-from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
-from manylens.models import check_model_name, load_model
+from manylens.models import prompts
 from manylens.models.base import (
     JudgeReply,
     LookRequest,
     ModelOptions,
 )
-from manylens.models.openai_compatible import OpenAICompatible
 from manylens.models.openai_compatible.endpoint import Endpoint, clean_url, is_loopback, retry_after
+from manylens.models.openai_compatible.model import OpenAICompatible
+from manylens.models.registry import check_model_name, load_model
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 

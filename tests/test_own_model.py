@@ -11,8 +11,8 @@ import pytest
 from PIL import Image as PillowImage
 
 import manylens
+from manylens.collection.pictures import ImageSource
 from manylens.errors import ModelError, UsageError
-from manylens.images import ImageSource
 from manylens.models.base import (
     Capabilities,
     ChooseReply,

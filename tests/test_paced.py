@@ -26,7 +26,7 @@ from manylens.models.base import (
     Option,
     Request,
 )
-from manylens.models.paced import ATTEMPTS, LONGEST_RETRY_AFTER_S, Gate, Paced
+from manylens.models.retrying import ATTEMPTS, LONGEST_RETRY_AFTER_S, Gate, Paced
 
 T = TypeVar("T")
 

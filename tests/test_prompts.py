@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manylens import prompts
+from manylens.models import prompts
 
 
 @pytest.mark.parametrize(

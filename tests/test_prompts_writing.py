@@ -28,18 +28,19 @@ from served import (
     run,
 )
 
-from manylens import prompts
 from manylens.errors import ModelError, ModelReplyInvalid
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.questions import Answer, Writing
 from manylens.method.vocabulary import BATCH, Vocabulary, make_vocabulary
+from manylens.models import prompts
 from manylens.models.base import CompleteReply, CompleteRequest, ModelOptions, Request, request_key
-from manylens.models.huggingface import HuggingFace
 from manylens.models.huggingface.checkpoint import Checkpoint
 from manylens.models.huggingface.decoding import Decoded
+from manylens.models.huggingface.model import HuggingFace
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, writing_task
 from manylens.pipeline.budget import Budget
-from manylens.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, writing_task
-from manylens.records import Interest, Settings
+from manylens.settings import Settings
+from manylens.types import Interest
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 

@@ -29,9 +29,10 @@ from manylens.models.base import (
     Usage,
     request_key,
 )
-from manylens.models.paced import Paced
-from manylens.models.recorded import Recorded, from_stored, to_stored
-from manylens.store import Answer, RunFolder, StoredReply, answer_key
+from manylens.models.caching import Recorded, from_stored, to_stored
+from manylens.models.retrying import Paced
+from manylens.store.answers import Answer, StoredReply, answer_key
+from manylens.store.run_folder import RunFolder
 
 
 class Broken(Exception):
@@ -300,7 +301,7 @@ def test_a_run_cancelled_twice_keeps_what_has_arrived_and_leaves_no_task(tmp_pat
 def test_a_model_that_is_gone_ends_the_run_and_no_image_pays_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manylens.models.recorded.LAST_ANSWERS_S", 0.2)  # the calls under way never end here
+    monkeypatch.setattr("manylens.models.caching.LAST_ANSWERS_S", 0.2)  # the calls under way never end here
     far = Far()
     far.gone = {"c"}
 

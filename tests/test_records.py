@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from manylens.errors import UsageError
-from manylens.records import CallCounts, Interest, ModelOptions, Settings, Tokens, TuneSettings, listed_names
+from manylens.settings import ModelOptions, Settings, TuneSettings, listed_names
+from manylens.types import CallCounts, Interest, Tokens
 
 
 def test_counts_come_back_as_they_were() -> None:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image as PillowImage
 
-from manylens import report
-from manylens.images import Collection
-from manylens.records import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Unreadable
-from manylens.report import encode_thumbnail, render_report, shown_name
+from manylens.collection.find import Collection
+from manylens.results import report
+from manylens.results.report import encode_thumbnail, render_report
+from manylens.text import shown_name
+from manylens.types import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Unreadable
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 

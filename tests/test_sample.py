@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from manylens.cli.sample_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card, write_sample
 from manylens.errors import UsageError
-from manylens.sample import DECK_STYLES, RANKS, SUITS, Card, draw_card, write_sample
 
 SIZE_PX = 64
 
@@ -44,7 +44,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def deal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes samples at once: the labels are real, each photo is one grey pixel."""
-    monkeypatch.setattr("manylens.sample.draw_card", lambda card, *, rng, size_px: Image.new("RGB", (1, 1), "grey"))
+    monkeypatch.setattr(
+        "manylens.cli.sample_cards.draw_card", lambda card, *, rng, size_px: Image.new("RGB", (1, 1), "grey")
+    )
 
 
 def test_a_photo_is_rgb_and_of_the_size_asked_for() -> None:

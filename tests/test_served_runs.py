@@ -24,15 +24,16 @@ from served import (
     no_keys_and_no_patience,  # noqa: F401  a fixture
 )
 
-from manylens import cli, doctor
-from manylens.models import paced
+from manylens.cli import doctor
+from manylens.cli import main as cli
+from manylens.models import retrying
 from manylens.models.base import (
     ModelOptions,
 )
-from manylens.models.openai_compatible import find_dialect
+from manylens.models.openai_compatible.model import find_dialect
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.models.text_embedder import TextEmbedder
-from manylens.store import RunFolder
+from manylens.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 
@@ -268,7 +269,7 @@ def test_a_run_completes_through_a_fault(
 ) -> None:
     """Every third request of a kind is answered with the fault, the repair or retry of it rightly: no image is lost,
     none is asked twice, and the clusters are those of an undisturbed run."""
-    monkeypatch.setattr(paced, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retrying, "FIRST_BACKOFF_S", 0.01)
     seen: Counter[str] = Counter()
     hit: set[str] = set()
 

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from manylens.spread import FEWEST_ALIKE, spread_answers
+from manylens.tuning.label_classifier import FEWEST_ALIKE, spread_answers
 
 KINDS = ("hearts", "spades", "clubs")
 

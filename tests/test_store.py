@@ -23,18 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from manylens.errors import StoreError
+from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
-from manylens.records import Image, Unreadable
-from manylens.store import (
-    Answer,
-    Failure,
-    FeatureShards,
-    RunFolder,
-    StoredReply,
-    Thumbnail,
-    answer_key,
-    write_atomically,
-)
+from manylens.store.answers import Answer, Failure, StoredReply, answer_key
+from manylens.store.feature_shards import FeatureShards
+from manylens.store.run_folder import RunFolder
+from manylens.types import Image, Thumbnail, Unreadable
 
 JPEG = b"\xff\xd8 whole \xff\xd9"
 

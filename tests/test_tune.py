@@ -19,19 +19,21 @@ from PIL import Image
 from tiny_checkpoints import FAMILIES
 
 import manylens.api
-from manylens import cli
+from manylens.cli import main as cli
+from manylens.collection.find import find_images
+from manylens.collection.pictures import StoredImages
 from manylens.errors import ModelError, UsageError
-from manylens.images import StoredImages, find_images
-from manylens.lessons import Lesson, Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.events import Event, StageAdvanced
 from manylens.method.observations import normalise_description
-from manylens.models import load_model
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions
 from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
+from manylens.models.registry import load_model
 from manylens.models.scripted import Noise, ScriptedModel
-from manylens.records import Event, StageAdvanced, TuneSettings
-from manylens.store import RunFolder
-from manylens.student import Student, targets_by_token
-from manylens.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned
+from manylens.settings import TuneSettings
+from manylens.store.run_folder import RunFolder
+from manylens.tuning.pseudo_labels import Lesson, Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.tuning.student import Student, targets_by_token
+from manylens.tuning.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned
 
 COLORS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (40, 50, 210), "yellow": (230, 220, 40)}
 INTEREST = "color"
@@ -461,9 +463,9 @@ def test_the_command_tunes_by_several_interests_within_the_calls(
         asked.append(spec)
         return teacher
 
-    monkeypatch.setattr("manylens.api.load_model", load)
-    monkeypatch.setattr("manylens.api.check_model_name", lambda *given: None)
-    monkeypatch.setattr("manylens.api.probe_model", lambda *given: None)
+    monkeypatch.setattr("manylens.session.load_model", load)
+    monkeypatch.setattr("manylens.session.check_model_name", lambda *given: None)
+    monkeypatch.setattr("manylens.session.probe_model", lambda *given: None)
     words = ["tune", str(pictures), "--by", "color", "--by", "hue", "--teacher", "someone", "--teacher-calls", "61"]
     words += ["--out", str(tmp_path / "out"), "--student", tiny["llava"], "--device", "cpu", "--steps", "4"]
     assert cli.run(words) == 0

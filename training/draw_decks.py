@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manylens.sample import DECK_STYLES, RANKS, SUITS, Card, draw_card
+from manylens.cli.sample_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card
 
 FIRST_SEED = 1_000_000
 

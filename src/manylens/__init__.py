@@ -4,7 +4,7 @@
     result = manylens.cluster("photos/", by=["suit", "rank"])
     result["suit"].labels                                     # {path: cluster name or None}
 
-Promise: importing this is quick. The names below, and the modules of the package, are imported when first used.
+Promise: importing this is quick. The names below are imported when first used.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import InterestResult, Plan, Result, cluster, plan
+    from manylens.api import cluster, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
-    from manylens.records import ModelOptions, Settings
+    from manylens.pipeline.plan import Plan
+    from manylens.results.result import InterestResult, Result
+    from manylens.settings import ModelOptions, Settings
 
 __version__ = "0.1.0"
 
@@ -37,20 +39,16 @@ __all__ = [
 
 _HOMES = {
     "InterestClustering": "estimator",
-    "InterestResult": "api",
+    "InterestResult": "results.result",
     "ManylensError": "errors",
-    "ModelOptions": "records",
-    "Plan": "api",
-    "Result": "api",
-    "Settings": "records",
+    "ModelOptions": "settings",
+    "Plan": "pipeline.plan",
+    "Result": "results.result",
+    "Settings": "settings",
     "TextEmbedder": "models.text_embedder",
     "cluster": "api",
     "plan": "api",
 }
-_MODULES = frozenset(
-    {"api", "doctor", "errors", "estimator", "evaluate", "models", "progress", "records", "report", "sample"}
-    | {"store", "tables"}
-)
 
 
 def __getattr__(name: str) -> Any:
@@ -58,8 +56,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"manylens.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
-    if name in _MODULES:
-        return importlib.import_module(f"manylens.{name}")
     raise AttributeError(f"module 'manylens' has no attribute {name!r}")
 
 

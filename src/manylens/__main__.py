@@ -1,6 +1,6 @@
 """`python -m manylens` is `manylens`."""
 
-from manylens.cli import main
+from manylens.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -19,10 +19,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.api import Result, cluster
+from manylens.api import cluster
 from manylens.errors import UsageError
 from manylens.models.base import Model
-from manylens.records import Level, ModelOptions, Settings
+from manylens.results.result import Result
+from manylens.settings import Level, ModelOptions, Settings
 
 try:
     from sklearn.base import BaseEstimator, ClusterMixin

@@ -18,7 +18,8 @@ from manylens.method.questions import Answer, Choice, Question, Steps, Writing
 from manylens.method.sorting import NONE, Cluster, Sorting
 from manylens.method.trial import Trial, try_judge
 from manylens.method.walk import EdgeScale, Units, walk
-from manylens.records import Interest, Settings
+from manylens.settings import Settings
+from manylens.types import Interest
 
 T = TypeVar("T")
 Judge = Callable[[Question], Answer]

@@ -5,7 +5,7 @@ from answerers import Truthful, begin, choose, drive, looks_of, make_world
 from manylens.method.assignment import assign, exemplars
 from manylens.method.levels import Group, cut
 from manylens.method.sorting import NO_ANSWER, NONE, Sorting
-from manylens.records import Assignment
+from manylens.types import Assignment
 
 
 def groups_of(sorting: Sorting) -> list[Group]:

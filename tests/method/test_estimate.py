@@ -4,7 +4,7 @@ from answerers import Truthful, World, begin, choose, drive, looks_of, make_worl
 
 from manylens.method.estimate import estimate_misplaced
 from manylens.method.sorting import NONE, Sorting
-from manylens.records import Misplaced
+from manylens.types import Misplaced
 
 
 def estimate(sorting: Sorting, seed: int = 0) -> tuple[Misplaced, list[Misplaced], np.ndarray]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from manylens.method.graph import edge_weight
 from manylens.method.observations import Looks, seeded_share
 from manylens.method.walk import SURE_EDGE, EdgeScale, walk
-from manylens.records import Settings
+from manylens.settings import Settings
 
 SURE_COSINE = float((np.log(SURE_EDGE / (1 - SURE_EDGE)) - EDGE.offset) / EDGE.scale)
 """.775: from here on an edge is at least nine to one."""

@@ -12,8 +12,9 @@ from manylens.method.vocabulary import BATCH
 from manylens.models.scripted import DESIGN_NOISE, ScriptedModel
 from manylens.models.wordings import Wordings
 from manylens.pipeline import cluster_images
-from manylens.pipeline.cost import calls_after_looks, calls_before_looks
-from manylens.records import CALLS_PER_PICTURE, Effort, Interest, Settings
+from manylens.pipeline.forecast import calls_after_looks, calls_before_looks
+from manylens.settings import CALLS_PER_PICTURE, Effort, Settings
+from manylens.types import Interest
 
 EFFORTS: list[Effort] = ["low", "normal", "high", "max"]
 

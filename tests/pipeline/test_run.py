@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
 from manylens.errors import ModelBusy, ModelError
+from manylens.events import Event, Foreseen, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import normalise_description
 from manylens.models.base import (
     Capabilities,
@@ -29,17 +30,8 @@ from manylens.models.base import (
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.models.wordings import Wordings
 from manylens.pipeline import cluster_images
-from manylens.records import (
-    CALLS_PER_PICTURE,
-    Clustering,
-    Event,
-    Foreseen,
-    Interest,
-    Settings,
-    StageAdvanced,
-    StageFinished,
-    StageStarted,
-)
+from manylens.settings import CALLS_PER_PICTURE, Settings
+from manylens.types import Clustering, Interest
 
 KIND = Interest("kind")
 

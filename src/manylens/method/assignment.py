@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from manylens.method.levels import Group
 from manylens.method.sorting import NO_ANSWER, NONE, Sorting
-from manylens.records import Assignment
+from manylens.types import Assignment
 
 _SHOWN_REASON = 200
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from manylens.method.likelihood import FloatArray
 from manylens.method.sorting import NONE, Sorting
-from manylens.records import Misplaced
+from manylens.types import Misplaced
 
 _DRAWS = 400
 _BELIEF = 1.0

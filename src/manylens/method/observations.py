@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.records import NO_TOKENS, Interest, Tokens
+from manylens.types import NO_TOKENS, Interest, Tokens
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _NOT_WORD = re.compile(r"[^\w]+|_")

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
-from manylens.records import MOST_OPTIONS as MOST_OPTIONS
+from manylens.types import MOST_OPTIONS as MOST_OPTIONS
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from manylens.method.graph import RelationalGraph, build_graph, edge_weight
 from manylens.method.observations import Looks, directions, seeded_share, sum_by_group
-from manylens.records import Settings
+from manylens.settings import Settings
 
 SURE_EDGE = 0.9
 """An image alone of its description joins a unit unasked at this edge weight to the unit's mean direction."""

@@ -19,12 +19,12 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.collection.pictures import ImageSource
 from manylens.errors import ModelError, UsageError
-from manylens.images import ImageSource
-from manylens.records import MOST_OPTIONS as MOST_OPTIONS
-from manylens.records import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
-from manylens.records import Tokens
-from manylens.store import answer_key
+from manylens.settings import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
+from manylens.store.answers import answer_key
+from manylens.types import MOST_OPTIONS as MOST_OPTIONS
+from manylens.types import Tokens
 
 Vector: TypeAlias = NDArray[np.float16]
 

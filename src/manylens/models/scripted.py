@@ -31,8 +31,8 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
+from manylens.models.prompts import spread_evenly
 from manylens.models.wordings import Lexicon, Wordings
-from manylens.prompts import spread_evenly
 
 Labeller = Callable[[str, str], str]
 """(interest, image id) -> the true label, computed from the image's pixels or looked up."""

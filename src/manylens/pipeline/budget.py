@@ -27,7 +27,7 @@ from manylens.models.base import (
     Usage,
     shown_exemplars,
 )
-from manylens.records import Settings
+from manylens.settings import Settings
 
 CHAT_TOKENS = 100
 """Tokens that a server's chat template may add to a request."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from manylens.errors import ModelError, ModelUnavailable
+from manylens.events import Event, Stage, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks
 from manylens.method.questions import Answer, Choice, Question, Steps, Writing
 from manylens.models.base import (
@@ -26,7 +27,7 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.pipeline.budget import Allowance, Budget
-from manylens.records import CallCounts, Event, Stage, StageAdvanced, StageFinished, StageStarted
+from manylens.types import CallCounts
 
 T = TypeVar("T")
 _Request = TypeVar("_Request", ChooseRequest, CompleteRequest)

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import ModelError, ModelUnavailable
+from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens
 from manylens.pipeline.budget import Budget
-from manylens.plural import counted
-from manylens.records import Event, Interest, StageAdvanced, StageFinished, StageStarted
+from manylens.text import counted
+from manylens.types import Interest
 
 IMAGES_PER_BATCH = 64
 """Images per call of `model.look`. A wrapper may split it further; larger batches only delay the progress bar."""

@@ -11,8 +11,9 @@ from manylens.method.observations import Looks
 from manylens.method.trial import Trial
 from manylens.method.vocabulary import Vocabulary
 from manylens.pipeline.judge_session import JudgeSession
-from manylens.plural import counted
-from manylens.records import Assignment, Settings
+from manylens.settings import Settings
+from manylens.text import counted
+from manylens.types import Assignment
 
 # Mean confidence of the looks below which the person is warned. nano on held-out images: .90 to .95 for cards and faces
 # (right 98 times in 100), .72 for the color of kinds of object it was not taught on (50), .30 for small vehicles (33).

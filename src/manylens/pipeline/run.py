@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.events import Event, Foreseen, Notice
 from manylens.method.assignment import assign, exemplars
 from manylens.method.check import Check
 from manylens.method.estimate import estimate_misplaced
@@ -26,13 +27,14 @@ from manylens.method.vocabulary import Vocabulary, finer_kinds, make_vocabulary,
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.models.base import Capabilities, Model
 from manylens.pipeline.budget import Allowance, Budget
-from manylens.pipeline.cost import calls_after_looks, calls_before_looks
+from manylens.pipeline.forecast import calls_after_looks, calls_before_looks
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.notes import write_notes
-from manylens.plural import counted
-from manylens.records import Cluster as FinalCluster
-from manylens.records import Clustering, Event, Foreseen, Interest, Misplaced, Notice, Settings
+from manylens.settings import Settings
+from manylens.text import counted
+from manylens.types import Cluster as FinalCluster
+from manylens.types import Clustering, Interest, Misplaced
 
 Emit = Callable[[Event], None]
 

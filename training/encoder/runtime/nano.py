@@ -30,9 +30,9 @@ from manylens.models.nano_verdict import Signals, Verdict, agreement, decide, re
 from numpy.typing import NDArray
 from PIL import Image
 
-from manylens import prompts
+from manylens.collection.pictures import ImageSource
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
-from manylens.images import ImageSource
+from manylens.models import prompts
 from manylens.models.base import (
     Capabilities,
     ChooseReply,
@@ -46,7 +46,7 @@ from manylens.models.base import (
     Request,
 )
 from manylens.models.text_embedder import TextEmbedder
-from manylens.store import FeatureShards
+from manylens.store.feature_shards import FeatureShards
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from PIL import Image
 from PIL.Image import Image as Picture
 from tokenizers import Tokenizer
 
-from manylens import prompts
 from manylens.errors import ModelUnavailable
+from manylens.models import prompts
 from manylens.models.huggingface.checkpoint import Checkpoint, single_line
 from manylens.models.huggingface.nano_checkpoint import missing_extra
 

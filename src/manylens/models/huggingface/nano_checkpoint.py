@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens import prompts
 from manylens.errors import ModelUnavailable, UsageError
+from manylens.models import prompts
 
 FloatArray: TypeAlias = NDArray[np.float32]
 

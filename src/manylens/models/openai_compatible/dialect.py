@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from manylens import prompts
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.models import prompts
 from manylens.models.base import MOST_EXEMPLARS
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
 from manylens.models.text_embedder import TextEmbedder

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable, UsageError
-from manylens.prompts import cut, one_line
+from manylens.models.prompts import cut, one_line
 
 if TYPE_CHECKING:
     import openai

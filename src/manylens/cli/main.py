@@ -1,0 +1,97 @@
+"""The command line: the commands, and the exit code of whatever happens in them.
+
+In: arguments. Out: tables on standard output (`render`), progress (`progress`) and messages on standard error.
+Exit codes: 0 done, 1 ended with an error that is explained, 2 wrong usage, 130 interrupted.
+Promise: `--help` is quick, because each command imports what is heavy when it runs; and names of files are shown as
+text, never as markup or terminal codes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+import manylens
+from manylens.cli.cluster import cluster
+from manylens.cli.demo import demo
+from manylens.cli.evaluate import evaluate
+from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.tune import tune
+from manylens.errors import ManylensError
+from manylens.text import shown_name
+
+EXIT_ERROR = 1
+
+
+EXIT_INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 an error that is explained, 2 wrong usage, 130 interrupted.",
+    help="""Sort a folder of pictures by what you are interested in, said in plain words.
+
+    You name an interest; a multi-modal model reads every picture through it and sorts the collection into named,
+    explained clusters. The number of clusters is found; it can be asked for. Another interest, and the same pictures
+    fall apart another way. The built-in model, nano, runs on this computer: no key, no GPU, no network.
+
+    \b
+    Examples:
+      manylens demo
+      manylens cluster photos/ --by "color of the object"
+      manylens cluster cards/ --by suit --by rank --out cards-sorted
+      manylens cluster photos/ --by "kind of object" --dry-run
+      manylens evaluate cards-sorted --labels labels.csv
+    """,
+)
+@click.version_option(manylens.__version__, prog_name="manylens", message="%(prog)s %(version)s")
+def commands() -> None:
+    pass
+
+
+for command in (demo, cluster, evaluate, tune, doctor, verify, checkpoint):
+    commands.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; explained errors end as one message on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        commands.main(args=None if arguments is None else list(arguments), prog_name="manylens", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(arguments)
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a compiled module makes this of a Ctrl-C while it loads
+            return _interrupted(arguments)
+        raise
+    except ManylensError as error:
+        click.echo(f"Error: {shown_name(str(error))}", err=True)
+        return EXIT_ERROR
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`). Python would complain again while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    return 0
+
+
+def _interrupted(arguments: Sequence[str] | None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    asks = bool(words) and words[0] in ("cluster", "demo", "tune") and "--dry-run" not in words
+    kept = " What was asked so far is kept: the same command continues from there." if asks else ""
+    click.echo(f"\nInterrupted.{kept}", err=True)
+    return EXIT_INTERRUPTED

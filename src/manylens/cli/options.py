@@ -1,0 +1,128 @@
+"""Options that several commands share, and what is wrong usage.
+
+In: what was typed. Out: `Settings`, `ModelOptions` and checked interests. Promise: imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import click
+
+from manylens.errors import UsageError
+from manylens.settings import MODEL_OPTION_BOUNDS, ModelOptions, Settings, TuneSettings
+from manylens.types import parse_interests
+
+DEFAULTS, TUNING = Settings(), TuneSettings()
+
+
+_Command: TypeAlias = Callable[..., None]
+
+
+def _bounds(option: str) -> tuple[int, int]:
+    least, most = MODEL_OPTION_BOUNDS[option]
+    return int(least), int(most)
+
+
+def gone(option: str, cure: str) -> Callable[[_Command], _Command]:
+    """An option of earlier versions: hidden, and whoever passes it is told what there is instead."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            raise click.UsageError(f"{option} is gone: {cure}")
+
+    return click.option(option, hidden=True, expose_value=False, callback=refuse)
+
+
+def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """`named`, the option that names a model, and what can be said about it; the command gets `options` of it."""
+    return functools.partial(_with_options, named)
+
+
+def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _Command:
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
+
+    def with_options(**given: Any) -> None:
+        said = {name: given.pop(name) for name in defaults}
+        command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
+
+    add: list[Callable[[_Command], _Command]] = [
+        named,
+        click.option(
+            "--base-url", metavar="URL", help="Where an OpenAI-compatible server answers: http://localhost:8000/v1."
+        ),
+        click.option(
+            "--image-px",
+            type=click.IntRange(*_bounds("image_px")),
+            metavar="N",
+            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
+        ),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(*_bounds("concurrency")),
+            metavar="N",
+            help=f"Calls that may be under way at once. [default: {defaults['concurrency']}]",
+        ),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(*MODEL_OPTION_BOUNDS["timeout_s"]),
+            metavar="SECONDS",
+            help=f"How long one call may take. [default: {defaults['timeout_s']:g}]",
+        ),
+        click.option(
+            "--embedding-model", metavar="NAME", help="The server's model that embeds. [default: one that it offers]"
+        ),
+        click.option("--embedding-url", metavar="URL", help="Where that one answers. [default: --base-url]"),
+        click.option(
+            "--device",
+            metavar="NAME",
+            help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
+        ),
+        click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
+        gone("--judge-together", "every question is about one picture now, and there are fewer of them: leave it out"),
+    ]
+    decorated: _Command = functools.wraps(command)(with_options)
+    for option in reversed(add):
+        decorated = option(decorated)
+    return decorated
+
+
+model_options = _about_models(
+    click.option(
+        "--model",
+        default="nano",
+        show_default=True,
+        metavar="NAME",
+        help="The model that reads the pictures: nano, nano:FOLDER, hf:FOLDER, openai:NAME, or with --base-url any "
+        "NAME a server knows.",
+    )
+)
+
+
+teacher_options = _about_models(
+    click.option(
+        "--teacher",
+        required=True,
+        metavar="NAME",
+        help="The model that says what it sees: openai:NAME, hf:FOLDER, or with --base-url any NAME a server knows.",
+    )
+)
+
+
+def settings_from(**given: Any) -> Settings:
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def check_interests(texts: Sequence[str]) -> None:
+    """What is wrong with the words themselves is wrong usage: no file was read yet."""
+    try:
+        parse_interests(texts)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error

@@ -1,0 +1,195 @@
+"""What the command line prints of plans, clusterings, scores and runs.
+
+In: what the other modules return. Out: text on standard output. Promise: names of files, and what a model said, are
+shown as text, never as markup or terminal codes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from manylens.errors import ModelError, UsageError
+from manylens.pipeline.plan import NANO_LOOKS_PER_SECOND, PIXELS_PER_TOKEN, SECONDS_PER_SERVER_CALL, Plan
+from manylens.results.evaluate import InterestScores
+from manylens.results.result import InterestResult, Result
+from manylens.settings import ModelOptions, Settings
+from manylens.text import counted, shown_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 140
+"""Columns of a table that goes to a file or another program."""
+
+
+def open_console() -> Console:
+    from rich.console import Console
+
+    piped = None if sys.stdout.isatty() else PIPED_WIDTH
+    return Console(highlight=False, markup=False, emoji=False, width=piped)
+
+
+def say(console: Console, text: str) -> None:
+    console.print(shown_name(text), soft_wrap=True)
+
+
+def print_table(console: Console, title: str, columns: Mapping[str, str], rows: Sequence[Sequence[str]]) -> None:
+    """columns: heading -> how it is justified."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=Text(shown_name(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for heading, side in columns.items():
+        table.add_column(
+            heading, justify="right" if side == "right" else "left", overflow="fold", no_wrap=side == "right"
+        )
+    for row in rows:
+        table.add_row(*(Text(shown_name(cell)) for cell in row))
+    console.print()
+    console.print(table)
+
+
+def print_clustering(console: Console, interest: str, one: InterestResult) -> None:
+    is_known = one.clustering.estimate is not None
+    columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right"}
+    columns |= {"misplaced": "right"} if is_known else {}
+    columns["for example"] = "left"
+    rows = []
+    for row in one.table:
+        misplaced = ["" if row.misplaced is None else f"{row.misplaced.share:.1%}"] if is_known else []
+        cells = (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", *misplaced)
+        rows.append((*cells, ", ".join(row.exemplars[:3])))
+    print_table(console, f"by {interest}", columns, rows)
+    counts = one.counts
+    left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
+    parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
+    calls = one.clustering.calls
+    kinds = [counted(calls.look, "look"), counted(calls.choose, "question about clusters", "questions about clusters")]
+    kinds += [counted(calls.complete, "text")] if calls.complete else []
+    parts.append(f"{counted(calls.total, 'model call')} ({', '.join(kinds)})")
+    say(console, f"{counted(counts.found, 'file')}: {'; '.join(parts)}")
+    if (estimate := one.clustering.estimate) is not None:
+        interval = f"95% interval {estimate.low:.1%} to {estimate.high:.1%}"
+        say(console, f"An estimated {estimate.share:.1%} of the assigned images are misplaced ({interval}).")
+    for note in one.clustering.notes:
+        say(console, note)
+
+
+def print_end(console: Console, result: Result, settings: Settings) -> None:
+    """The account of a run. Raises UsageError where no file could be read, ModelError where more calls failed than
+    may."""
+    console.print()
+    if result.unreadable:
+        files = counted(len(result.unreadable), "file")
+        say(console, f"{files} could not be read; the reasons are in {result.out / 'unreadable.csv'}")
+    say(console, _calls_line(result))
+    tokens = result.calls.tokens
+    if tokens.tokens_in or tokens.tokens_out:
+        uncounted = f"; {counted(tokens.uncounted, 'answer')} came without a count" if tokens.uncounted else ""
+        usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
+        money = f", ${usd:,.4f}" if settings.is_priced else ""
+        say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
+    if result.calls_kept:
+        say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
+    say(console, f"Report: {result.report}")
+    if not result.collection.images:
+        raise UsageError(
+            f"a folder needs at least one image that can be read, none of the {len(result.unreadable):,} found can",
+            f"see the reasons in {result.out / 'unreadable.csv'}",
+        )
+    if result.failed_share > settings.max_failed:
+        calls = result.calls
+        raise ModelError(
+            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
+            f"({result.failed_share:.1%}); the results are written without them",
+            "the same command asks only those again; --max-failed allows more",
+        )
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,} to {high:,}" if low != high else f"{low:,}"
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 0.01 else f"${usd:.6f}".rstrip("0")
+
+
+def _calls_line(result: Result) -> str:
+    calls = counted(result.calls.total, "model call")
+    if result.is_partial:
+        return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
+    planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
+    return f"The run took {calls}; expected were {planned} before it began, and {foreseen} after its looks"
+
+
+def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
+    columns = {"interest": "left", "label": "left"}
+    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
+    rows = []
+    for one in scores:
+        s = one.scores
+        shares = [f"{value:.4f}" for value in (s.nmi, s.ri, s.ari, s.acc)]
+        numbers = [f"{value:,}" for value in (s.clusters_found, s.clusters_true, s.images, s.unassigned)]
+        rows.append((one.interest, one.column, *shares, *numbers))
+    print_table(console, "agreement with the labels", columns, rows)
+    if any(one.scores.unassigned for one in scores):
+        say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
+    for one in scores:
+        if one.unlabeled:
+            images = counted(one.unlabeled, "image has", "images have")
+            left_out = "was" if one.unlabeled == 1 else "were"
+            say(console, f"{one.interest}: {images} no {one.column} label and {left_out} left out")
+    if unused := set(scores[0].unused).intersection(*(one.unused for one in scores)):
+        rows_name = counted(len(unused), "row of the labels names", "rows of the labels name")
+        shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
+        say(console, f"{rows_name} no picture of this run: {shown}")
+    for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
+        say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
+
+
+def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
+    """held: answers that the run folder has already, of whatever interest and model."""
+    unreadable = len(plan.unreadable)
+    images = counted(plan.images, "distinct image")
+    say(console, f"{counted(plan.files_found, 'file')}, {images}, {unreadable:,} unreadable")
+    interests = counted(len(plan.interests), "interest")
+    say(console, f"looks:      {plan.looks:,} (one per image and interest, {interests})")
+    low, high = plan.beside
+    if high:
+        say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
+    else:
+        say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
+    say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
+    if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
+        say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all images")
+    if plan.tokens is None:
+        say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
+    else:
+        (into, out), (into_most, out_most) = plan.tokens
+        supposed = f"{PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
+        say(console, f"tokens:     {_range(into, into_most)} in and {_range(out, out_most)} out ({supposed})")
+    if plan.usd is not None:
+        prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
+        least, most = map(_dollars, plan.usd)
+        say(console, f"money:      {least if least == most else f'{least} to {most}'} at {prices}")
+        if settings.budget_usd is not None and plan.usd[1] > settings.budget_usd:
+            limit = _dollars(settings.budget_usd)
+            say(console, f"            the budget of {limit} may end before that; looks come first")
+    if plan.minutes is not None:
+        unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
+        few, many = (f"{minutes * times:,.{digits}f}" for minutes in plan.minutes)
+        pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
+        if plan.tokens is not None:
+            pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
+        span = few if few == many else f"{few} to {many}"
+        say(console, f"time:       {span} {unit} at {pace}, and some to read the pictures")
+    else:
+        say(console, f"time:       not known for {plan.model}")
+    if held:
+        say(console, f"What is among the {counted(held, 'answer')} that --out already holds is not asked again.")
+    say(console, "Nothing was asked and nothing was written.")

@@ -1,0 +1,104 @@
+"""`manylens tune`: teach nano, or another checkpoint, by a larger model's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from manylens.cli.options import TUNING, check_interests, teacher_options
+from manylens.errors import UsageError
+from manylens.settings import ModelOptions, TuneSettings
+from manylens.text import counted
+
+
+@click.command(
+    short_help="Teach nano a kind of picture by a larger model's answers.",
+    help="""Tune nano, or another checkpoint, on the pictures in FOLDER, by what a larger model says of a few of them.
+
+    The teacher gets at most --teacher-calls calls, over all interests: 90% describe pictures drawn at random, 5% judge
+    pairs, 5% judge whether a picture belongs with a group. Its answers are spread to the other pictures by how like
+    they are; the student learns from both (LoRA), and training stops by answers that were held out. No labels are
+    needed.
+
+    The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
+    with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, count
+    ten seconds for a step. --device and --image-px hold for teacher and student, all other options of a model for the
+    teacher. Needs pip install 'manylens[tune]'.
+
+    \b
+    Examples:
+      manylens tune photos/ --by "kind of place" --teacher openai:gpt-5-mini --teacher-calls 300 --out tuned
+      manylens cluster photos/ --by "kind of place" --model nano:tuned/nano
+    """,
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--by",
+    "interests",
+    multiple=True,
+    required=True,
+    metavar="INTEREST",
+    help="What to look at the pictures for, in plain words. May be given several times.",
+)
+@teacher_options
+@click.option(
+    "--teacher-calls",
+    type=click.IntRange(1),
+    required=True,
+    metavar="N",
+    help="Hard limit on the calls to the teacher, over all interests.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the answers and the result.")
+@click.option("--student", metavar="NAME", help="The checkpoint that learns: hf:FOLDER. [default: nano]")
+@click.option("--steps", type=int, metavar="N", help=f"Steps of training, at most. [default: {TUNING.steps}]")
+@click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {TUNING.batch}]")
+@click.option("--seed", type=int, help=f"Where all randomness comes from. [default: {TUNING.seed}]")
+def tune(
+    folder: Path,
+    interests: tuple[str, ...],
+    options: ModelOptions,
+    teacher: str,
+    teacher_calls: int,
+    out: Path,
+    student: str | None,
+    steps: int | None,
+    batch: int | None,
+    seed: int | None,
+) -> None:
+    from manylens import api
+    from manylens.cli import progress, render
+
+    check_interests(interests)
+    given = {"steps": steps, "batch": batch, "seed": seed}
+    said = {name: number for name, number in given.items() if number is not None}
+    try:
+        settings = TuneSettings(**said)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+    with progress.show_progress() as show:
+        result = api.tune(
+            folder,
+            interests,
+            teacher=teacher,
+            teacher_calls=teacher_calls,
+            out=out,
+            student=student,
+            options=options,
+            settings=settings,
+            on_event=show.event,
+        )
+    console = render.open_console()
+    losses = dict(result.losses)
+    failed = f", {result.failed:,} failed" if result.failed else ""
+    render.say(console, f"The teacher was asked {counted(result.calls, 'time')}{failed}")
+    render.say(
+        console,
+        f"Loss on its held-out answers: {losses[0]:.3f} before, {losses[result.best_step]:.3f} after "
+        f"{result.best_step:,} of {len(result.learned):,} steps, which are kept",
+    )
+    if not result.best_step:
+        render.say(console, "Tuning made nothing better: the adapter changes nothing. More calls may help.")
+    render.say(console, f"--model {result.student} --adapter {result.adapter} uses it.")
+    if result.nano is not None:
+        render.say(console, f"--model nano:{result.nano} uses it without torch.")

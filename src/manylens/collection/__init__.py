@@ -1,0 +1,1 @@
+"""What there is to sort: files found, told apart by content, decoded."""

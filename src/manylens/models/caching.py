@@ -1,0 +1,322 @@
+"""What every model gets around it: recording.
+
+In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
+before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
+resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
+next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run that is cancelled (Ctrl-C) waits for the
+calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
+as a kill does.
+
+A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
+calls side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
+asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias, TypeVar, cast
+
+import numpy as np
+
+from manylens.errors import ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.models.base import (
+    ChooseReply,
+    ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    Model,
+    Reply,
+    Request,
+    Usage,
+    Wrapped,
+    request_key,
+    request_kind,
+)
+from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Answer, Failure, StoredReply
+from manylens.store.run_folder import RunFolder
+
+DECIMALS = 6
+"""Probabilities and confidences are rounded to this many decimals."""
+
+LAST_ANSWERS_S = 30.0
+"""How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
+_Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
+_Arrived: TypeAlias = tuple[str, Reply | ModelError, float]
+"""A key, what came of its request, and how many seconds the call took."""
+
+_Keep: TypeAlias = Callable[[Sequence[_Arrived]], None]
+
+
+def to_stored(reply: Reply) -> StoredReply:
+    """A reply in the store's form. Raises ModelReplyInvalid where it breaks the protocol's promises."""
+    tokens = None if reply.usage is None else (reply.usage.tokens_in, reply.usage.tokens_out)
+    match reply:
+        case LookReply():
+            vector = np.asarray(reply.embedding, np.float16)
+            length = float(np.linalg.norm(vector.astype(np.float32)))
+            if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+                raise ModelReplyInvalid(
+                    f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long"
+                )
+            fields = {"description": reply.description, "confidence": _share("confidence", reply.confidence)}
+            return StoredReply("look", fields, vector, tokens)
+        case JudgeReply():
+            fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
+            return StoredReply("judge", fields, tokens=tokens)
+        case ChooseReply():
+            shares = [_share("probability", share) for share in reply.probabilities]
+            if abs(math.fsum(shares) - 1) > SHARES_TOLERANCE:
+                raise ModelReplyInvalid(f"the probabilities of a choice sum to one, got {math.fsum(shares):.4f}")
+            return StoredReply("choose", {"probabilities": shares, "reason": reply.reason}, tokens=tokens)
+        case CompleteReply():
+            return StoredReply("complete", {"text": reply.text}, tokens=tokens)
+
+
+def from_stored(stored: StoredReply) -> Reply:
+    """The reply as every run sees it, fresh or resumed."""
+    usage = None if stored.tokens is None else Usage(*stored.tokens)
+    match stored.kind:
+        case "look":
+            assert stored.embedding is not None  # the store has checked it
+            return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
+        case "judge":
+            return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
+        case "choose":
+            return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
+        case _:
+            return CompleteReply(stored.fields["text"], usage)
+
+
+def _share(name: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise ModelReplyInvalid(f"a {name} lies in [0, 1], got {value}")
+    return round(float(value), DECIMALS)
+
+
+class Recorded(Wrapped):
+    """A `Model` that stores every answer before it is used and never asks the same request again.
+
+    asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
+    failed: requests by kind whose call failed. on_stopping: told how many calls a cancelled run waits for. Use from one
+    event loop at a time.
+    """
+
+    def __init__(self, model: Model, run: RunFolder, on_stopping: Callable[[int], None] | None = None) -> None:
+        super().__init__(model)
+        self._run = run
+        self._on_stopping = on_stopping
+        self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
+        self.asked: Counter[str] = Counter()
+        self.reused: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._answer(requests, self._model.look, LookReply)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._answer(requests, self._model.judge, JudgeReply)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await self._answer(requests, self._model.choose, ChooseReply)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._answer(requests, self._model.complete, CompleteReply)
+
+    async def _answer(
+        self,
+        requests: Sequence[_Request],
+        ask: _Ask[_Request],
+        reply_type: type[_Reply],
+    ) -> list[_Reply | ModelError]:
+        keys = [request_key(self._model, request) for request in requests]
+        wanted = dict(zip(keys, requests, strict=True))
+        outcomes: dict[str, Reply | ModelError] = {}
+        sent = 0
+        while pending := [key for key in wanted if key not in outcomes]:
+            # Between here and the claims in _ask nothing awaits, so no other task can claim the same key.
+            elsewhere = {key: self._in_flight[key] for key in pending if key in self._in_flight}
+            stored = self._run.get_answers(key for key in pending if key not in elsewhere)
+            outcomes.update({key: from_stored(reply) for key, reply in stored.items()})
+            mine = [key for key in pending if key not in elsewhere and key not in stored]
+            if mine:
+                sent += len(mine)
+                outcomes.update(await self._ask(mine, wanted, ask))
+            for key, future in elsewhere.items():
+                outcome = await asyncio.shield(future)
+                if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
+                    outcomes[key] = outcome
+        if requests:
+            kind = request_kind(requests[0])
+            self.asked[kind] += sent
+            self.reused[kind] += len(requests) - sent
+            self.failed[kind] += sum(isinstance(outcome, ModelError) for outcome in outcomes.values())
+        for outcome in outcomes.values():
+            if not isinstance(outcome, (reply_type, ModelError)):
+                raise TypeError(f"{self.name} answered {reply_type.__name__} with {type(outcome).__name__}")
+        return [cast("_Reply | ModelError", outcomes[key]) for key in keys]
+
+    async def _ask(
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request]
+    ) -> dict[str, Reply | ModelError]:
+        """Put the requests of these keys to the model, each answer on the disk before it counts as an outcome."""
+        loop = asyncio.get_running_loop()
+        claims = {key: loop.create_future() for key in keys}
+        self._in_flight.update(claims)
+        outcomes: dict[str, Reply | ModelError] = {}
+
+        def keep(arrived: Sequence[_Arrived]) -> None:
+            stored = self._store(arrived, wanted)
+            outcomes.update(stored)
+            for key, outcome in stored.items():
+                claims[key].set_result(outcome)
+            for _, reply, _ in arrived:
+                if isinstance(reply, ModelUnavailable):
+                    raise reply
+
+        try:
+            if self._model.capabilities.batch_size == 1:
+                await self._ask_side_by_side(keys, wanted, ask, keep)
+            else:
+                await self._ask_in_batches(keys, wanted, ask, keep)
+        finally:
+            for key, claim in claims.items():
+                if not claim.done():
+                    claim.set_result(None)
+                del self._in_flight[key]
+        return outcomes
+
+    async def _ask_in_batches(
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
+    ) -> None:
+        size = self._model.capabilities.batch_size
+        for start in range(0, len(keys), size):
+            batch = keys[start : start + size]
+            began = time.monotonic()
+            replies = await self._call(ask, [wanted[key] for key in batch])
+            seconds = (time.monotonic() - began) / len(batch)
+            keep([(key, reply, seconds) for key, reply in zip(batch, replies, strict=True)])
+
+    async def _ask_side_by_side(
+        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
+    ) -> None:
+        """At most `concurrency` calls at once, the next one begun when one ends. What has arrived while the loop was
+        busy is stored in one transaction; whatever ends this early, what has arrived until then is stored, too."""
+        waiting = iter(keys)
+        running: set[asyncio.Task[None]] = set()
+        arrived: list[_Arrived] = []
+        broken: list[BaseException] = []
+        news = asyncio.Event()
+
+        async def call(key: str) -> None:
+            began = time.monotonic()
+            (reply,) = await self._call(ask, [wanted[key]])
+            arrived.append((key, reply, time.monotonic() - began))
+
+        def end(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                broken.append(error)
+            news.set()
+
+        def begin() -> None:
+            while len(running) < self._model.capabilities.concurrency and (key := next(waiting, None)) is not None:
+                task = asyncio.create_task(call(key))
+                running.add(task)
+                task.add_done_callback(end)
+
+        def take() -> list[_Arrived]:
+            taken = arrived[:]
+            arrived.clear()
+            return taken
+
+        begin()
+        try:
+            while running or arrived:
+                await news.wait()
+                news.clear()
+                if broken:
+                    raise broken[0]
+                begin()
+                keep(take())
+        except (ModelUnavailable, asyncio.CancelledError) as reason:
+            if running:  # what is under way may be answered, and paid for, all the same
+                if self._on_stopping is not None and isinstance(reason, asyncio.CancelledError):
+                    self._on_stopping(len(running))
+                await asyncio.wait(running, timeout=LAST_ANSWERS_S)
+            raise
+        finally:
+            for task in running:
+                task.cancel()
+            while running:
+                await asyncio.wait(running)
+            if arrived:
+                with contextlib.suppress(ModelUnavailable):  # another call's has been raised already
+                    keep(take())
+
+    async def _call(self, ask: _Ask[_Request], requests: Sequence[_Request]) -> Sequence[Reply | ModelError]:
+        try:
+            replies = await ask(requests)
+        except ModelError as error:
+            # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
+            return [error] * len(requests)
+        if len(replies) != len(requests):
+            raise TypeError(f"{self.name} gave {len(replies)} replies to {len(requests)} requests")
+        return replies
+
+    def _store(self, arrived: Sequence[_Arrived], wanted: Mapping[str, Request]) -> dict[str, Reply | ModelError]:
+        answers: list[Answer] = []
+        failures: list[Failure] = []
+        outcomes: dict[str, Reply | ModelError] = {}
+        for key, reply, seconds in arrived:
+            request = wanted[key]
+            image_id = _image_id(request)
+            try:
+                if isinstance(reply, ModelUnavailable):
+                    continue  # says nothing of this image
+                if isinstance(reply, ModelError):
+                    raise reply
+                _check_fits(request, reply)
+                stored = to_stored(reply)
+            except ModelError as error:
+                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
+                outcomes[key] = error
+                continue
+            rendered = self._model.render(request)
+            answers.append(Answer(key, request.interest, image_id, self.identity, rendered, stored, round(seconds, 6)))
+            outcomes[key] = from_stored(stored)
+        if answers:
+            self._run.put_answers(answers)
+        if failures:
+            self._run.record_failures(failures)
+        return outcomes
+
+
+def _check_fits(request: Request, reply: Reply) -> None:
+    """Raises ModelReplyInvalid where a choice says nothing, or too much, of the options that it was given."""
+    if isinstance(request, ChooseRequest) and isinstance(reply, ChooseReply):
+        wanted, got = len(request.options) + 1, len(reply.probabilities)
+        if wanted != got:
+            raise ModelReplyInvalid(f"a choice has a probability of each option and of none, {wanted}, got {got}")
+
+
+def _image_id(request: Request) -> str:
+    match request:
+        case LookRequest():
+            return request.image_id
+        case JudgeRequest() | ChooseRequest():
+            return request.candidate_id
+        case CompleteRequest():
+            return ""

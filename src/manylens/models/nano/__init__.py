@@ -1,0 +1,1 @@
+"""nano, the embedded model: its code, and its weights beside it."""

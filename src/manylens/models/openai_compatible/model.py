@@ -1,0 +1,599 @@
+"""Any multi-modal model behind an OpenAI-compatible server: OpenAI, vLLM, Ollama, LM Studio, llama.cpp, OpenRouter, ...
+
+In: requests and an `ImageSource`. Out: replies in order, with what they cost in tokens. Promises: what the server can
+do is probed once and recorded, so a resumed run speaks the same dialect and finds its answers again; a part of an
+answer that was received is not asked again when the rest has to be (`_kept`); an unusable reply gets one repair
+attempt.
+
+One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
+and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all
+candidates of a cluster share first.
+A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
+so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
+log-probabilities where there are any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from manylens.collection.decode import THUMBNAIL_PX
+from manylens.collection.pictures import ImageSource
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.files import write_atomically
+from manylens.models import prompts
+from manylens.models.base import (
+    MOST_EXEMPLARS,
+    Capabilities,
+    ChooseReply,
+    ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
+    JudgeRequest,
+    LookReply,
+    LookRequest,
+    ModelOptions,
+    Request,
+    Usage,
+    shown_exemplars,
+)
+from manylens.models.openai_compatible.dialect import (
+    ANSWER_TOKENS,
+    EXEMPLARS_SHOWN,
+    Dialect,
+    Vector,
+    answer_logprobs,
+    answer_text,
+    embed_by_words,
+    embedding_body,
+    embedding_rows,
+    look_messages,
+    picture_part,
+    probe,
+    text_part,
+)
+from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
+from manylens.models.text_embedder import TextEmbedder
+
+JPEG_QUALITY = 90
+EXEMPLAR_PX = THUMBNAIL_PX
+"""Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
+
+REQUESTS_PER_CALL = 3
+"""A look: a question, at worst its repair, and an embedding. A judgement or a choice: at worst a word, a question, its
+repair."""
+
+HALFWAY_NAME = "halfway.json"
+"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
+
+PICTURES_KEPT = 64
+DECODING_LOCKS = 8
+REPLIES_KEPT = 1024
+VECTORS_KEPT = 4096
+
+_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply")
+_Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
+Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
+"""(token, its alternatives with log-probabilities), as `answer_logprobs` gives them."""
+
+Shown = Callable[[str, int], Json]
+"""(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
+
+
+def server_url(options: ModelOptions) -> str:
+    """Where the server answers: `base_url`, else the client's own variable, else OpenAI. Raises UsageError."""
+    return clean_url(options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+
+
+class OpenAICompatible:
+    """The `Model` protocol over one model of one server. name: what the user typed. Use from one event loop at a time.
+
+    Raises ModelUnavailable where the server cannot be used. recorded: a file that holds what was probed, read where it
+    is there and written where not; without one every model is probed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        images: ImageSource,
+        options: ModelOptions,
+        *,
+        recorded: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._images = images
+        self._options = options
+        self._endpoint, self._embedding_endpoint = _endpoints(model, options)
+        self.dialect = find_dialect(model, options, recorded)
+        self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
+        self._guard = threading.Lock()
+        self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
+        self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
+        self._kept: OrderedDict[str, Json] = OrderedDict(_read_object(self._halfway))
+        self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
+        self._under_way: dict[str, asyncio.Event] = {}
+
+    @property
+    def identity(self) -> str:
+        """Endpoint and model name; the embedding model's too where it is another."""
+        return _identity(self._endpoint, self._embedding_endpoint)
+
+    @property
+    def url(self) -> str:
+        return self._endpoint.url
+
+    @property
+    def key_name(self) -> str:
+        """The environment variable that the key is from, or "" where there is none."""
+        return self._endpoint.key_name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            writes_text=self.dialect.words == "json",
+            sees_exemplars=self.dialect.pictures > 1,
+            edge_scale=self.dialect.edge_scale,
+            edge_offset=self.dialect.edge_offset,
+            batch_size=1,
+            concurrency=self._options.concurrency,
+            requests_per_call=REQUESTS_PER_CALL,
+            reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
+            text_tokens=self.dialect.tokens(TEXT_TOKENS),
+        )
+
+    def render(self, request: Request) -> str:
+        """Exactly what is sent, with image ids where the pictures go."""
+
+        def named(image_id: str, side_px: int) -> Json:
+            return {"image": image_id, "px": side_px, "quality": JPEG_QUALITY}
+
+        written = isinstance(request, CompleteRequest)
+        parts: list[Any] = [WRITING_PROMPTS if written else prompts.SERVER_PROMPTS]
+        match request:
+            case LookRequest():
+                parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
+            case JudgeRequest():
+                parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
+            case ChooseRequest():
+                parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
+                if self.dialect.words == "nano":
+                    parts.append([prompts.nano_name(option.name) for option in request.options])
+            case CompleteRequest():
+                parts.append([request.task, self._complete_body(request)])
+        return json.dumps(parts, ensure_ascii=False)
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await _each(requests, self._look)
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await _each(requests, self._judge)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await _each(requests, self._choose)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await _each(requests, self._complete)
+
+    async def close(self) -> None:
+        """Give the connections back, and write down what is left of answers that never became whole."""
+        if self._halfway is not None and (self._kept or self._halfway.exists()):
+            write_atomically(self._halfway, json.dumps(self._kept, ensure_ascii=False) + "\n")
+        await self._endpoint.close()
+        if self._embedding_endpoint is not None:
+            await self._embedding_endpoint.close()
+
+    # What is asked
+
+    def _look_body(self, request: LookRequest, shown: Shown) -> Json:
+        dialect = self.dialect
+        side_px = min(THUMBNAIL_PX, self._options.image_px) if dialect.words == "nano" else self._options.image_px
+        messages = look_messages(dialect, shown(request.image_id, side_px), request.interest)
+        if dialect.words == "json":
+            schema = ("look", prompts.LOOK_SCHEMA)
+            return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], schema=schema)
+        tokens = ANSWER_TOKENS["nano" if dialect.words == "nano" else "look"]
+        return dialect.chat(self._endpoint.model, messages, tokens, logprobs=True)
+
+    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
+        exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
+        side_px = min(EXEMPLAR_PX, self._options.image_px)
+        if self.dialect.words == "nano":
+            asked = text_part(prompts.nano_judge_prompt(request.interest, request.cluster_name))
+            own_words: list[Json] = [{"role": "user", "content": [asked, shown(request.candidate_id, side_px)]}]
+            return self.dialect.chat(self._endpoint.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
+        opening = prompts.judge_opening(
+            request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
+        )
+        shared = [text_part(opening), *(shown(image_id, side_px) for image_id in exemplars)]
+        question = prompts.JUDGE_WORD if word else prompts.JUDGE_JSON
+        schema = ("judge", prompts.JUDGE_SCHEMA)
+        candidate = shown(request.candidate_id, side_px)
+        return self._compared_body(prompts.JUDGE_SYSTEM, shared, candidate, question, schema, word=word)
+
+    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool) -> Json:
+        if self.dialect.words == "nano":
+            return self._look_body(LookRequest(request.interest, request.candidate_id), shown)
+        exemplars = shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1))
+        side_px = min(EXEMPLAR_PX, self._options.image_px)
+        options = [(option.name, option.definition) for option in request.options]
+        opening, *pieces, none = map(
+            text_part, prompts.choose_opening(request.interest, options, shown=bool(exemplars))
+        )
+        shared = [opening]
+        for number, piece in enumerate(pieces):
+            shared += [piece, *(shown(image_id, side_px) for image_id in exemplars[number : number + 1])]
+        question = prompts.CHOOSE_WORD if word else prompts.CHOOSE_JSON
+        schema = ("choose", prompts.choose_schema(len(options)))
+        candidate = shown(request.candidate_id, side_px)
+        return self._compared_body(prompts.CHOOSE_SYSTEM, [*shared, none], candidate, question, schema, word=word)
+
+    def _compared_body(
+        self,
+        system: str,
+        shared: Sequence[Json],
+        candidate: Json,
+        question: str,
+        schema: tuple[str, Json],
+        *,
+        word: bool,
+    ) -> Json:
+        """A judgement or a choice: what all candidates share, the candidate, the question. schema: of an answer that is
+        not one word; its name is that of the room it takes."""
+        content = [*shared, text_part(prompts.JUDGE_CANDIDATE), candidate, text_part(question)]
+        messages: list[Json] = [{"role": "system", "content": system}, {"role": "user", "content": content}]
+        if word:
+            return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["word"], logprobs=True)
+        return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
+
+    def _complete_body(self, request: CompleteRequest) -> Json:
+        task = writing_task(request.task)
+        messages: list[Json] = [
+            {"role": "system", "content": task.system},
+            {"role": "user", "content": task.question(request.payload)},
+        ]
+        schema = (request.task, task.schema)
+        return self.dialect.chat(self._endpoint.model, messages, task.reply_tokens, schema=schema)
+
+    # Asking
+
+    async def _look(self, request: LookRequest) -> LookReply:
+        talk = _Talk(self)
+        body = await self._with_pictures(lambda shown: self._look_body(request, shown))
+        found = await self._described(talk, body)
+        embedding = await self._embed(talk, request, found.description)
+        talk.end()
+        return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
+
+    async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
+        if self.dialect.words == "json":
+            return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
+        found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
+        sure = prompts.joint_probability(answer_logprobs(await talk.ask(body)))  # from memory: it was just asked
+        return found if sure is None else prompts.Described(found.description, sure)
+
+    @property
+    def _judges_in_a_word(self) -> bool:
+        return self.dialect.logprobs > 0 or self.dialect.words != "json"
+
+    async def _judge(self, request: JudgeRequest) -> JudgeReply:
+        talk = _Talk(self)
+
+        def by_tokens(tokens: Tokens) -> prompts.Judged | None:
+            probability = prompts.yes_probability(tokens)
+            return None if probability is None else prompts.Judged(probability)
+
+        judged = await self._compare(
+            talk,
+            lambda shown, word: self._judge_body(request, shown, word=word),
+            by_tokens,
+            (prompts.parse_word, prompts.WORD_SHAPE),
+            (prompts.parse_judge, prompts.JUDGE_SHAPE),
+        )
+        talk.end()
+        return JudgeReply(judged.probability, judged.reason, talk.usage)
+
+    async def _choose(self, request: ChooseRequest) -> ChooseReply:
+        if self.dialect.words == "nano":
+            return await self._choose_by_description(request)
+        talk = _Talk(self)
+        count = len(request.options)
+
+        def by_tokens(tokens: Tokens) -> prompts.Chosen | None:
+            probabilities = prompts.choice_probabilities(tokens, count)
+            return None if probabilities is None else prompts.Chosen(probabilities)
+
+        chosen = await self._compare(
+            talk,
+            lambda shown, word: self._choose_body(request, shown, word=word),
+            by_tokens,
+            (lambda reply: prompts.parse_letter(reply, count), prompts.LETTER_SHAPE),
+            (lambda reply: prompts.parse_choice(reply, count), prompts.CHOOSE_SHAPE),
+        )
+        talk.end()
+        return ChooseReply(chosen.probabilities, chosen.reason, talk.usage)
+
+    async def _choose_by_description(self, request: ChooseRequest) -> ChooseReply:
+        """For a served nano, which knows no letters, and whose server scores no texts: the options that have the name
+        it gives the picture share its confidence; where none has it, it is none's."""
+        talk = _Talk(self)
+        found = await self._described(
+            talk, await self._with_pictures(lambda s: self._choose_body(request, s, word=True))
+        )
+        talk.end()
+        names = [prompts.nano_name(option.name) for option in request.options]
+        said = prompts.nano_name(found.description)
+        named = [k for k, name in enumerate(names) if name == said] or [len(names)]
+        rest = (1 - found.confidence) / (len(names) + 1 - len(named) or 1)
+        shares = [found.confidence / len(named) if k in named else rest for k in range(len(names) + 1)]
+        return ChooseReply(prompts.normalised(shares), usage=talk.usage)
+
+    async def _compare(
+        self,
+        talk: _Talk,
+        body_of: Callable[[Shown, bool], Json],
+        by_tokens: Callable[[Tokens], _Found | None],
+        of_word: tuple[Callable[[str], _Found], str],
+        of_json: tuple[Callable[[str], _Found], str],
+    ) -> _Found:
+        """The answer to a judgement or a choice: a word and its log-probabilities where there are any, else JSON, else
+        the bare word. body_of: of the pictures, and whether a word is asked for. of_word, of_json: how the answer is
+        read, and its shape."""
+        if self._judges_in_a_word:
+            body = await self._with_pictures(lambda shown: body_of(shown, True))
+            found = by_tokens(answer_logprobs(await talk.ask(body)))
+            if found is not None:
+                return found
+            if self.dialect.words != "json":
+                return await talk.read(body, *of_word)
+        # Log-probabilities are not offered, or missing this once: let it state its confidence.
+        body = await self._with_pictures(lambda shown: body_of(shown, False))
+        return await talk.read(body, *of_json)
+
+    async def _complete(self, request: CompleteRequest) -> CompleteReply:
+        task = writing_task(request.task)
+        talk = _Talk(self)
+        body = self._complete_body(request)
+        text = await talk.read(body, lambda reply: task.read(reply, request.payload), task.shape)
+        talk.end()
+        return CompleteReply(text, talk.usage)
+
+    async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
+        model = self.dialect.embedding_model
+        match self.dialect.embeddings:
+            case "local" if not model:
+                return embed_by_words(description)
+            case "local":
+                if description not in self._vectors:
+                    rows = await asyncio.to_thread(TextEmbedder().embed, [description])
+                    self._vectors[description] = rows[0], 0
+                vector, _ = self._vectors[description]
+                self._forget_vectors()
+                return vector
+            case "messages":
+                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
+            case "text":
+                text = prompts.as_data(description)
+                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
+                # charged for its embedding: what an answer costs must not depend on which one came first.
+                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+                    await under_way.wait()
+                if text in self._vectors:
+                    talk.charge(self._vectors[text][1])
+                else:
+                    done = self._under_way[text] = asyncio.Event()
+                    try:
+                        body = {"model": model, "input": text, "encoding_format": "float"}
+                        before = talk.tokens_in
+                        vector = await self._embedded(talk, body)
+                        self._vectors[text] = vector, talk.tokens_in - before
+                    finally:
+                        del self._under_way[text]
+                        done.set()
+                vector, _ = self._vectors[text]
+                self._forget_vectors()
+                return vector
+
+    def _forget_vectors(self) -> None:
+        if len(self._vectors) > VECTORS_KEPT:
+            self._vectors.popitem(last=False)
+
+    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
+        reply = await talk.ask(body, embeddings=True)
+        try:
+            row: Vector = embedding_rows(reply, 1)[0]
+        except ValueError as error:
+            problem = str(error)
+        else:
+            return row
+        talk.end()
+        raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
+
+    async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
+        """Decoding takes milliseconds and blocks: not on the loop that keeps the other calls going."""
+        return await asyncio.to_thread(body_of, self._shown)
+
+    def _shown(self, image_id: str, side_px: int) -> Json:
+        key = (image_id, side_px)
+        with self._decoding[hash(image_id) % DECODING_LOCKS]:  # five interests of one picture decode it once
+            with self._guard:
+                if key in self._pictures:
+                    self._pictures.move_to_end(key)
+                    return self._pictures[key]
+            part = picture_part(self._jpeg(image_id, side_px))
+            with self._guard:
+                self._pictures[key] = part
+                if len(self._pictures) > PICTURES_KEPT:
+                    self._pictures.popitem(last=False)
+            return part
+
+    def _jpeg(self, image_id: str, side_px: int) -> bytes:
+        try:
+            return self._images.jpeg(image_id, side_px, JPEG_QUALITY)
+        except ImageUnreadable as error:
+            problem = ModelError(error.rule, error.hint)
+        raise problem
+
+
+def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
+    """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
+
+    Raises ModelUnavailable where the server cannot be used.
+    """
+    endpoint, embedding_endpoint = _endpoints(model, options)
+    known = _read_recorded(recorded)
+    identity = _identity(endpoint, embedding_endpoint)
+    if identity in known:
+        return known[identity]
+    dialect = probe(endpoint, embedding_endpoint)
+    if recorded is not None:
+        known[identity] = dialect
+        content = {key: known[key].to_dict() for key in sorted(known)}
+        write_atomically(recorded, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return dialect
+
+
+def _endpoints(model: str, options: ModelOptions) -> tuple[Endpoint, Endpoint | None]:
+    """The model's server, and the embedding model's where one was named."""
+    url = server_url(options)
+    embeds = options.embedding_model
+    endpoint = Endpoint(url, model, options.timeout_s)
+    return endpoint, None if embeds is None else Endpoint(options.embedding_url or url, embeds, options.timeout_s)
+
+
+def _identity(endpoint: Endpoint, embedding_endpoint: Endpoint | None) -> str:
+    parts = [endpoint.url, endpoint.model]
+    if embedding_endpoint is not None:
+        parts += [embedding_endpoint.url, embedding_endpoint.model]
+    return " ".join(parts)
+
+
+def _read_recorded(recorded: Path | None) -> dict[str, Dialect]:
+    """Dialects by model identity; those of another version of this file count as not recorded."""
+    found: dict[str, Dialect] = {}
+    for identity, values in _read_object(recorded).items():
+        with contextlib.suppress(TypeError):
+            found[identity] = Dialect.from_dict(values)
+    return found
+
+
+def _read_object(path: Path | None) -> dict[str, Any]:
+    """A file's JSON object of objects; what is missing or damaged counts as not there."""
+    try:
+        content = json.loads(path.read_text("utf-8")) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(value, dict)}
+
+
+class _Talk:
+    """The requests behind one answer: their cost, and what is kept of them until the answer is whole.
+
+    A retry after a fault in the second request of an answer must not ask the first one again.
+    """
+
+    def __init__(self, model: OpenAICompatible) -> None:
+        self._model = model
+        self._keys: list[str] = []
+        self.tokens_in = self._tokens_out = 0
+
+    @property
+    def usage(self) -> Usage | None:
+        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+
+    def charge(self, tokens_in: int) -> None:
+        """Count tokens of a part that another answer has paid for."""
+        self.tokens_in += tokens_in
+
+    async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
+        kept = self._model._kept
+        key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+        reply = kept.get(key)
+        if reply is None:
+            endpoint = (
+                (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
+            )
+            reply = await endpoint.ask("/embeddings" if embeddings else "/chat/completions", body)
+            kept[key] = reply
+            while len(kept) > REPLIES_KEPT:
+                kept.popitem(last=False)
+        if key in self._keys:
+            return reply
+        self._keys.append(key)
+        usage = reply.get("usage")
+        if isinstance(usage, dict):
+            self.tokens_in += _count(usage.get("prompt_tokens"))
+            self._tokens_out += _count(usage.get("completion_tokens"))
+        return reply
+
+    async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
+        """Ask and parse, with one repair attempt. Raises ModelReplyInvalid where that fails too."""
+        text = await self._text(body)
+        try:
+            return parse(text)
+        except prompts.ReplyProblem as error:
+            problem = str(error)
+        messages = [
+            *body["messages"],
+            {"role": "assistant", "content": prompts.said_before(text)},
+            {"role": "user", "content": prompts.repair_question(problem, shape)},
+        ]
+        text = await self._text({**body, "messages": messages})
+        try:
+            return parse(text)
+        except prompts.ReplyProblem as error:
+            problem = str(error)
+        self.end()
+        raise ModelReplyInvalid(
+            f"{self._model.name} gave an unusable answer twice ({problem})",
+            "use a larger model, or see manylens doctor",
+        )
+
+    async def _text(self, body: Json) -> str:
+        reply = await self.ask(body)
+        try:
+            return answer_text(reply)
+        except ModelError:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """The answer is whole, or will never be: forget its parts."""
+        for key in self._keys:
+            self._model._kept.pop(key, None)
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+async def _each(
+    requests: Sequence[_Request], ask: Callable[[_Request], Awaitable[_Reply]]
+) -> list[_Reply | ModelError]:
+    """Side by side; a failure takes its request's place."""
+
+    async def one(request: _Request) -> _Reply | ModelError:
+        try:
+            return await ask(request)
+        except ModelError as error:
+            # What it was raised through holds pictures; the error may be kept for the whole run.
+            return error.with_traceback(None)
+
+    return list(await asyncio.gather(*(one(request) for request in requests)))

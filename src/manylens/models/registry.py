@@ -1,0 +1,114 @@
+"""Models by name. A new kind of model is one file here and one branch in `load_model`.
+
+nano                       the embedded model
+nano:FOLDER                the same with other weights, as `manylens tune` writes them
+openai:NAME                a model of OpenAI, or of the server at --base-url
+NAME with --base-url URL   the same, for any OpenAI-compatible server
+hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from manylens.collection.pictures import ImageSource
+from manylens.errors import UsageError
+from manylens.models.base import Model, ModelOptions
+from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
+from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
+from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
+from manylens.models.nano.model import MODEL_FILES, Nano
+from manylens.models.openai_compatible.model import OpenAICompatible, find_dialect, server_url
+from manylens.store.feature_shards import FeatureShards
+
+OPENAI_PREFIX = "openai:"
+NANO_PREFIX = "nano:"
+
+OpenFeatures: TypeAlias = Callable[[str, str], FeatureShards]
+"""(model name, model identity) -> the run's cache of that model's visual features."""
+
+
+def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
+    """Raises UsageError for a name that stands for no model; loads nothing and asks nothing."""
+    options = options or ModelOptions()
+    if _is_served(spec, options):
+        if not spec.removeprefix(OPENAI_PREFIX):
+            raise UsageError("a model behind a server has a name, got none", "pass --model openai:NAME")
+        server_url(options)
+    elif spec.startswith(HF_PREFIX):
+        check_source(spec.removeprefix(HF_PREFIX))
+    elif options.adapter is not None:
+        raise UsageError(
+            f"--adapter belongs to an hf: checkpoint, got it with {spec!r}",
+            "leave it out; a tuned nano is --model nano:FOLDER",
+        )
+    elif spec.startswith(NANO_PREFIX):
+        find_nano(spec)
+    elif spec != "nano":
+        raise UsageError(
+            f"a model is known by its name, got {spec!r}",
+            "pass --model nano, the embedded model, --model hf:FOLDER for a checkpoint, or --model NAME with "
+            "--base-url URL for one behind a server",
+        )
+
+
+def load_model(
+    spec: str,
+    images: ImageSource,
+    open_features: OpenFeatures | None = None,
+    options: ModelOptions | None = None,
+    *,
+    recorded: Path | None = None,
+) -> Model:
+    """The model that `--model spec` names.
+
+    recorded: the run's file of what was found out about models behind servers. Raises UsageError for a name nobody
+    knows, ModelUnavailable for a model that cannot be used.
+    """
+    options = options or ModelOptions()
+    check_model_name(spec, options)
+    if _is_served(spec, options):
+        return OpenAICompatible(spec, spec.removeprefix(OPENAI_PREFIX), images, options, recorded=recorded)
+    if spec.startswith(HF_PREFIX):
+        return HuggingFace(spec, images, options)
+    if spec.startswith(NANO_PREFIX):
+        return Nano(images, open_features, folder=find_nano(spec), name=spec)
+    return Nano(images, open_features)
+
+
+def find_nano(spec: str) -> Path:
+    """The folder of `nano:FOLDER`. Raises UsageError where nano's files are not in it."""
+    folder = Path(spec.removeprefix(NANO_PREFIX)).expanduser()
+    missing = [file for file in MODEL_FILES if not (folder / file).is_file()]
+    if missing:
+        raise UsageError(
+            f"nano:FOLDER is a folder with nano's files, {str(folder)!r} lacks {', '.join(missing)}",
+            "pass the folder nano in the --out of manylens tune",
+        )
+    return folder
+
+
+def probe_model(spec: str, options: ModelOptions, recorded: Path) -> None:
+    """Find out, before any picture is read, whether a model behind a server can be used; `load_model` then finds it in
+    `recorded`. Raises ModelUnavailable where it cannot."""
+    if _is_served(spec, options):
+        find_dialect(spec.removeprefix(OPENAI_PREFIX), options, recorded)
+    elif spec.startswith(HF_PREFIX):
+        find_checkpoint(spec.removeprefix(HF_PREFIX), options.device, options.adapter)
+
+
+async def close_model(model: Model) -> None:
+    """Give back what a model holds of a network; it may be used again."""
+    if isinstance(model, OpenAICompatible):
+        await model.close()
+
+
+def is_local(spec: str, options: ModelOptions) -> bool:
+    """Whether a name stands for a model in this process; one that is not may cost money."""
+    return not _is_served(spec, options)
+
+
+def _is_served(spec: str, options: ModelOptions) -> bool:
+    return spec.startswith(OPENAI_PREFIX) or options.base_url is not None

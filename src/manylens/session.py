@@ -1,0 +1,115 @@
+"""Opening a run: the run folder, the images in it, and the model that answers from it where it can.
+
+In: a folder of images, a run folder's place, a model. Out: one `Session`. Promise: nothing is left behind where the
+folder or the model cannot be used.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from manylens.collection.find import Collection, find_images
+from manylens.collection.pictures import StoredImages
+from manylens.errors import ModelUnavailable, UsageError
+from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
+from manylens.models.base import Model, ModelOptions, check_model, open_model
+from manylens.models.caching import Recorded
+from manylens.models.registry import check_model_name, close_model, load_model, probe_model
+from manylens.models.retrying import Paced
+from manylens.store.run_folder import RunFolder
+from manylens.text import counted, printable
+
+OnEvent: TypeAlias = Callable[[Event], None]
+
+MODELS_NAME = "models.json"
+"""In a run folder: what was found out about models behind servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open run. collection: what the folder holds. images: its pixels. model: answers from the run where it can.
+    is_fresh: whether there was no run before."""
+
+    run: RunFolder
+    collection: Collection
+    images: StoredImages
+    model: Recorded
+    is_fresh: bool
+
+
+@asynccontextmanager
+async def open_session(
+    folder: Path, out: Path, model: str | Model, options: ModelOptions, seed: int, emit: OnEvent
+) -> AsyncIterator[Session]:
+    """Open the run at `out` on the images of `folder`. Raises UsageError, StoreError, ModelError as `cluster` does."""
+    if isinstance(model, str):
+        check_model_name(model, options)
+    else:
+        check_model(model)
+    if not folder.is_dir():
+        find_images(folder)  # raises and says why, before a run folder is made
+    fresh = not out.exists()
+    with RunFolder.open(out) as run:
+        try:
+            if isinstance(model, str):
+                probe_model(model, options, out / MODELS_NAME)
+            collection = _read(folder, run, emit)
+        except (UsageError, ModelUnavailable):
+            if fresh:  # a mistyped folder or address must not leave an empty run behind
+                shutil.rmtree(out, ignore_errors=True)
+            raise
+        images = StoredImages(collection.root, collection.images, run.thumbnail)
+        if isinstance(model, str):
+            chosen = load_model(model, images, run.features, options, recorded=out / MODELS_NAME)
+        else:
+            chosen = model
+            open_model(chosen, images)
+        is_served = chosen.capabilities.batch_size == 1
+        recorded = Recorded(
+            Paced(chosen, timeout_s=options.timeout_s, seed=seed, notify=lambda text: emit(Notice(text)))
+            if is_served
+            else chosen,
+            run,
+            lambda calls: emit(Stopping(calls)),
+        )
+        try:
+            yield Session(run, collection, images, recorded, fresh)
+        finally:
+            await close_model(chosen)
+
+
+def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
+    """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
+    emit(StageStarted("read", "", None))
+    collection = find_images(
+        folder,
+        known=run.known_images(),
+        keep=run.put_thumbnails,
+        on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
+    )
+    before = {image.id for image in run.images()}
+    gone = before - {image.id for image in collection.images}
+    if gone and collection.images:
+        images = counted(len(gone), "image that is", "images that are")
+        emit(
+            Notice(
+                f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
+                "are replaced, those for others stay as they were; no answer is lost"
+            )
+        )
+    run.record_collection(collection.images, collection.unreadable)
+    readable = collection.files_found - len(collection.unreadable)
+    detail = counted(readable, "image")
+    if readable > len(collection.images):
+        detail += f" ({len(collection.images):,} distinct)"
+    if collection.unreadable:
+        detail += f", {len(collection.unreadable):,} unreadable"
+    if collection.skipped_count:
+        detail += f", {counted(collection.skipped_count, 'other file')} skipped (no pictures, or hidden)"
+    emit(StageFinished("read", "", detail))
+    return collection

@@ -1,0 +1,107 @@
+"""What a stored answer is: its key, its form, and whether it is still whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float16]
+
+UNIT_LENGTH_TOLERANCE = 0.01
+"""How far a stored embedding's length may be from 1: float16 rounding moves it by less than .001."""
+
+SHARES_TOLERANCE = 0.001
+"""How far the probabilities of a stored choice may sum from 1: rounding to six decimals moves them by .00001."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, looks only.
+    tokens: (in, out) as the model's server counted them, or None where it did not."""
+
+    kind: str
+    fields: Mapping[str, Any]
+    embedding: Vector | None = field(default=None, compare=False)
+    tokens: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer and what it answers. key: `answer_key(model_identity, request)`. request: the rendered request."""
+
+    key: str
+    interest: str
+    image_id: str
+    model_identity: str
+    request: str
+    reply: StoredReply
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls."""
+
+    key: str
+    kind: str
+    interest: str
+    image_id: str
+    reason: str
+
+
+def answer_key(model_identity: str, request: str) -> str:
+    """The key of a stored answer, SHA-256 in hex over the model's identity and the rendered request."""
+    content = json.dumps([model_identity, request], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, tokens_out: int | None) -> int:
+    tokens = b"" if tokens_in is None else f"{tokens_in} {tokens_out}".encode()
+    return zlib.crc32(tokens, zlib.crc32(embedding or b"", zlib.crc32(reply.encode())))
+
+
+REPLY_COLUMNS = "kind, reply, embedding, checksum, tokens_in, tokens_out"
+
+_REPLY_FIELDS = {
+    "look": {"description", "confidence"},
+    "judge": {"probability", "reason"},
+    "choose": {"probabilities", "reason"},
+    "complete": {"text"},
+}
+
+
+def reply_problem(
+    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+) -> str | None:
+    """Why a stored reply cannot be used, or None."""
+    if reply_checksum(reply, embedding, tokens_in, tokens_out) != checksum:
+        return "its reply does not match its checksum"
+    fields = json.loads(reply)
+    expected = _REPLY_FIELDS.get(kind)
+    if expected is None:
+        return f"its kind must be look, judge, choose or complete, got {kind!r}"
+    # Judgements of earlier versions also have their share of a call that several shared.
+    if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
+        return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)}"
+    if kind == "look":
+        vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
+        length = float(np.linalg.norm(vector))
+        if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+            return f"an embedding has unit length, got {length:.4f}"
+    if kind == "choose" and not _are_shares(fields["probabilities"]):
+        return f"the probabilities of a choice are two or more that sum to one, got {fields['probabilities']!r:.80}"
+    return None
+
+
+def _are_shares(values: object) -> bool:
+    if not isinstance(values, list) or len(values) < 2 or not all(isinstance(value, int | float) for value in values):
+        return False
+    return all(0 <= value <= 1 for value in values) and abs(math.fsum(values) - 1) <= SHARES_TOLERANCE

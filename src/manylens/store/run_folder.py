@@ -1,0 +1,329 @@
+"""A run on disk: images, model answers, failures and visual features, safe against a kill at any moment.
+
+In: values from the images, the model wrappers and the pipeline. Out: the same values after a restart.
+Promises: what a method has written is on the disk when it returns; a half-written file or transaction is never seen;
+one process at a time holds a run; a stored answer is never changed; `verify` re-derives every key and checks every row.
+
+    OUT/run.sqlite                    images with thumbnails, answers with their tokens, failures, the checksums of the
+                                      result files (WAL, synchronous=FULL)
+    OUT/run.lock                      who holds the run; the lock is the system's, so it ends with its process
+    OUT/features/<model>/NNNN.npy     visual features, float16, with NNNN.json naming the images of its rows
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from manylens.errors import StoreError
+from manylens.files import DATABASE_NAME, sha256_of
+from manylens.store.answers import (
+    REPLY_COLUMNS,
+    Answer,
+    Failure,
+    StoredReply,
+    answer_key,
+    reply_checksum,
+    reply_problem,
+)
+from manylens.store.feature_shards import FeatureShards
+from manylens.store.lock import RunLock
+from manylens.store.schema import connect
+from manylens.types import Image, Thumbnail, Unreadable
+
+LOCK_NAME = "run.lock"
+
+
+class RunFolder:
+    """A run on disk, held exclusively; use as a context manager. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, lock: RunLock, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._lock = lock
+        self._connection = connection
+        self._guard = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, must_exist: bool = False) -> Self:
+        """Continue the run at `path`, or begin one where there is nothing yet (unless `must_exist`).
+
+        Raises StoreError: held by another process, not a run and not empty, damaged, or of another schema version.
+        """
+        folder = Path(path)
+        if must_exist and not (folder / DATABASE_NAME).is_file():
+            hint = "give the --out of an earlier run"
+            raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
+        with _usable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _refuse_strangers(folder)
+            lock = RunLock(folder / LOCK_NAME)
+        try:
+            with explained(folder):
+                return cls(folder, lock, connect(folder / DATABASE_NAME))
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        with self._guard:
+            self._connection.close()
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, explained(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._guard, explained(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+    # Images
+
+    def known_images(self) -> dict[str, tuple[int, int]]:
+        """Every image whose thumbnail is stored, with (width_px, height_px): these need no decoding again."""
+        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT id, width_px, height_px FROM images")}
+
+    def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
+        """Keep new images; they join the collection with `record_collection`."""
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg)) for t in thumbnails]
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+
+    def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
+        """Say what the collection holds now. Images that are gone keep their thumbnails."""
+        paths = [(json.dumps(image.paths), image.id) for image in images]
+        failed = [(json.dumps(file.path), _text(file.reason)) for file in unreadable]
+        with self._transaction() as connection:
+            connection.execute("UPDATE images SET paths = '[]' WHERE paths <> '[]'")
+            connection.execute("DELETE FROM unreadable")
+            updated = connection.executemany("UPDATE images SET paths = ? WHERE id = ?", paths).rowcount
+            if paths and updated != len(paths):
+                rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
+                raise StoreError(rule, "call put_thumbnails first")
+            connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
+
+    def images(self) -> tuple[Image, ...]:
+        """The images of the collection as last recorded, by id."""
+        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        return tuple(Image(row[0], tuple(json.loads(row[1])), row[2], row[3]) for row in rows)
+
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """The unreadable files of the collection as last recorded, by path."""
+        rows = self._rows("SELECT path, reason FROM unreadable")
+        return tuple(sorted((Unreadable(json.loads(row[0]), row[1]) for row in rows), key=lambda file: file.path))
+
+    def thumbnail(self, image_id: str) -> bytes:
+        """The stored JPEG bytes of one image. Raises StoreError for an image that the run does not know."""
+        rows = self._rows("SELECT thumbnail, checksum FROM images WHERE id = ?", (image_id,))
+        if not rows:
+            raise StoreError(f"a thumbnail is stored for every image of the run, {image_id!r} has none", "run again")
+        jpeg, checksum = bytes(rows[0][0]), rows[0][1]
+        if checksum is not None and zlib.crc32(jpeg) != checksum:
+            raise StoreError(
+                f"a thumbnail is as it was stored, that of {image_id!r} is damaged",
+                "restore the run folder from a copy, or choose another --out",
+            )
+        return jpeg
+
+    # Answers
+
+    def get_answers(self, keys: Iterable[str]) -> dict[str, StoredReply]:
+        """The stored replies among `keys`. Raises StoreError on a damaged one."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, StoredReply] = {}
+        for start in range(0, len(wanted), 500):  # SQLite builds may allow no more than 999 values in one query
+            chunk = wanted[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT key, {REPLY_COLUMNS} FROM answers WHERE key IN ({marks})"
+            for row in self._rows(query, chunk):
+                problem = reply_problem(*row[1:])
+                if problem:
+                    raise StoreError(f"stored answer {row[0]}: {problem}", f"manylens verify {self.path}")
+                embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
+                tokens = None if row[5] is None else (row[5], row[6])
+                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
+        return found
+
+    def put_answers(self, answers: Iterable[Answer]) -> None:
+        """Store answers and forget their failures, in one transaction, on the disk when this returns.
+
+        The first answer to a request stays: what was decided on it must not change under it.
+        """
+        rows = []
+        for answer in answers:
+            reply = json.dumps(answer.reply.fields, sort_keys=True)
+            vector = answer.reply.embedding
+            blob = None if vector is None else np.ascontiguousarray(vector, np.float16).tobytes()
+            request = answer.request.encode("utf-8", "surrogatepass")
+            about = (answer.key, answer.reply.kind, _text(answer.interest), answer.image_id, answer.model_identity)
+            tokens = answer.reply.tokens or (None, None)
+            rows.append((*about, request, reply, blob, reply_checksum(reply, blob, *tokens), answer.seconds, *tokens))
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
+            )
+            connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+
+    def record_failures(self, failures: Iterable[Failure]) -> None:
+        """Remember calls that finally failed; the next run asks them again."""
+        rows = [(f.key, f.kind, _text(f.interest), f.image_id, _text(f.reason)) for f in failures]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Calls that failed and were not answered since, by key."""
+        return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
+
+    # Results, features and checks
+
+    def forget_results(self, paths: Iterable[str]) -> None:
+        """Before these result files, relative to the run folder, are written: what they held no longer counts."""
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM results WHERE path = ?", [(path,) for path in paths])
+
+    def record_results(self, paths: Iterable[str]) -> None:
+        """Once they are all written: remember what they hold, so that `verify` can say whether they still do."""
+        rows = [(path, sha256_of(self.path / path)) for path in paths]
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
+
+    def features(self, model_name: str, model_identity: str) -> FeatureShards:
+        """The cache of visual features of one model; other weights get another folder."""
+        slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in model_name.lower()).strip("-")[:40]
+        digest = hashlib.sha256(model_identity.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return FeatureShards(self.path / "features" / f"{slug}-{digest}")
+
+    def extent(self) -> tuple[int, bool]:
+        """How many answers are stored, and whether there are results of a finished run."""
+        ((answers, results),) = self._rows("SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM results)")
+        return answers, bool(results)
+
+    @contextlib.contextmanager
+    def _any_text(self) -> Iterator[None]:
+        """SQLite would fail on a damaged text; replaced, it does not match its checksum."""
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        try:
+            yield
+        finally:
+            self._connection.text_factory = str
+
+    def verify(self) -> list[str]:
+        """What is damaged, one sentence each; empty where every key, reply, picture, shard and result file holds."""
+        problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        with self._guard, explained(self.path), self._any_text():
+            for row in self._connection.execute(
+                f"SELECT key, model_identity, request, {REPLY_COLUMNS} FROM answers ORDER BY key"
+            ):
+                try:
+                    follows = answer_key(row[1], bytes(row[2]).decode("utf-8", "surrogatepass")) == row[0]
+                except UnicodeDecodeError:
+                    follows = False
+                if not follows:
+                    problems.append(f"answer {row[0]}: its key does not follow from its request and model")
+                problem = reply_problem(*row[3:])
+                if problem:
+                    problems.append(f"answer {row[0]}: {problem}")
+            for image_id, jpeg, checksum in self._connection.execute("SELECT id, thumbnail, checksum FROM images"):
+                if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
+                    problems.append(f"image {image_id}: its thumbnail is not a whole JPEG")
+                elif checksum is not None and zlib.crc32(jpeg) != checksum:
+                    problems.append(f"image {image_id}: its thumbnail does not match its checksum")
+            for path, digest in self._connection.execute("SELECT path, sha256 FROM results ORDER BY path"):
+                if sha256_of(self.path / path) != digest:
+                    problems.append(f"result {path}: is gone or was changed; the same command writes it anew")
+        for folder in sorted((self.path / "features").glob("*/")):
+            problems += FeatureShards(folder).verify()
+        return problems
+
+
+def _text(text: str) -> str:
+    """SQLite refuses lone surrogates, which names from a file system may hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@contextlib.contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith("SQLITE_FULL"):
+            hint = "free some space and run the same command again; nothing stored is lost"
+        elif name.startswith("SQLITE_IOERR"):
+            hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
+        elif "readonly" in str(error) or "unable to open" in str(error):
+            hint = "make the folder writable or choose another --out"
+        else:
+            hint = "restore it from a copy, or choose another --out"
+        raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise StoreError where `folder` holds files and is no run."""
+    strangers = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    if strangers and not (folder / DATABASE_NAME).is_file():
+        raise StoreError(
+            f"--out must be a new or empty folder or an earlier run, {folder} holds other files "
+            f"({min(strangers)!a}, ...)",
+            "choose another --out",
+        )
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """The file system's errors about a run folder in our words."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError):
+        raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
+    except OSError as error:
+        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+
+
+def answers_held(path: str | os.PathLike[str]) -> int:
+    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
+
+    Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
+    """
+    folder = Path(path)
+    database = (folder / DATABASE_NAME).resolve()
+    with _usable(folder):
+        if not database.is_file():
+            if folder.exists():
+                _refuse_strangers(folder)
+            return 0
+    # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
+    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
+    with (
+        explained(folder),
+        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
+    ):
+        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])

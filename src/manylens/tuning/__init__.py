@@ -1,0 +1,1 @@
+"""Teaching a small model by a larger one's answers."""

@@ -1,0 +1,250 @@
+"""The values that flow between stages: frozen, comparable, and round-tripping through `to_dict` / `from_dict`.
+
+In and out: plain Python values (JSON-able). Promise: no storage ids, no pixels, no behaviour beyond validation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias
+
+from manylens.errors import UsageError
+
+MAX_INTEREST_CHARACTERS = 500
+
+DecidedBy: TypeAlias = Literal["choice", "description", "person", ""]
+"""Who put an image where it is: a choice that was asked about it, its description (with those like it), a person; empty
+where it was not placed and not asked."""
+
+MOST_OPTIONS = 20
+"""Options of one choice: one letter each, A to T. A letter is one token, and twenty are what a server lists
+log-probabilities of; what resembles the picture less than the twenty nearest clusters is hardly ever chosen."""
+
+_BETWEEN_OPTIONS = re.compile(r"\s*,\s*(?:(?:or|oder|ou)\s+)?|\s+(?:or|oder|ou)\s+", re.IGNORECASE)
+
+_LAST_OPTION = re.compile(r"\s(?:or|oder|ou)\s", re.IGNORECASE)
+
+_QUESTION_OPENING = re.compile(r"^(?:is|are|was|were)\s+(?:it|this|that|they|the\s+\w+)\s+", re.IGNORECASE)
+
+
+class _Record:
+    """`to_dict` gives JSON-able values; `from_dict` takes them back and ignores no key."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Interest(_Record):
+    """What the person wants to sort by, in plain words. Whitespace is folded; at most 500 characters."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        folded = " ".join(self.text.split())
+        if not folded:
+            raise UsageError(
+                "an interest needs at least one word, got an empty text", 'say what to sort by: --by "color"'
+            )
+        if any("\ud800" <= c <= "\udfff" for c in folded):
+            raise UsageError(
+                f"an interest is text, got bytes that are none: {folded.encode('utf-8', 'backslashreplace').decode()}",
+                "type it in a terminal that writes UTF-8",
+            )
+        if len(folded) > MAX_INTEREST_CHARACTERS:
+            raise UsageError(
+                f"an interest has at most {MAX_INTEREST_CHARACTERS} characters, got {len(folded):,}",
+                'say it in a few words: --by "mood of the person"',
+            )
+        object.__setattr__(self, "text", folded)
+        if not self.slug:
+            raise UsageError(
+                f"an interest needs at least one letter or digit, got {folded!r}", 'use words: --by "color"'
+            )
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that the interest lists itself, a closed list: "sunny, cloudy or rainy?"; else empty.
+
+        They end in "or" and the last one; each has at most three words, and one word where there are only two of them
+        and no question mark or colon says that they are all there is.
+        """
+        _, colon, listed = self.text.rpartition(":")
+        asked = listed.endswith("?") or bool(colon)
+        listed = _QUESTION_OPENING.sub("", listed.rstrip(" ?.!").strip())
+        parts = [part.strip() for part in _BETWEEN_OPTIONS.split(listed)]
+        found = tuple(dict.fromkeys(part for part in parts if part))
+        most = 3 if asked or len(found) > 2 else 1
+        is_list = len(found) > 1 and bool(_LAST_OPTION.search(listed))
+        return found if is_list and all(len(part.split()) <= most for part in found) else ()
+
+    @property
+    def slug(self) -> str:
+        """The interest in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
+        return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
+
+
+MAX_SLUG_BYTES = 240
+"""File systems allow 255 bytes in a folder's name."""
+
+
+def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
+    """Interests from their words. Raises UsageError: none, no words, empty, too long, or two with one folder name."""
+    texts = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"at least one interest is needed, in words, got {by!r}", 'say what to sort by: by=["color"]')
+    interests = tuple(Interest(text) for text in texts)
+    taken: dict[str, str] = {}
+    for interest in interests:
+        size = len(interest.slug.encode())
+        if size > MAX_SLUG_BYTES:
+            raise UsageError(
+                f"an interest's folder name has at most {MAX_SLUG_BYTES} bytes, got {size} for "
+                f"{interest.text[:40]!r}...",
+                "say it in fewer words",
+            )
+        if interest.slug in taken:
+            raise UsageError(
+                f"interests of one run need different folder names, got {taken[interest.slug]!r} and "
+                f"{interest.text!r}, both {interest.slug!r}",
+                "leave one out, or word it differently",
+            )
+        taken[interest.slug] = interest.text
+    return interests
+
+
+@dataclass(frozen=True, slots=True)
+class Image(_Record):
+    """One image by content. id: SHA-256 of the file's bytes, hex. paths: every file with these bytes, relative to the
+    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation)."""
+
+    id: str
+    paths: tuple[str, ...]
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable(_Record):
+    """A file that was found and could not be used, with the reason in words."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment(_Record):
+    """Where one image ended. cluster: its cluster's id, or None while unassigned. confidence in [0, 1]."""
+
+    image_id: str
+    cluster: int | None
+    confidence: float
+    reason: str
+    decided_by: DecidedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Misplaced(_Record):
+    """share: of images that are expected not to be where they belong. low, high: its 95% interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster(_Record):
+    """id: 1..K by falling size. exemplars: image ids, the most typical first. parent: the name of the coarser kind that
+    it belongs to, or empty. misplaced: how many of its images are, or None where that is not known."""
+
+    id: int
+    name: str
+    definition: str
+    size: int
+    exemplars: tuple[str, ...]
+    parent: str = ""
+    misplaced: Misplaced | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens(_Record):
+    """What answers took, as their server counted it: tokens in, tokens out. uncounted: answers without such a count."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    uncounted: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.uncounted + other.uncounted
+        )
+
+
+NO_TOKENS = Tokens()
+
+
+@dataclass(frozen=True, slots=True)
+class CallCounts(_Record):
+    """Model calls by kind that this clustering rests on, whether asked now or taken from the store, and how many
+    of them finally failed."""
+
+    look: int = 0
+    judge: int = 0
+    complete: int = 0
+    failed: int = 0
+    tokens: Tokens = NO_TOKENS
+    choose: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        return cls(**{**values, "tokens": Tokens.from_dict(values.get("tokens", {}))})
+
+    @property
+    def total(self) -> int:
+        return self.look + self.judge + self.choose + self.complete
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """One interest's partition of the images.
+
+    assignments: one per readable image, in image id order. failed: (image id, reason) of images whose look failed.
+    estimate: how many of the placed images are misplaced; None where the judge could not be used. density: share of
+    pairs of descriptions that are edges. vocabulary: normalised description -> the writer's category. notes: what the
+    person should know, in sentences. not_looked: image ids that were not looked at because the budget was spent.
+    is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
+    """
+
+    interest: Interest
+    model: str
+    clusters: tuple[Cluster, ...]
+    assignments: tuple[Assignment, ...]
+    failed: tuple[tuple[str, str], ...]
+    calls: CallCounts
+    density: float
+    estimate: Misplaced | None = None
+    vocabulary: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    not_looked: tuple[str, ...] = ()
+    is_partial: bool = False
+    foreseen_calls: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen."""
+
+    image_id: str
+    width_px: int
+    height_px: int
+    jpeg: bytes
