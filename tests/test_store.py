@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from manylens.errors import StoreError
 from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
-from manylens.store.answers import Answer, Failure, StoredReply, answer_key
+from manylens.store.answers import Answer, Failure, StoredReply
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.run_folder import RunFolder
-from manylens.types import Image, Thumbnail, Unreadable
+from manylens.types import Image, Thumbnail, Unreadable, answer_key
 
 JPEG = b"\xff\xd8 whole \xff\xd9"
 

@@ -33,14 +33,13 @@ from manylens.store.answers import (
     Answer,
     Failure,
     StoredReply,
-    answer_key,
     reply_checksum,
     reply_problem,
 )
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
 from manylens.store.schema import connect
-from manylens.types import Image, Thumbnail, Unreadable
+from manylens.types import Image, Thumbnail, Unreadable, answer_key
 
 LOCK_NAME = "run.lock"
 
