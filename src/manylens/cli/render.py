@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from manylens.errors import ModelError, UsageError
 from manylens.pipeline.plan import NANO_LOOKS_PER_SECOND, PIXELS_PER_TOKEN, SECONDS_PER_SERVER_CALL, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
@@ -81,8 +80,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
 
 
 def print_end(console: Console, result: Result, settings: Settings) -> None:
-    """The account of a run. Raises UsageError where no file could be read, ModelError where more calls failed than
-    may."""
+    """The account of a run."""
     console.print()
     if result.unreadable:
         files = counted(len(result.unreadable), "file")
@@ -97,18 +95,6 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
-    if not result.collection.images:
-        raise UsageError(
-            f"a folder needs at least one image that can be read, none of the {len(result.unreadable):,} found can",
-            f"see the reasons in {result.out / 'unreadable.csv'}",
-        )
-    if result.failed_share > settings.max_failed:
-        calls = result.calls
-        raise ModelError(
-            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
-            f"({result.failed_share:.1%}); the results are written without them",
-            "the same command asks only those again; --max-failed allows more",
-        )
 
 
 def _range(low: int, high: int) -> str:
