@@ -195,7 +195,7 @@ def test_an_interrupt_inside_a_running_loop_ends_the_work() -> None:
     """As a person stops a notebook's cell: a real signal, in a process of its own."""
     script = (
         "import asyncio, signal\n"
-        "from manylens.waiting import run_until_done\n"
+        "from manylens.sync import run_until_done\n"
         "async def work():\n"
         "    print('begun', flush=True)\n"
         "    try: await asyncio.sleep(60)\n"

@@ -223,19 +223,19 @@ def _in_order(
     read: Callable[[str], Thumbnail | Unreadable | str | None], files: Sequence[str], threads: int
 ) -> Iterator[tuple[str, Thumbnail | Unreadable | str | None]]:
     """Results in the order of the files, with only a few files in flight."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="manylens-images") as pool:
-        waiting: deque[tuple[str, Future[Thumbnail | Unreadable | str | None]]] = deque()
-        try:
-            for path in files:
-                waiting.append((path, pool.submit(read, path)))
-                if len(waiting) > 4 * threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="manylens-images")
+    waiting: deque[tuple[str, Future[Thumbnail | Unreadable | str | None]]] = deque()
+    try:
+        for path in files:
+            waiting.append((path, pool.submit(read, path)))
+            if len(waiting) > 4 * threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:  # after a Ctrl-C nobody waits for a slow disk or a large picture
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _looks_like_image(head: bytes) -> bool:
