@@ -9,7 +9,6 @@ text, never as markup or terminal codes.
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import io
 import os
 import sys

@@ -11,7 +11,6 @@ A choice asks how probable it is that nano describes the picture by the name of 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
