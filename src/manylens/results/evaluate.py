@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
+from manylens.text import singular
 
 FILE_COLUMNS = ("file", "image")
 """What the column that names the files may be called."""
@@ -262,8 +263,8 @@ def _slug(name: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case, without underscores or a plural s, so that `suits` finds `suit`."""
-    return [word.removesuffix("s") or word for word in re.findall(r"[^\W_]+", text.lower())]
+    """Words in lower case and the singular, without underscores, so that `suits` finds `suit`."""
+    return [singular(word) for word in re.findall(r"[^\W_]+", text.lower())]
 
 
 def _occurs(name: list[str], words: list[str]) -> int:
