@@ -11,7 +11,8 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-_NO_PLURALS = frozenset("atlas canvas christmas lens news series species glasses sunglasses eyeglasses shorts".split())
+_NO_PLURALS = {"atlas", "canvas", "christmas", "lens", "news", "series", "species"}
+_NO_PLURALS |= {"eyeglasses", "glasses", "sunglasses", "shorts"}
 """Words that end like a plural and are none, or mean something else in the singular."""
 
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse"}
