@@ -6,14 +6,15 @@ from manylens.method.observations import normalise_description
 from manylens.text import singular
 
 PLURALS = """
-cat cats|box boxes|fox foxes|dish dishes|bench benches|beach beaches|watch watches|dress dresses|glass-box glass-boxes
-cherry cherries|city cities|sky skies|pie pies|tie ties|movie movies|cookie cookies|zombie zombies|necktie neckties
-leaf leaves|loaf loaves|knife knives|wife wives|life lives|wolf wolves|shelf shelves|half halves|thief thieves
-hoof hooves|scarf scarves|glove gloves|sleeve sleeves|wave waves|olive olives|valve valves|groove grooves|dove doves
-beehive beehives|bus buses|gas gases|lens lenses|virus viruses|cactus cactuses|octopus octopuses|iris irises
-canvas canvases|house houses|horse horses|rose roses|vase vases|nurse nurses|blouse blouses|case cases|tortoise tortoises
-potato potatoes|tomato tomatoes|hero heroes|shoe shoes|canoe canoes|toe toes|axe axes|tax taxes|moustache moustaches
-woman women|man men|child children|foot feet|tooth teeth|mouse mice|prize prizes|judge judges|key keys|panda pandas
+cat cats|box boxes|fox foxes|dish dishes|bench benches|beach beaches|watch watches|dress dresses
+glass-box glass-boxes|cherry cherries|city cities|sky skies|pie pies|tie ties|movie movies|cookie cookies
+zombie zombies|necktie neckties|leaf leaves|loaf loaves|knife knives|wife wives|life lives|wolf wolves|shelf shelves
+half halves|thief thieves|hoof hooves|scarf scarves|glove gloves|sleeve sleeves|wave waves|olive olives|valve valves
+groove grooves|dove doves|beehive beehives|bus buses|gas gases|lens lenses|virus viruses|cactus cactuses
+octopus octopuses|iris irises|canvas canvases|house houses|horse horses|rose roses|vase vases|nurse nurses
+blouse blouses|case cases|tortoise tortoises|potato potatoes|tomato tomatoes|hero heroes|shoe shoes|canoe canoes
+toe toes|axe axes|tax taxes|moustache moustaches|woman women|man men|child children|foot feet|tooth teeth|mouse mice
+prize prizes|judge judges|key keys|panda pandas
 """
 
 

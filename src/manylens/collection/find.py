@@ -133,18 +133,17 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
     real: deque[tuple[str, frozenset[tuple[int, int]]]] = deque([("", above)])
     linked: deque[tuple[str, frozenset[tuple[int, int]]]] = deque()
     while real or linked:
-        if real:
-            folder, above = real.popleft()
-        else:
-            folder, above = linked.popleft()
-            status = os.stat(os.path.join(root, folder))
-            place = (status.st_dev, status.st_ino)
-            if place in entered:
-                skipped += 1
-                continue
-            entered.add(place)
-            above = above | {place}
+        is_real = bool(real)
+        folder, above = (real or linked).popleft()
         try:
+            if not is_real:
+                status = os.stat(os.path.join(root, folder))
+                place = (status.st_dev, status.st_ino)
+                if place in entered:
+                    skipped += 1
+                    continue
+                entered.add(place)
+                above = above | {place}
             names = sorted(os.listdir(os.path.join(root, folder)))
         except OSError as error:
             unreadable.append(Unreadable(folder or ".", f"folder cannot be listed: {plain_reason(error)}"))
@@ -155,11 +154,14 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
             claims = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            is_link = os.path.islink(full)
             try:
-                is_link = os.path.islink(full)
                 status = os.stat(full)
             except OSError as error:
-                unreadable.append(Unreadable(path, plain_reason(error, link=True)))
+                if name.startswith(".") or (error.errno == errno.ENOENT and not claims):
+                    skipped += 1  # a broken link that nobody calls a picture
+                else:
+                    unreadable.append(Unreadable(path, plain_reason(error, link=is_link)))
                 continue
             if stat.S_ISDIR(status.st_mode):
                 place = (status.st_dev, status.st_ino)

@@ -9,8 +9,8 @@ at those that the budget did not reach. Equal inputs give equal bytes, but for `
 replaced whole or not at all.
 
 Names are data. Text is UTF-8; a file name that is not is written with `\\udcXX` in place of its odd bytes. A
-spreadsheet takes a cell that starts with `=`, `+`, `-` or `@` for a formula: such a path is written as `./=name`, which
-is the same file, and such a name or reason gets a leading `'`.
+spreadsheet takes a cell that starts with `=`, `+`, `-`, `@` or white space for a formula: such a path is written as
+`./=name`, which is the same file, and such a name or reason gets a leading `'`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decid
 
 UNREADABLE_COLUMNS = ("image", "reason")
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True, slots=True)
