@@ -17,6 +17,7 @@ import pytest
 from PIL import Image as PillowImage
 
 import manylens
+import manylens.session
 from manylens.cli import main as cli
 from manylens.cli.demo import DEMO_INTERESTS
 from manylens.models.scripted import Noise, ScriptedModel
