@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,10 @@ IMAGE_SUFFIXES = frozenset(f".{name}" for name in f"{_READABLE} {_REPORTED}".spl
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n")
 
 
+NO_IMAGE = "a folder needs at least one image"
+"""How the message begins where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden.
@@ -53,6 +57,7 @@ class Collection:
 
 def find_images(
     folder: str | os.PathLike[str],
+    files: Iterable[str] | None = None,
     *,
     known: Mapping[str, tuple[int, int]] | None = None,
     keep: Callable[[Sequence[Thumbnail]], None] = lambda thumbnails: None,
@@ -61,6 +66,7 @@ def find_images(
 ) -> Collection:
     """Read a folder's images.
 
+    files: only these of it, by their paths in it; by default all candidates.
     known: id -> (width_px, height_px) of images that need no decoding (`RunFolder.known_images`).
     keep: gets the thumbnails of the others, in batches (`RunFolder.put_thumbnails`). on_progress: (files done, files).
     workers: decoding threads, 0 for two to four by the machine.
@@ -68,12 +74,12 @@ def find_images(
     """
     root = Path(folder)
     _check_folder(root)
-    files, unreadable, skipped = _walk(root)
+    found_files, unreadable, skipped = _walk(root) if files is None else (sorted(set(files)), [], 0)
     reader = _Reader(root, known or {})
     paths: dict[str, list[str]] = {}
     batch: list[Thumbnail] = []
     threads = workers or min(4, max(2, os.cpu_count() or 2))
-    for done, (path, found) in enumerate(_in_order(reader.read, files, threads), start=1):
+    for done, (path, found) in enumerate(_in_order(reader.read, found_files, threads), start=1):
         if isinstance(found, Thumbnail):
             batch.append(found)
         if isinstance(found, Unreadable):
@@ -85,7 +91,7 @@ def find_images(
         if len(batch) >= 64:
             keep(batch)
             batch = []
-        on_progress(done, len(files))
+        on_progress(done, len(found_files))
     if batch:
         keep(batch)
     images = []
@@ -97,7 +103,7 @@ def find_images(
             images.append(Image(image_id, tuple(sorted(paths[image_id])), *size))
     if not images and not unreadable:
         raise UsageError(
-            f"a folder needs at least one image, {printable(str(root))} has none among {skipped:,} files",
+            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files",
             "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
         )
     unreadable.sort(key=lambda file: file.path)
@@ -218,7 +224,8 @@ class _Reader:
                 self.outcomes[image_id] = size
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
         except OSError as error:
-            return Unreadable(path, plain_reason(error)) if claims else None
+            link = os.path.islink(self._root / path)
+            return Unreadable(path, plain_reason(error, link)) if claims else None
 
 
 def _in_order(
