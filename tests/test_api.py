@@ -1,6 +1,7 @@
 """From a folder to a finished run: Python's door and the estimator, with the scripted model on real files."""
 
 import asyncio
+import csv
 import hashlib
 import io
 import json
@@ -325,6 +326,25 @@ def test_estimator_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
     InterestClustering("color", model=model_for(files)).fit([file.relative_to(tmp_path) for file in files])
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_an_estimators_kept_run_names_the_persons_own_files(tmp_path: Path) -> None:
+    """Files of several folders, one of them hidden and one given twice."""
+    files = sorted(fill(tmp_path / "pictures", each=2).iterdir())
+    hidden = tmp_path / ".more" / files[0].name
+    hidden.parent.mkdir()
+    files[0] = files[0].rename(hidden)
+    found = InterestClustering("color", model=model_for(files), out=tmp_path / "out").fit([*files, files[1]])
+    assert len(found.labels_) == len(files) + 1
+    assert found.labels_[1] == found.labels_[-1] >= 0
+    with open(tmp_path / "out" / "color" / "assignments.csv", encoding="utf-8", newline="") as table:
+        named = {row["image"] for row in csv.DictReader(table)}
+    assert named == {file.relative_to(tmp_path).as_posix() for file in files}
+    with RunFolder.open(tmp_path / "out") as run:
+        assert {path for image in run.images() for path in image.paths} == named
+    assert f".more/{hidden.name}" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    with pytest.raises(UsageError, match="none of the 1 files is one"):
+        InterestClustering("color").fit([tmp_path / "nowhere" / "a.png"])
 
 
 def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_file_name_that_is_not_utf8_is_escaped_in_the_table_and_exact_in_json(
     assert json.loads((folder / "clusters.json").read_text("utf-8"))[0]["exemplars"][1] == "caf\udce9.png"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path, start: str) -> None:
     danger = f"{start}1+1"
     rows = rows_of(write(tmp_path, clustering(name=danger, reason=danger), collection(first=(danger,))))

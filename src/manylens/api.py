@@ -51,6 +51,7 @@ def cluster(
     folder: PathLike,
     by: str | Sequence[str],
     *,
+    files: Sequence[str] | None = None,
     model: str | Model = "nano",
     options: ModelOptions | None = None,
     out: PathLike | None = None,
@@ -64,6 +65,7 @@ def cluster(
     """Sort the images of a folder by each interest and write the results.
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    files: only these of the folder, by their paths in it; by default all that are images.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
@@ -82,6 +84,7 @@ def cluster(
         _cluster(
             place,
             interests,
+            files=files,
             model=model,
             options=options or ModelOptions(),
             out=Path(out) if out is not None else default_out(place),
@@ -172,6 +175,7 @@ async def _cluster(
     folder: Path,
     interests: Sequence[Interest],
     *,
+    files: Sequence[str] | None,
     model: str | Model,
     options: ModelOptions,
     out: Path,
@@ -180,7 +184,7 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings.seed, emit) as session:
+    async with open_session(folder, out, model, options, settings.seed, emit, files) as session:
         run, collection, recorded = session.run, session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))

@@ -113,6 +113,9 @@ def _calls_line(result: Result) -> str:
     return f"The run took {calls}; expected were {planned} before it began, and {foreseen} after its looks"
 
 
+_WHY = {"same name": "whose name differs in punctuation only", "word": "whose name occurs in it"}
+
+
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
     columns = {"interest": "left", "label": "left"}
     columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
@@ -134,6 +137,10 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         rows_name = counted(len(unused), "row of the labels names", "rows of the labels name")
         shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
         say(console, f"{rows_name} no picture of this run: {shown}")
+    for one in scores:
+        if one.chosen_by in _WHY and one.column.lower() != one.interest.lower():
+            why = _WHY[one.chosen_by]
+            say(console, f"{one.interest}: compared with the column {one.column}, {why}; choose with --column")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
         say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 

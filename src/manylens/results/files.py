@@ -5,8 +5,8 @@ In: a `FileTable` of an interest. Out: `OUT/unreadable.csv` and, per interest, `
 Promise: equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is replaced whole or not at all.
 
 Names are data. Text is UTF-8; a file name that is not is written with `\\udcXX` in place of its odd bytes. A
-spreadsheet takes a cell that starts with `=`, `+`, `-` or `@` for a formula: such a path is written as `./=name`, which
-is the same file, and such a name or reason gets a leading `'`.
+spreadsheet takes a cell that starts with `=`, `+`, `-`, `@` or white space for a formula: such a path is written as
+`./=name`, which is the same file, and such a name or reason gets a leading `'`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decid
 
 UNREADABLE_COLUMNS = ("image", "reason")
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_results(
