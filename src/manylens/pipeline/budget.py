@@ -25,6 +25,7 @@ from manylens.models.base import (
     Reply,
     Request,
     Usage,
+    rendering,
     shown_exemplars,
 )
 from manylens.settings import Settings
@@ -105,6 +106,6 @@ class Budget:
                 images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
             case CompleteRequest():
                 images = len(request.image_ids)
-        text = len(self._model.render(request).encode("utf-8", "surrogatepass"))
+        text = len(rendering(self._model, request).text.encode("utf-8", "surrogatepass"))
         once = CHAT_TOKENS + text + images * known.image_tokens
         return Usage(known.requests_per_call * once, known.requests_per_call * reply)
