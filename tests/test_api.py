@@ -21,7 +21,7 @@ from sklearn.base import clone
 
 import manylens
 from manylens.api import default_out
-from manylens.errors import UsageError
+from manylens.errors import ModelError, UsageError
 from manylens.estimator import InterestClustering
 from manylens.events import Event, StageFinished, StageStarted
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
@@ -385,3 +385,35 @@ def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
         == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'level': None, 'n_clusters': None, "
         "'into': None, 'out': None} False True"
     )
+
+
+def test_the_report_shows_every_interest_of_the_folder(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    out = tmp_path / "out"
+    for by in ("color", "shape", "color"):
+        result = manylens.cluster(tmp_path / "pictures", by, model=model_for(files), out=out)
+    page = result.report.read_text("utf-8")
+    assert page.index('"text":"color"') < page.index('"text":"shape"')
+    assert list(result) == ["color"]
+    with RunFolder.open(out) as run:
+        assert [clustering.interest.text for clustering, _ in run.clusterings()] == ["color", "shape"]
+
+
+def test_too_many_failed_calls_are_a_problem_in_python_too(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    model = model_for(files)
+
+    async def fails(requests: object) -> list[ModelError]:
+        return [ModelError("no answer")] * len(requests)  # type: ignore[arg-type]
+
+    model.look = fails  # type: ignore[method-assign, assignment]
+    for allowed, is_problem in ((0.5, True), (1.0, False)):
+        result = manylens.cluster(
+            tmp_path / "pictures",
+            "color",
+            model=model,
+            out=tmp_path / str(allowed),
+            settings=manylens.Settings(max_failed=allowed),
+        )
+        assert isinstance(result.problem, ModelError) == is_problem
+        assert result.report.is_file()

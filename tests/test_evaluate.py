@@ -318,7 +318,7 @@ def test_images_without_a_label_are_said_of_every_column_that_was_tried() -> Non
     written = io.StringIO()
     print_scores(Console(file=written, width=200), tried)
     text = written.getvalue()
-    assert "3 images have no species label" in text and "3 images have no color label" in text
+    assert "3 pictures have no species label" in text and "3 pictures have no color label" in text
     assert text.count("no column has its name") == 1
 
 

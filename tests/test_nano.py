@@ -20,7 +20,6 @@ from test_report import data_of
 
 import manylens
 from manylens.cli import main as cli
-from manylens.cli.sample_cards import write_sample
 from manylens.errors import ImageUnreadable, ModelError
 from manylens.events import Event, StageAdvanced
 from manylens.models import prompts
@@ -39,6 +38,7 @@ from manylens.results.evaluate import Labels, evaluate_run, read_labels
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
 from manylens.text import shown_name
+from training.draw_cards import write_sample
 
 SHARED_CARDS = Path(__file__).parents[2] / "shared" / "data" / "card.zip"
 RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")

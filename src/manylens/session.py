@@ -105,7 +105,7 @@ def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEve
     before = {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
-        images = counted(len(gone), "image that is", "images that are")
+        images = counted(len(gone), "picture that is", "pictures that are")
         emit(
             Notice(
                 f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
@@ -114,7 +114,7 @@ def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEve
         )
     run.record_collection(collection.images, collection.unreadable)
     readable = collection.files_found - len(collection.unreadable)
-    detail = counted(readable, "image")
+    detail = counted(readable, "picture")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
     if collection.unreadable:
