@@ -117,7 +117,7 @@ def tune(
     teacher: str | Model,
     teacher_calls: int,
     out: PathLike,
-    student: str | None = None,
+    student: str,
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
@@ -126,19 +126,19 @@ def tune(
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
-    what is there. student: `hf:FOLDER_OR_ID`, or None for nano. options: of the teacher; `device` and `image_px` are
-    the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
+    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. options: of the teacher; `device` and `image_px`
+    are the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
     """
     interests = parse_interests(by)
     place, into = Path(folder), Path(out)
     chosen, emit = options or ModelOptions(), on_event or _ignore
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
-    if student is not None and not student.startswith(HF_PREFIX):
+    if not student.startswith(HF_PREFIX):
         raise UsageError(
-            f"a student is a checkpoint, hf:FOLDER or hf:ORG/NAME, got {student!r}", "leave it out for nano"
+            f"a student is a checkpoint, hf:FOLDER or hf:ORG/NAME, got {student!r}",
+            "pass one, such as hf:HuggingFaceTB/SmolVLM-256M-Instruct; nano cannot be tuned",
         )
-    if student is not None:
-        find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
+    find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
     async def work() -> Tuned:
         async with open_session(place, into, teacher, chosen, 0, emit) as session:

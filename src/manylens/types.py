@@ -17,9 +17,12 @@ from manylens.errors import UsageError
 
 MAX_INTEREST_CHARACTERS = 500
 
-DecidedBy: TypeAlias = Literal["choice", "description", "person", ""]
-"""Who put an image where it is: a choice that was asked about it, its description (with those like it), a person; empty
-where it was not placed and not asked."""
+DecidedBy: TypeAlias = Literal["choice", "description", "look", "person", ""]
+"""Who put an image where it is: a choice that was asked about it, its description (with those like it), its look where
+the interest was not understood, a person; empty where it was not placed and not asked."""
+
+NOT_APPLICABLE, CANNOT_TELL = "does not apply", "cannot tell"
+"""The descriptions by which a model says that it has no answer."""
 
 MOST_OPTIONS = 20
 """Options of one choice: one letter each, A to T. A letter is one token, and twenty are what a server lists
@@ -231,6 +234,22 @@ class CallCounts(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict(_Record):
+    """What a model thinks of its own understanding of an interest on some pictures, without labels. word: whether its
+    answers can be relied on. reason: why, in a sentence without its full stop. advice: what to do, in sentences, empty
+    where there is nothing to do."""
+
+    word: Literal["good", "check", "not understood"]
+    reason: str
+    advice: str = ""
+
+    @property
+    def line(self) -> str:
+        """Word and reason, as a run shows them first."""
+        return f"Verdict: {self.word}. {self.reason[:1].upper()}{self.reason[1:]}."
+
+
+@dataclass(frozen=True, slots=True)
 class Clustering:
     """One interest's partition of the images.
 
@@ -239,6 +258,7 @@ class Clustering:
     pairs of descriptions that are edges. vocabulary: normalised description -> the writer's category. notes: what the
     person should know, in sentences. not_looked: image ids that were not looked at because the budget was spent.
     is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
+    verdict: the model's own, None where it gives none; with "not understood" the clusters are groups by look.
     """
 
     interest: Interest
@@ -254,6 +274,7 @@ class Clustering:
     not_looked: tuple[str, ...] = ()
     is_partial: bool = False
     foreseen_calls: tuple[int, int] = (0, 0)
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from manylens.models.nano_bank import Bank
-from manylens.models.nano_verdict import agreement, rewordings
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score as nmi
 from tasks import Book, Corpus, make_tasks
 
+from manylens.models.nano.bank import Bank
+from manylens.models.nano.verdict import agreement, rewordings
 from manylens.models.text_embedder import TextEmbedder
 
 MOST = 150

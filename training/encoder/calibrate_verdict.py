@@ -2,7 +2,7 @@
 
     python calibrate_verdict.py signals.json
 
-Prints the weights for `nano_verdict.py`, and by leaving one set out at a time: of groupings below NMI .30 the share that
+Prints the weights for `nano/verdict.py`, and by leaving one set out at a time: of groupings below NMI .30 the share that
 is not called good, of those above .60 the share that is.
 """
 
@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from manylens.models.nano_verdict import Signals
 from sklearn.linear_model import LogisticRegression
+
+from manylens.models.nano.verdict import Signals
 
 NAMES = ("closeness", "confidence", "refused", "agreement", "far", "spread")
 

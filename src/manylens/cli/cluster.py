@@ -14,8 +14,9 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     help="""Sort the pictures in FOLDER by one interest or several.
 
     An interest is said in plain words: "suit", "color of the object", "kind of place". Give --by several times to
-    sort the same pictures several ways in one run. nano, the built-in model, knows cards, faces, fruit, flowers,
-    everyday objects and their colors; for other interests (places, moods, use, quality) name a larger --model.
+    sort the same pictures several ways in one run. nano, the built-in model, reads an interest in English; it
+    knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
+    when it does not understand: it then groups by look. A larger --model knows more.
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only

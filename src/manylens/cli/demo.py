@@ -15,8 +15,8 @@ DEMO_INTERESTS = ("suit", "rank", "color")
 
 WORTH = (
     "These scores flatter nano, the built-in model: it was trained on other cards drawn by the same program.",
-    "Of your own pictures expect less. nano reads English and knows cards, faces, fruit, flowers, everyday objects and "
-    "their colors; for anything else, name a larger model with --model.",
+    "Of your own pictures expect less. nano reads English, knows many kinds of picture, and says when it "
+    "does not understand an interest; a larger model, named with --model, knows more.",
 )
 
 

@@ -1,4 +1,4 @@
-"""`manylens doctor`, `verify` and `checkpoint`: is the model fine, is a run folder whole, nano as a checkpoint."""
+"""`manylens doctor` and `verify`: is the model fine, is a run folder whole."""
 
 from __future__ import annotations
 
@@ -94,23 +94,11 @@ def verify(out: Path, repair: bool) -> None:
     render.say(render.open_console(), f"Everything is whole ({counted(answers, 'answer')}{state}).")
 
 
-@click.command(
-    help="""Write nano as a Hugging Face checkpoint into FOLDER.
-
-    Some 290 MB, a stock architecture that transformers, peft and servers read: to tune it, to serve it, or to compare
-    backends. It is asked in nano's own words where it is used as hf:FOLDER, or served under a name that begins with
-    manylens-nano. Needs pip install 'manylens[local]'.
-
-    \b
-    Examples:
-      manylens checkpoint manylens-nano
-      manylens cluster photos/ --by "kind of place" --model hf:manylens-nano
-    """
-)
+@click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path))
 def checkpoint(folder: Path) -> None:
-    from manylens.cli import render
-    from manylens.models.registry import write_checkpoint
-
-    write_checkpoint(folder)
-    render.say(render.open_console(), f"{folder}: --model hf:{folder} reads it.")
+    """Of manylens 0.1, whose nano was a language model: whoever asks for it is told what there is instead."""
+    raise click.UsageError(
+        "manylens checkpoint is gone: nano is no model that transformers has. Pass any image-text-to-text checkpoint "
+        "as --model hf:FOLDER; nano's own files are for --model nano:FOLDER"
+    )

@@ -63,6 +63,9 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
         misplaced = ["" if row.misplaced is None else f"{row.misplaced.share:.1%}"] if is_known else []
         cells = (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", *misplaced)
         rows.append((*cells, ", ".join(row.exemplars[:3])))
+    if (verdict := one.clustering.verdict) is not None:
+        console.print()
+        say(console, verdict.line)
     print_table(console, f"by {interest}", columns, rows)
     counts = one.counts
     left = f", {counts.not_looked:,} not reached" if counts.not_looked else ""

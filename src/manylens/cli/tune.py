@@ -1,4 +1,4 @@
-"""`manylens tune`: teach nano, or another checkpoint, by a larger model's answers."""
+"""`manylens tune`: teach a small checkpoint by a larger model's answers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from manylens.text import counted
 
 
 @click.command(
-    short_help="Teach nano a kind of picture by a larger model's answers.",
-    help="""Tune nano, or another checkpoint, on the pictures in FOLDER, by what a larger model says of a few of them.
+    short_help="Teach a small checkpoint a kind of picture by a larger model's answers.",
+    help="""Tune a checkpoint on the pictures in FOLDER, by what a larger model says of a few of them.
 
     The teacher gets at most --teacher-calls calls, over all interests: 90% describe pictures drawn at random, 5% judge
     pairs, 5% judge whether a picture belongs with a group. A classifier that learned its answers labels the
     other pictures; the student learns from both (LoRA), until the loss on held-out answers stops falling. You need no
     labels.
 
-    The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
-    with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, a
-    step takes about ten seconds. --device and --image-px apply to teacher and student, the other model options to the
-    teacher only. Needs pip install 'manylens[tune]'.
+    The teacher's answers and the adapter go to --out. The same command with the same --out continues a run that was
+    interrupted, and asks nothing twice. A GPU helps: on two cores, a step takes ten seconds and more. --device and
+    --image-px apply to teacher and student, the other model options to the teacher only. nano cannot be tuned. Needs
+    pip install 'manylens[tune]'.
 
     \b
     Examples:
-      manylens tune photos/ --by "kind of place" --teacher openai:gpt-5-mini --teacher-calls 300 --out tuned
-      manylens cluster photos/ --by "kind of place" --model nano:tuned/nano
+      manylens tune photos/ --by "kind of place" --student hf:FOLDER --teacher openai:gpt-5-mini \\
+        --teacher-calls 300 --out tuned
+      manylens cluster photos/ --by "kind of place" --model hf:FOLDER --adapter tuned/adapter
     """,
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -50,7 +51,9 @@ from manylens.text import counted
     help="Hard limit on the calls to the teacher, over all interests.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the answers and the result.")
-@click.option("--student", metavar="NAME", help="The checkpoint that learns: hf:FOLDER. [default: nano]")
+@click.option(
+    "--student", required=True, metavar="NAME", help="The checkpoint that learns: hf:FOLDER, or hf:ORG/NAME of the hub."
+)
 @click.option("--steps", type=int, metavar="N", help=f"Steps of training, at most. [default: {TUNING.steps}]")
 @click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {TUNING.batch}]")
 @click.option("--seed", type=int, help=f"Seed of all randomness. [default: {TUNING.seed}]")
@@ -61,7 +64,7 @@ def tune(
     teacher: str,
     teacher_calls: int,
     out: Path,
-    student: str | None,
+    student: str,
     steps: int | None,
     batch: int | None,
     seed: int | None,
@@ -100,5 +103,3 @@ def tune(
     if not result.best_step:
         render.say(console, "Tuning made nothing better: the adapter changes nothing. More calls may help.")
     render.say(console, f"--model {result.student} --adapter {result.adapter} uses it.")
-    if result.nano is not None:
-        render.say(console, f"--model nano:{result.nano} uses it without torch.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manylens.method.levels import Group
+from manylens.method.observations import REFUSALS
 from manylens.method.sorting import NO_ANSWER, NONE, Sorting
 from manylens.types import Assignment
 
@@ -26,7 +27,8 @@ def assign(
         number = number_of.get(image)
         asked = image in sorting.answers
         if number is None:
-            reason = f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
+            refusal = REFUSALS.get(sorting.looks.words[image])
+            reason = refusal or f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
             found.append(Assignment(image_id, None, 0.0, reason, "choice" if asked else ""))
             continue
         confidence = round(min(max(sorting.probability(image), 0.0), 1.0), 4)

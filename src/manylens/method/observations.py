@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.text import singular
-from manylens.types import NO_TOKENS, Interest, Tokens
+from manylens.types import CANNOT_TELL, NO_TOKENS, NOT_APPLICABLE, Interest, Tokens
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _NOT_WORD = re.compile(r"[^\w]+|_")
@@ -29,6 +29,13 @@ def normalise_description(text: str) -> str:
     lowered = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("'s ", " ")
     words = [word for word in _NOT_WORD.sub(" ", lowered).split() if word not in _ARTICLES]
     return " ".join(map(singular, words)) or lowered.strip()
+
+
+REFUSALS = {
+    normalise_description(NOT_APPLICABLE): "does not apply to this picture",
+    normalise_description(CANNOT_TELL): "cannot be told from this picture",
+}
+"""Normalised descriptions by which a model says that it has no answer, and what they mean."""
 
 
 def seeded_share(seed: int, *parts: str) -> float:

@@ -12,7 +12,7 @@ Requests carry meaning, not wording. Each model words them through `prompts` in 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -23,7 +23,7 @@ from manylens.collection.pictures import ImageSource
 from manylens.errors import ModelError, UsageError
 from manylens.settings import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.types import MOST_OPTIONS as MOST_OPTIONS
-from manylens.types import Tokens, answer_key
+from manylens.types import Tokens, Verdict, answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
 
@@ -221,6 +221,11 @@ class Model(Protocol):
     A model may also have `open(images: ImageSource) -> None`. A run calls it once, before it asks anything, so that an
     object that a program passes in gets at the pictures: `images.thumbnail(image_id)` is RGB of at most 256 px,
     `images.jpeg(image_id, longest_side_px)` JPEG bytes of any size. Without it a model has the images' ids only.
+
+    A model may also say how well it understands an interest on some pictures, from what it has in this process:
+    `verdict(interest, image_ids) -> Verdict`. It then has `appearance(image_ids)` as well: image id -> (d,) features of
+    unit length, whatever the interest, without those that cannot be read. By these a run groups the pictures where the
+    verdict is "not understood". Both are plain functions and no calls; the same arguments get the same result.
     """
 
     @property
@@ -284,6 +289,11 @@ def check_model(model: object) -> None:
             f"'open' of a model is a plain function, that of {kind} is not",
             "write def open(self, images), without async",
         )
+    if hasattr(model, "verdict") and not hasattr(model, "appearance"):
+        raise UsageError(
+            f"a model with 'verdict' has 'appearance', {kind} has none",
+            "add def appearance(self, image_ids) to it, which gives features to group the pictures by look",
+        )
 
 
 _WANTED = {
@@ -299,6 +309,13 @@ def open_model(model: Model, images: ImageSource) -> None:
     begin = getattr(model, "open", None)
     if begin is not None:
         begin(images)
+
+
+def ask_verdict(model: Model, interest: str, image_ids: Sequence[str]) -> Verdict | None:
+    """The model's verdict, or None where it gives none."""
+    ask = getattr(model, "verdict", None)
+    found: Verdict | None = None if ask is None else ask(interest, image_ids)
+    return found
 
 
 class Wrapped:
@@ -324,6 +341,13 @@ class Wrapped:
 
     def render(self, request: Request) -> str:
         return self._model.render(request)
+
+    def verdict(self, interest: str, image_ids: Sequence[str]) -> Verdict | None:
+        return ask_verdict(self._model, interest, image_ids)
+
+    def appearance(self, image_ids: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
+        found: Mapping[str, NDArray[np.float32]] = self._model.appearance(image_ids)  # type: ignore[attr-defined]
+        return found
 
 
 def rendering(model: Model, request: Request) -> Rendering:

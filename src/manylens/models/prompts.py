@@ -12,15 +12,11 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NANO_PROMPTS = "nano-1"
-NANO_ANSWER = "\nAnswer:"
-NANO_YES, NANO_NO = " yes", " no"
-NANO_NAME = "manylens-nano"
-"""What the name of a served checkpoint of nano begins with: it is asked in its own words."""
+NANO_PROMPTS = "nano-2"
 
 _CONTROL_TOKEN = re.compile(r"<\|")
 
@@ -30,31 +26,9 @@ def plain(text: str) -> str:
     return _CONTROL_TOKEN.sub("< |", " ".join(text.split()))
 
 
-def nano_look_prompt(interest: str) -> str:
-    """What stands before the image when nano describes it; `NANO_ANSWER` stands after the image."""
-    return plain(interest)
-
-
-def nano_judge_prompt(interest: str, cluster_name: str) -> str:
-    """What stands before the image when nano judges membership: shared by all candidates of a cluster."""
-    return f"{plain(interest)}\nGroup: {plain(cluster_name)}\nBelongs, yes or no?"
-
-
 def nano_name(name: str) -> str:
-    """A cluster's name as nano would have described a picture: its descriptions are in lower case."""
+    """A cluster's name as nano's own descriptions are written: in lower case."""
     return plain(name).rstrip(".").lower()
-
-
-def shares_of_names(names: Sequence[Hashable], probabilities: Mapping[Any, float]) -> tuple[float, ...]:
-    """The probabilities of a choice from those of each option's name as a description: options of one name share it,
-    none of them has what is left. Sums to one."""
-    shares = [probabilities[name] / names.count(name) for name in names]
-    return normalised([*shares, max(0.0, 1 - math.fsum(shares))])
-
-
-def nano_description(reply: str) -> str:
-    """nano's greedy answer as a description: one line, in lower case, no full stop; `unclear` where it said nothing."""
-    return " ".join(reply.split()).rstrip(".").lower() or "unclear"
 
 
 # --- models behind a server, in words that any instruction-following model reads -------------------------------------

@@ -1,7 +1,7 @@
 """Models by name. A new kind of model is one file here and one branch in `load_model`.
 
 nano                       the embedded model
-nano:FOLDER                the same with other weights, as `manylens tune` writes them
+nano:FOLDER                the same with other weights, as `training/` writes them
 openai:NAME                a model of OpenAI, or of the server at --base-url
 NAME with --base-url URL   the same, for any OpenAI-compatible server
 hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
@@ -21,7 +21,6 @@ from manylens.errors import UsageError
 from manylens.models.base import Model, ModelOptions, check_model, open_model
 from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
-from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano.model import MODEL_FILES, Nano
 from manylens.models.openai_compatible.model import OpenAICompatible, find_dialect, server_url
 from manylens.store.feature_shards import FeatureShards
@@ -46,7 +45,7 @@ def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
     elif options.adapter is not None:
         raise UsageError(
             f"--adapter belongs to an hf: checkpoint, got it with {spec!r}",
-            "leave it out; a tuned nano is --model nano:FOLDER",
+            "leave it out",
         )
     elif spec.startswith(NANO_PREFIX):
         find_nano(spec)
@@ -100,7 +99,7 @@ def find_nano(spec: str) -> Path:
     if missing:
         raise UsageError(
             f"nano:FOLDER is a folder with nano's files, {str(folder)!r} lacks {', '.join(missing)}",
-            "pass the folder nano in the --out of manylens tune",
+            "pass the folder that training/encoder wrote",
         )
     return folder
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from manylens.method.observations import Looks
+from manylens.method.observations import REFUSALS, Looks
 from manylens.method.trial import Trial
 from manylens.method.vocabulary import Vocabulary
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.settings import Settings
 from manylens.text import counted
-from manylens.types import Assignment
+from manylens.types import Assignment, Verdict
 
 # Mean confidence of the looks below which the person is warned. nano on held-out images: .90 to .95 for cards and faces
 # (right 98 times in 100), .72 for the color of kinds of object it was not taught on (50), .30 for small vehicles (33).
@@ -27,12 +27,13 @@ def write_notes(
     trial: Trial,
     vocabulary: Vocabulary,
     settings: Settings,
+    verdict: Verdict | None = None,
 ) -> list[str]:
-    notes = []
+    notes = [verdict.advice] if verdict is not None and verdict.advice else []
     if settings.into and settings.into == looks.interest.options:
         notes.append(f"The interest lists its clusters itself, so there are no others: {', '.join(settings.into)}.")
     sure = float(np.mean(looks.confidences)) if len(looks) else 1.0
-    if sure < UNSURE_LOOKS:
+    if sure < UNSURE_LOOKS and verdict is None:
         notes.append(
             f"The model is unsure of what it sees for this interest (mean confidence of its descriptions {sure:.2f}): "
             "it may not know this kind of image or the word. Look at the exemplars, or use a larger model."
@@ -54,26 +55,38 @@ def write_notes(
             f"{counted(len(session.failures), 'model call')} failed, and the clustering does without "
             f"{'it' if len(session.failures) == 1 else 'them'}. {_most_often(session.failures)}"
         )
-    if looks.failed:
-        reason = _most_often(reason for _, reason in looks.failed)
-        images = counted(
-            len(looks.failed), "image could not be described and is", "images could not be described and are"
-        )
-        notes.append(f"{images} in no cluster. {reason}")
-    silent = sum(words in vocabulary.no_answer for words in looks.words)
+    notes += _failed_note(looks)
+    silent = sum(words in vocabulary.no_answer and words not in REFUSALS for words in looks.words)
     if silent:
         say = "The description of 1 image does" if silent == 1 else f"The descriptions of {silent:,} images do"
         notes.append(f"{say} not answer the interest.")
-    unassigned = sum(assignment.cluster is None for assignment in assignments)
+    reasons = Counter(assignment.reason for assignment in assignments if assignment.cluster is None)
+    for reason in [reason for reason in REFUSALS.values() if reasons[reason]]:
+        notes.append(f'{counted(reasons[reason], "image is", "images are")} unassigned: "{reason}".')
+    unassigned = sum(count for reason, count in reasons.items() if reason not in REFUSALS.values())
     if unassigned:
         if session.spent:
             why = "the budget was spent before a cluster was found"
         elif settings.into:
-            why = "none of the given clusters fits, or the model does not know these words (nano knows few)"
+            why = "none of the given clusters fits, or the model does not know these words"
         else:
             why = "no cluster fits, or nothing else is of the same kind"
         notes.append(f"{counted(unassigned, 'image is', 'images are')} unassigned: {why}.")
     return notes
+
+
+def look_notes(looks: Looks, verdict: Verdict, settings: Settings) -> list[str]:
+    """Of a clustering by look."""
+    notes = [f"The groups are of pictures that look alike, and do not answer the interest. {verdict.advice}".rstrip()]
+    return [*notes, *([_budget_note(looks, settings)] if looks.not_looked else []), *_failed_note(looks)]
+
+
+def _failed_note(looks: Looks) -> list[str]:
+    if not looks.failed:
+        return []
+    reason = _most_often(reason for _, reason in looks.failed)
+    images = counted(len(looks.failed), "image could not be described and is", "images could not be described and are")
+    return [f"{images} in no cluster. {reason}"]
 
 
 def _most_often(reasons: Iterable[str]) -> str:

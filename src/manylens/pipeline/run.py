@@ -31,10 +31,11 @@ from manylens.pipeline.forecast import calls_after_looks, calls_before_looks
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.notes import write_notes
+from manylens.pipeline.verdict import judge_interest, sort_by_look
 from manylens.settings import Settings
 from manylens.text import counted
 from manylens.types import Cluster as FinalCluster
-from manylens.types import Clustering, Interest, Misplaced
+from manylens.types import Clustering, Interest, Misplaced, Verdict
 
 Emit = Callable[[Event], None]
 
@@ -87,6 +88,9 @@ async def cluster_looks(
         text = f"is read as a closed list of clusters: {listed}; what fits none of them is left out"
         emit(Notice(f'"{looks.interest.text}" {text}'))
     session = JudgeSession(looks, model, emit, budget, allowance or budget.part(1.0), spared)
+    verdict = await judge_interest(looks, model, settings)
+    if verdict is not None and verdict.word == "not understood":
+        return await sort_by_look(looks, verdict, settings, session)
     edge = edge_scale(model.capabilities)
     units = gather(looks, edge, settings, session)
     vocabulary = await group_descriptions(looks, settings, session)
@@ -97,7 +101,7 @@ async def cluster_looks(
     foreseen = (max(before[0], after[0]), max(before[0], after[0], min(before[1], after[1])))
     emit(Foreseen(looks.interest.text, *foreseen))
     sorting, trial = await sort(looks, units, edge, vocabulary, settings, session)
-    return await present(sorting, trial, vocabulary, settings, session, foreseen)
+    return await present(sorting, trial, vocabulary, settings, session, foreseen, verdict)
 
 
 def edge_scale(known: Capabilities) -> EdgeScale:
@@ -164,6 +168,7 @@ async def present(
     settings: Settings,
     session: JudgeSession,
     foreseen: tuple[int, int],
+    verdict: Verdict | None,
 ) -> Clustering:
     """Cut at the level wanted; names, definitions, reasons, and the account of what was spent and what is uncertain."""
     looks = sorting.looks
@@ -205,10 +210,11 @@ async def present(
         density=sorting.units.density,
         estimate=overall,
         vocabulary=dict(sorted(vocabulary.category.items())),
-        notes=tuple(write_notes(looks, assignments, session, trial, vocabulary, settings)),
+        notes=tuple(write_notes(looks, assignments, session, trial, vocabulary, settings, verdict)),
         not_looked=looks.not_looked,
         is_partial=session.spent or bool(looks.not_looked),
         foreseen_calls=foreseen,
+        verdict=verdict,
     )
 
 

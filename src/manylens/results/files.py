@@ -87,6 +87,7 @@ def summary_values(table: FileTable, *, settings: Settings, seconds: float, vers
     return {
         "interest": clustering.interest.text,
         "model": clustering.model,
+        "verdict": None if clustering.verdict is None else clustering.verdict.to_dict(),
         "images": images,
         "distinct_images": len(collection.images),
         "clusters": len(clustering.clusters),

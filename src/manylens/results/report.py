@@ -97,6 +97,7 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
         "text": clustering.interest.text,
         "slug": clustering.interest.slug,
         "model": clustering.model,
+        "verdict": "" if clustering.verdict is None else shown_name(clustering.verdict.line),
         "clusters": [
             {
                 "id": cluster.id,

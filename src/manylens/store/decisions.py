@@ -12,7 +12,7 @@ from typing import Any
 
 from manylens.settings import Settings
 from manylens.text import printable
-from manylens.types import Assignment, CallCounts, Cluster, Clustering, Interest, Misplaced
+from manylens.types import Assignment, CallCounts, Cluster, Clustering, Interest, Misplaced, Verdict
 
 LEVEL = "shown"
 """The level that the result files show; the only one for now."""
@@ -29,6 +29,7 @@ def write_clustering(connection: sqlite3.Connection, clustering: Clustering, set
         "notes": clustering.notes,
         "is_partial": clustering.is_partial,
         "foreseen_calls": clustering.foreseen_calls,
+        "verdict": None if clustering.verdict is None else clustering.verdict.to_dict(),
     }
     about = (clustering.interest.text, clustering.model, _json(settings.to_dict()), _json(account), slug)
     changed = connection.execute(
@@ -109,6 +110,7 @@ def _read(
         not_looked=tuple(image_id for image_id, reason in absent if reason is None),
         is_partial=account["is_partial"],
         foreseen_calls=tuple(account["foreseen_calls"]),
+        verdict=None if account.get("verdict") is None else Verdict.from_dict(account["verdict"]),
     )
 
 

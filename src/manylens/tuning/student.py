@@ -1,4 +1,4 @@
-"""A checkpoint that learns: LoRA on its language model and projector, the head for H(u), and beta and b.
+"""A checkpoint that learns: LoRA on its language model and projector, and beta and b.
 
 In: a checkpoint, and batches of lessons. Out: losses, and an adapter's folder. Promises: the checkpoint itself stays as
 it is; the vision tower is never touched; torch and peft are imported here, when used.
@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from manylens.errors import ModelUnavailable
 from manylens.files import write_atomically
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.models.base import LookRequest, ModelOptions
-from manylens.models.huggingface.checkpoint import find_checkpoint, single_line
-from manylens.models.huggingface.decoding import Part, is_out_of_memory
+from manylens.models.huggingface.checkpoint import DIALECT_FILE, find_checkpoint, single_line
+from manylens.models.huggingface.decoding import FloatArray, Part, is_out_of_memory
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
-from manylens.models.huggingface.nano_checkpoint import DIALECT_FILE, HEAD_FILE, FloatArray
 from manylens.tuning.pseudo_labels import Batch, Lesson
 
 PAIR_WEIGHT = 1.0
@@ -44,7 +43,7 @@ RANK, ALPHA = 16, 32
 PROJECTOR_RANK = 256
 """The projector is small, and what it lets through decides what can be learned."""
 
-LORA_RATE, HEAD_RATE, EDGE_RATE = 1e-3, 3e-3, 5e-3
+LORA_RATE, EDGE_RATE = 1e-3, 5e-3
 AVERAGING = 0.9
 """Weights are averaged over some 1 / (1 - AVERAGING) steps: single ones follow the teacher's errors in their batch."""
 WEIGHT_DECAY, LONGEST_GRADIENT = 0.01, 1.0
@@ -79,9 +78,8 @@ class Losses:
 
 
 class Student:
-    """name: `hf:FOLDER_OR_ID`. options: `device`, `image_px`; nano is trained in float32, others in the number format
-    that they run in. Raises ModelUnavailable where the extra `[tune]` is missing or the checkpoint cannot be loaded.
-    """
+    """name: `hf:FOLDER_OR_ID`. options: `device`, `image_px`. It is trained in the number format that it runs in.
+    Raises ModelUnavailable where the extra `[tune]` is missing or the checkpoint cannot be loaded."""
 
     def __init__(self, name: str, images: ImageSource, options: ModelOptions, seed: int) -> None:
         try:
@@ -93,9 +91,6 @@ class Student:
             ) from error
         self._torch = torch
         self.checkpoint = find_checkpoint(name.removeprefix(HF_PREFIX), options.device)
-        self.is_nano = self.checkpoint.dialect == "nano"
-        if self.is_nano:
-            self.checkpoint = replace(self.checkpoint, dtype="float32")
         self._model = HuggingFace(name, images, options, checkpoint=self.checkpoint)
         self._loaded = self._model.loaded
         # The model finds out about itself when first asked, by decoding. Asked within a step, that would go through the
@@ -103,7 +98,7 @@ class Student:
         self.sees_exemplars = self._model.capabilities.sees_exemplars
         torch.manual_seed(seed)
         # Random numbers are drawn where the weights lie: drawn on the processor, they are the same for every device.
-        self._net: Any = self._loaded.model.float() if self.is_nano else self._loaded.model
+        self._net: Any = self._loaded.model
         language, projector = _targets(torch, self._net)
         config = peft.LoraConfig(
             r=RANK,
@@ -117,8 +112,6 @@ class Student:
         self._net.eval()  # batch norms and dropouts stay as they are when the model is used
         device = self.checkpoint.device
         known = self.checkpoint
-        head = self._loaded.head
-        self._head: Any = None if head is None else torch.nn.Parameter(torch.tensor(head, device=device))
         edge = (
             DEFAULT_EDGE_SCALE if known.edge_scale is None else known.edge_scale,
             DEFAULT_EDGE_OFFSET if known.edge_offset is None else known.edge_offset,
@@ -129,7 +122,6 @@ class Student:
         self.optimizer: Any = torch.optim.AdamW(
             [
                 {"params": list(self._lora.values()), "peak": LORA_RATE},
-                {"params": [] if self._head is None else [self._head], "peak": HEAD_RATE},
                 {"params": self._edge, "peak": EDGE_RATE, "weight_decay": 0.0},
             ],
             lr=LORA_RATE,
@@ -137,11 +129,6 @@ class Student:
             betas=(0.9, 0.98),
         )
         self._average = self.weights()
-        self._features: dict[tuple[str, int], Any] = {}
-        self._tower: Any = None
-        if self.is_nano:
-            self._tower = self._net.model.vision_tower
-            self._net.model.vision_tower = _given_features(torch)
 
     @property
     def identity(self) -> str:
@@ -159,10 +146,7 @@ class Student:
     # What it holds
 
     def _tensors(self) -> dict[str, Any]:
-        named = dict(self._lora)
-        if self._head is not None:
-            named["head"] = self._head
-        return {**named, "edge_scale": self._edge[0], "edge_offset": self._edge[1]}
+        return {**self._lora, "edge_scale": self._edge[0], "edge_offset": self._edge[1]}
 
     def weights(self) -> dict[str, Any]:
         """A copy of all that learns, by name."""
@@ -256,7 +240,7 @@ class Student:
     def _read(self, lessons: Sequence[Lesson]) -> tuple[Any, Any, Any]:
         """For b rows: the mean cross-entropy of the description's tokens (b,), the log-odds of yes (b,), H (b, d)."""
         torch = self._torch
-        inputs, messages = self._nano_inputs(lessons) if self.is_nano else self._inputs(lessons)
+        inputs, messages = self._inputs(lessons)
         choices = [
             [(self._loaded.answer_ids(text, message), p) for text, p in lesson.descriptions or (("yes", 1.0),)]
             for lesson, message in zip(lessons, messages, strict=True)
@@ -286,11 +270,9 @@ class Student:
         words = words.index_add(0, torch.tensor(rows, device=likely.device), -likely * share) / mask.sum(1)
         yes, no = (torch.logsumexp(logits[:, 0, tokens], -1) for tokens in self._model.yes_no)
         prompt = shape[1]
-        if self.is_nano:
-            states = kept[0][:, prompt - 1] @ self._head.T
-        else:  # the embedding token follows the description
-            places = torch.tensor([prompt + len(row) - 1 for row in answers], device=ids.device)
-            states = kept[0][torch.arange(len(places), device=ids.device), places]
+        # The embedding token follows the description.
+        places = torch.tensor([prompt + len(row) - 1 for row in answers], device=ids.device)
+        states = kept[0][torch.arange(len(places), device=ids.device), places]
         return words, yes - no, torch.nn.functional.normalize(states.float(), dim=-1)
 
     def _message(self, lesson: Lesson) -> list[Part]:
@@ -304,25 +286,9 @@ class Student:
         messages = [self._message(lesson) for lesson in lessons]
         return dict(self._loaded.inputs(messages)), messages
 
-    def _nano_inputs(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], list[list[Part]]]:
-        """The vision tower learns nothing, so each view is opened, and put through it, once."""
-        unseen = list(
-            {_view_key(lesson): lesson for lesson in lessons if _view_key(lesson) not in self._features}.values()
-        )
-        if unseen:
-            pixels = self._inputs(unseen)[0]["pixel_values"]
-            with self._torch.no_grad():
-                seen = self._tower(pixels, return_dict=True).last_hidden_state
-            self._features.update(zip(map(_view_key, unseen), seen.half(), strict=True))
-        messages = [self._model.message(lesson.request, lambda image_id, side_px: image_id) for lesson in lessons]
-        inputs = self._loaded.nano_words([str(message[0]) for message in messages])
-        inputs["pixel_values"] = self._torch.stack([self._features[_view_key(lesson)] for lesson in lessons]).float()
-        return inputs, messages
-
     def features(self, image_ids: Sequence[str], interest: str) -> FloatArray:
         """(n, d) float32: what the checkpoint, before it learns, sees in whole pictures; averaged over each picture, at
-        several depths, because what an interest asks for may be gone at the last. Learning keeps the first of it for
-        nano: its vision tower, which stays as it is."""
+        several depths, because what an interest asks for may be gone at the last."""
         found: list[FloatArray] = []
         for start in range(0, len(image_ids), SEEN_AT_ONCE):
             lessons = [Lesson(LookRequest(interest, i)) for i in image_ids[start : start + SEEN_AT_ONCE]]
@@ -333,22 +299,6 @@ class Student:
 
     def _depths(self, inputs: Any) -> Any:
         torch = self._torch
-        if self.is_nano:
-            seen: list[Any] = []
-            repeats = self._tower.config.num_block_repeats
-            ends = [sum(repeats[: stage + 1]) - 1 for stage in range(len(repeats))]
-            hooks = [
-                self._tower.encoder.blocks[end].register_forward_hook(
-                    lambda module, arguments, output: seen.append(output.mean((2, 3)))
-                )
-                for end in ends[len(ends) // 3 :]
-            ]
-            try:
-                last = self._tower(inputs["pixel_values"], return_dict=True).last_hidden_state
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            return torch.cat([*seen, last.mean((2, 3))], 1)
         states = self._net(**inputs, output_hidden_states=True, logits_to_keep=1, use_cache=False).hidden_states
         token = getattr(self._net.config, "image_token_id", None)
         there = inputs["attention_mask"].bool() if token is None else inputs["input_ids"] == token
@@ -359,7 +309,7 @@ class Student:
     # What comes out
 
     def write_adapter(self, folder: Path, base_name: str) -> None:
-        """A folder that `--adapter` reads: the LoRA matrices in peft's format, beta and b, and nano's head.
+        """A folder that `--adapter` reads: the LoRA matrices in peft's format, and beta and b.
 
         base_name: what the adapter is said to belong to. An earlier folder is replaced as a whole.
         """
@@ -370,10 +320,8 @@ class Student:
             config.base_model_name_or_path = base_name
         self._adapted.save_pretrained(aside, save_embedding_layers=False)
         (aside / "README.md").unlink(missing_ok=True)  # peft's template of a model card
-        if self._head is not None:
-            np.save(aside / HEAD_FILE, self._head.detach().cpu().numpy())
         dialect = {
-            "dialect": self.checkpoint.dialect,
+            "dialect": "chat",
             "edge_scale": round(self.edge_scale, 4),
             "edge_offset": round(self.edge_offset, 4),
         }
@@ -412,17 +360,6 @@ def _targets(torch: Any, net: Any) -> tuple[str, list[str]]:
         linear = [below for below, module in part.named_modules() if isinstance(module, torch.nn.Linear)]
         projector += [re.escape(f"{name}.{below}".rstrip(".")) for below in linear]
     return rf"{re.escape(place)}\..*\.({'|'.join(sorted(last))})", projector
-
-
-def _given_features(torch: Any) -> Any:
-    """Stands in for the vision tower: what it is given was seen before."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-    class Given(torch.nn.Module):  # type: ignore[misc]
-        def forward(self, pixel_values: Any, **rest: Any) -> Any:
-            return BaseModelOutputWithPooling(last_hidden_state=pixel_values)
-
-    return Given()
 
 
 def _view_key(lesson: Lesson) -> tuple[str, int]:

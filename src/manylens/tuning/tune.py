@@ -1,14 +1,12 @@
 """Tune a student on one collection by what a teacher says of a sample of it (the paper's pseudo supervision).
 
-In: the images of a run folder, interests, a teacher, a student checkpoint. Out: an adapter for the student, and for
-nano ONNX files with the adapter merged in. Promises: a teacher's answer is stored before it is used and never asked
-again; nothing is selected by labels: training stops where the teacher's held-out answers are fitted best; a kill at any
-moment loses the steps since the last examination only, and on the CPU the result has the same bytes all the same.
+In: the images of a run folder, interests, a teacher, a student checkpoint. Out: an adapter for the student. Promises: a
+teacher's answer is stored before it is used and never asked again; nothing is selected by labels: training stops where
+the teacher's held-out answers are fitted best; a kill at any moment loses the steps since the last examination only,
+and on the CPU the result has the same bytes all the same.
 
     OUT/run.sqlite      the teacher's answers, a run folder like any other
-    OUT/student/        nano as a checkpoint, where no other student is named
     OUT/adapter/        for --model hf:STUDENT --adapter OUT/adapter
-    OUT/nano/           for --model nano:OUT/nano, where the student is nano
     OUT/tuning.json     the account: calls, losses, beta and b
     OUT/progress.pt     where to go on from, until the adapter is written
 """
@@ -19,7 +17,6 @@ import hashlib
 import json
 import math
 import pickle
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,16 +26,13 @@ from manylens.collection.pictures import ImageSource
 from manylens.events import StageAdvanced, StageFinished, StageStarted
 from manylens.files import write_atomically
 from manylens.models.base import Model, ModelOptions
-from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.huggingface.nano_merge import merge_into_nano
-from manylens.models.registry import write_checkpoint
 from manylens.settings import TuneSettings
 from manylens.tuning.label_classifier import spread_answers
 from manylens.tuning.pseudo_labels import Emit, Lessons, draw_batch, held_out_batches, take_lessons
 from manylens.tuning.student import VIEWS, Losses, Student
 from manylens.types import Interest
 
-STUDENT_NAME, ADAPTER_NAME, NANO_NAME = "student", "adapter", "nano"
+ADAPTER_NAME = "adapter"
 ACCOUNT_NAME, PROGRESS_NAME = "tuning.json", "progress.pt"
 WARM_UP_STEPS = 10
 VERSION = 2
@@ -47,7 +41,7 @@ VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """adapter: its folder. student: `hf:...` that it belongs to. nano: folder of the merged ONNX files, or None.
+    """adapter: its folder. student: `hf:...` that it belongs to.
 
     calls: the teacher's, over all interests; failed: those without an answer. losses: (step, held-out loss) at each
     examination, step 0 before any: the mean cross-entropy of a token of the held-out descriptions. best_step: whose
@@ -56,7 +50,6 @@ class Tuned:
 
     student: str
     adapter: Path
-    nano: Path | None
     calls: int
     failed: int
     losses: tuple[tuple[int, float], ...]
@@ -74,7 +67,7 @@ async def tune_student(
     images: ImageSource,
     out: Path,
     *,
-    student: str | None,
+    student: str,
     options: ModelOptions,
     settings: TuneSettings,
     emit: Emit,
@@ -85,8 +78,7 @@ async def tune_student(
     lessons = [
         await take_lessons(image_ids, interest.text, teacher, calls, settings.seed, emit) for interest in interests
     ]
-    name = student or f"{HF_PREFIX}{_write_nano(out / STUDENT_NAME)}"
-    learner = Student(name, images, options, settings.seed)
+    learner = Student(student, images, options, settings.seed)
     account_file = out / ACCOUNT_NAME
     fingerprint = _fingerprint(lessons, learner.identity, settings)
     account = _read_account(account_file, fingerprint)
@@ -96,18 +88,15 @@ async def tune_student(
             "fingerprint": fingerprint,
             **_train(learner, wider, out / PROGRESS_NAME, fingerprint, settings, emit),
         }
-        learner.write_adapter(out / ADAPTER_NAME, student or "manylens-nano")
-        if learner.is_nano:
-            merge_into_nano(learner.checkpoint.folder, out / ADAPTER_NAME, out / NANO_NAME)
+        learner.write_adapter(out / ADAPTER_NAME, student)
         account |= {"edge_scale": round(learner.edge_scale, 4), "edge_offset": round(learner.edge_offset, 4)}
         account |= {"teacher": teacher.identity, "interests": [interest.text for interest in interests]}
         account["calls"] = sum(one.calls for one in lessons)
         write_atomically(account_file, json.dumps(account, indent=1) + "\n")
         (out / PROGRESS_NAME).unlink(missing_ok=True)
     return Tuned(
-        name,
+        student,
         out / ADAPTER_NAME,
-        out / NANO_NAME if learner.is_nano else None,
         sum(one.calls for one in lessons),
         sum(one.failed for one in lessons),
         tuple((step, loss) for step, loss in account["losses"]),
@@ -129,16 +118,6 @@ def _spread(learner: Student, lessons: Lessons, image_ids: Sequence[str], seed: 
     if found is None:
         return lessons
     return lessons.with_spread(dict(zip(others, found, strict=True)))
-
-
-def _write_nano(folder: Path) -> Path:
-    """nano's checkpoint, whole or not at all."""
-    if not folder.is_dir():
-        aside = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(aside, ignore_errors=True)
-        write_checkpoint(aside)
-        aside.rename(folder)
-    return folder
 
 
 def _fingerprint(lessons: Sequence[Lessons], student: str, settings: TuneSettings) -> str:

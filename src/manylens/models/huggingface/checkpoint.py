@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from manylens.errors import ModelUnavailable, UsageError
-from manylens.models.huggingface.nano_checkpoint import DIALECT_FILE, HEAD_FILE, missing_extra
+
+DIALECT_FILE = "manylens.json"
+"""Beside an adapter that `manylens tune` wrote: beta and b of the edge weight."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _LOADED_SUFFIXES = (".safetensors", ".json", ".jinja", ".model", ".txt", ".npy", ".py")
@@ -27,21 +29,14 @@ _OLDER_WEIGHTS = (".bin", ".pt", ".pth")
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """folder: of config.json and weights. adapter: a LoRA adapter's folder, or None. device, dtype: torch's names.
-    dialect: `nano` where `manylens checkpoint` wrote it, else `chat`. edge_scale, edge_offset: beta and b, if known."""
+    edge_scale, edge_offset: beta and b, if known."""
 
     folder: Path
     adapter: Path | None
     device: str
     dtype: str
-    dialect: str = "chat"
     edge_scale: float | None = None
     edge_offset: float | None = None
-
-    @property
-    def head_file(self) -> Path:
-        """nano's head for H(u); an adapter that was trained with a head of its own brings it along."""
-        own = None if self.adapter is None else self.adapter / HEAD_FILE
-        return own if own is not None and own.is_file() else self.folder / HEAD_FILE
 
     def digest(self) -> str:
         """SHA-256 over names and contents of all files that shape an answer, 32 hex digits."""
@@ -84,7 +79,6 @@ def find_checkpoint(source: str, device: str | None = None, adapter: str | None 
         adapter_folder,
         place,
         dtype,
-        dialect.get("dialect", "chat"),
         dialect.get("edge_scale"),
         dialect.get("edge_offset"),
     )
@@ -96,7 +90,7 @@ def check_source(source: str) -> None:
     if not folder.is_dir() and (folder.exists() or not _HUB_ID.fullmatch(source)):
         raise UsageError(
             f"a checkpoint is a folder or a hub id like org/name, got {source!r}",
-            "pass --model hf:FOLDER; manylens checkpoint FOLDER makes one of nano",
+            "pass --model hf:FOLDER, or an id of the hub",
         )
 
 
@@ -167,13 +161,13 @@ def _dialect(folder: Path) -> dict[str, Any]:
         return {}
     try:
         values: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        if values.get("dialect", "chat") not in ("nano", "chat"):
-            raise ValueError(f"unknown dialect {values['dialect']!r}")
+        if values.get("dialect", "chat") != "chat":
+            raise ValueError("it is of the nano of manylens 0.1, which wrote its descriptions")
         return values
     except (ValueError, AttributeError) as error:
         raise ModelUnavailable(
             f"{DIALECT_FILE} says how a checkpoint is asked, that in {folder} cannot be read ({single_line(error)})",
-            "write it anew with manylens checkpoint",
+            "tune anew; a checkpoint needs no such file",
         ) from None
 
 
@@ -181,3 +175,11 @@ def single_line(error: BaseException, most_characters: int = 200) -> str:
     """The first line of an error from another library, for a message of ours."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:most_characters]
+
+
+def missing_extra(package: str) -> ModelUnavailable:
+    """The error for a package of the extra `[local]` that is not there."""
+    return ModelUnavailable(
+        f"Hugging Face checkpoints need the package {package}, it is not installed",
+        "pip install 'manylens[local]'",
+    )

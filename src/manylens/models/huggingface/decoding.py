@@ -13,14 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from PIL.Image import Image as Picture
-from tokenizers import Tokenizer
 
 from manylens.errors import ModelUnavailable
-from manylens.models import prompts
-from manylens.models.huggingface.checkpoint import Checkpoint, single_line
-from manylens.models.huggingface.nano_checkpoint import missing_extra
+from manylens.models.huggingface.checkpoint import Checkpoint, missing_extra, single_line
 
 FloatArray: TypeAlias = NDArray[np.float32]
 Part: TypeAlias = str | Picture
@@ -49,7 +45,6 @@ class Loaded:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._device = checkpoint.device
-        self._is_nano = checkpoint.dialect == "nano"
         problem: ModelUnavailable | None = None
         try:
             import torch
@@ -65,7 +60,6 @@ class Loaded:
                 self.model.load_adapter(str(checkpoint.adapter))
             self.model = self.model.to(checkpoint.device).eval()
             self.processor: Any = AutoProcessor.from_pretrained(checkpoint.folder)
-            self._head = np.load(checkpoint.head_file) if self._is_nano else None
         except ImportError as error:
             problem = missing_extra(error.name or single_line(error))
         except Exception as error:  # what a damaged or unknown checkpoint sets off has no common class
@@ -83,9 +77,6 @@ class Loaded:
             self._tokenizer.pad_token_id = self._ends[0]
         # A checkpoint's own sampling settings, penalties and end tokens would be merged into every call.
         self.model.generation_config = GenerationConfig(do_sample=False, pad_token_id=self._tokenizer.pad_token_id)
-        if self._is_nano:
-            self._words = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
-            self._words.encode_special_tokens = True  # `<|im_end|>` in an interest is text, never control
 
     def _end_tokens(self) -> list[int]:
         """Tokens that end a turn; the first stands for the embedding token."""
@@ -111,38 +102,20 @@ class Loaded:
         ids: list[int] = self._tokenizer.encode(word, add_special_tokens=False)
         return ids if len(ids) == 1 and self._tokenizer.decode(ids).strip() == word.strip() else []
 
-    def embed(self, states: FloatArray) -> FloatArray:
-        """H(u), (b, d), unit length: nano's head on hidden states (b, width), or these themselves."""
-        vectors = states if self._head is None else states @ self._head.T
-        unit: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return unit
-
     # Learning
-
-    def inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
-        """The model's inputs for these messages, padded on the left, on the device."""
-        return self._inputs(messages)
 
     def answer_ids(self, answer: str, messages: Sequence[Part]) -> list[int]:
         """The tokens of an answer to a message, and the one that ends it: what the model is to write."""
-        if self._is_nano:
-            ids: list[int] = self._words.encode(f" {answer}", add_special_tokens=False).ids
-        else:
-            # A word that follows a colon has its space; one that begins a line, or follows a token, has none.
-            space = " " if self._chat_text(messages)[-1:] in (":", "") else ""
-            ids = self._tokenizer.encode(f"{space}{answer}", add_special_tokens=False)
+        # A word that follows a colon has its space; one that begins a line, or follows a token, has none.
+        space = " " if self._chat_text(messages)[-1:] in (":", "") else ""
+        ids: list[int] = self._tokenizer.encode(f"{space}{answer}", add_special_tokens=False)
         return [*ids, self._ends[0]]
-
-    @property
-    def head(self) -> FloatArray | None:
-        """nano's head for H(u), (d, width), or None where H(u) is the hidden state itself."""
-        return self._head
 
     # Messages
 
-    def _inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
-        """The model's inputs, padded on the left, on the device."""
-        inputs = self._nano_inputs(messages) if self._is_nano else self._chat_inputs(messages)
+    def inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
+        """The model's inputs for these messages, padded on the left, on the device."""
+        inputs = self._chat_inputs(messages)
         return inputs.to(self._device, self.model.dtype)  # floats only: ids stay whole numbers
 
     def _chat_inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
@@ -169,61 +142,13 @@ class Loaded:
             )
         return "\n".join(part if isinstance(part, str) else str(image) for part in message) + "\n"
 
-    def _nano_inputs(self, messages: Sequence[Sequence[Part]]) -> Any:
-        """`<|im_start|>` + text + image + `Answer:`, token by token as the embedded nano reads it."""
-        texts: list[str] = []
-        pictures: list[Picture] = []
-        size = self.processor.image_processor.size
-        side = (size["width"], size["height"])
-        for text, picture in messages:
-            assert isinstance(text, str) and not isinstance(picture, str)
-            texts.append(text)
-            # Resized here and as the embedded nano does it: libraries differ in how they resize.
-            pictures.append(picture.resize(side, Image.Resampling.BICUBIC))
-        inputs = self.processor.image_processor(images=pictures, return_tensors="pt")
-        for name, values in self.nano_words(texts).items():
-            inputs[name] = values
-        return inputs
-
-    def nano_words(self, texts: Sequence[str]) -> dict[str, Any]:
-        """What nano reads beside the pixels: token ids, with places for one image each, and their mask."""
-        config = self.model.config
-        start, pad = self._tokenizer.bos_token_id, self._tokenizer.pad_token_id
-        tail = self._words.encode(prompts.NANO_ANSWER, add_special_tokens=False).ids
-        rows: list[list[int]] = []
-        for text in texts:
-            ids = self._words.encode(text, add_special_tokens=False).ids
-            rows.append([start, *ids, *[config.image_token_id] * config.image_seq_length, *tail])
-        longest = max(map(len, rows))
-        padded = [[pad] * (longest - len(row)) + row for row in rows]
-        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        tensors = (self._torch.tensor(values, device=self._device) for values in (padded, mask))
-        return dict(zip(("input_ids", "attention_mask"), tensors, strict=True))
-
     # Decoding
-
-    def likelihoods(self, message: Sequence[Part], answers: Sequence[Sequence[int]]) -> tuple[list[float], int]:
-        """The probability of each answer, in tokens, to one message, and how many tokens the message has."""
-        torch = self._torch
-        inputs = self._inputs([message] * len(answers))
-        prompt = inputs["input_ids"].shape[1]
-        longest = max(map(len, answers))
-        # Padded on the right: what follows a token changes nothing about it.
-        padded = [[*answer, *[self._ends[0]] * (longest - len(answer))] for answer in answers]
-        ids = torch.tensor(padded, device=self._device)
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], ids], 1)
-        inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(ids)], 1)
-        with torch.inference_mode():
-            logits = self.model(**inputs).logits[:, prompt - 1 : -1].float()
-        of_tokens = logits.log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0].cpu().numpy().astype(np.float64)
-        totals = [float(np.exp(row[: len(answer)].sum())) for row, answer in zip(of_tokens, answers, strict=True)]
-        return totals, prompt
 
     def decode(self, messages: Sequence[Sequence[Part]], limit: int, *, embedding_token: bool = False) -> Decoded:
         """Greedy answers of at most `limit` tokens. embedding_token: after each answer, read the end token too and give
         its hidden state."""
         torch = self._torch
-        inputs = self._inputs(messages)
+        inputs = self.inputs(messages)
         watch = _Watch(torch, self._ends, limit, embedding_token=embedding_token)
         states: list[Any] = []
 
@@ -303,6 +228,12 @@ class _Watch:
         if not self._reads_end and len(self.chosen) >= self._limit:
             over = self._torch.ones_like(over)
         return over if bool(over.all()) else self._torch.zeros_like(over)
+
+
+def unit_rows(states: FloatArray) -> FloatArray:
+    """H(u), (b, d), unit length, of hidden states."""
+    unit: FloatArray = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def is_out_of_memory(error: BaseException) -> bool:

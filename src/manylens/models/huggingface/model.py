@@ -8,7 +8,6 @@ that ends a turn stands. Descriptions are asked for in plain words and their con
 probabilities, so a checkpoint need not write JSON; a judgement is the probability of yes against no, a choice those of
 the options' letters. A choice shows each option's first exemplar where every option has one and the checkpoint was
 found to tell so many pictures apart (`MOST_EXEMPLARS` and the candidate at most), else words alone.
-A checkpoint that `manylens checkpoint` wrote is asked in nano's own words, and H(u) is nano's trained head.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from manylens.models.base import (
     shown_exemplars,
 )
 from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
-from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory
+from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory, unit_rows
 from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, WritingTask, writing_task
 from manylens.sync import in_thread
 
@@ -58,7 +57,7 @@ _FEWEST_TRIED = 4
 """Pictures in one request that a checkpoint must tell apart before it is shown any exemplar."""
 EXEMPLAR_PX = 256
 JPEG_QUALITY = 95
-CHAT_TOKENS, NANO_TOKENS = 24, 10
+CHAT_TOKENS = 24
 _YES = ("yes", "Yes", "YES", " yes", " Yes")
 _NO = ("no", "No", "NO", " no", " No")
 
@@ -98,17 +97,13 @@ class HuggingFace:
             return Loaded(self._checkpoint)
 
     @property
-    def _is_nano(self) -> bool:
-        return self._checkpoint.dialect == "nano"
-
-    @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            writes_text=not self._is_nano,
+            writes_text=True,
             sees_exemplars=self._compares_pictures,
             edge_scale=self._checkpoint.edge_scale,
             edge_offset=self._checkpoint.edge_offset,
-            requests_per_call=1 if self._is_nano else 2,  # a text may have to be mended
+            requests_per_call=2,  # a text may have to be mended
             text_tokens=TEXT_TOKENS,
         )
 
@@ -125,8 +120,6 @@ class HuggingFace:
         return MOST_EXEMPLARS if self._tells_apart(MOST_EXEMPLARS + 1) else _FEWEST_TRIED - 1
 
     def _tells_apart(self, count: int) -> bool:
-        if self._is_nano:
-            return False
         others = ("red", "green", "blue")
         colors = [*(others[number % 3] for number in range(count - 1)), "yellow"]
         pictures = [Image.new("RGB", (EXEMPLAR_PX, EXEMPLAR_PX), color) for color in colors]
@@ -146,18 +139,14 @@ class HuggingFace:
 
         match request:
             case LookRequest():
-                asked = [self._look_parts(request, named), self._look_tokens]
+                asked = [self._look_parts(request, named), CHAT_TOKENS]
             case JudgeRequest():
                 asked = [self._judge_parts(request, named)]
             case ChooseRequest():
                 asked = [self._choose_parts(request, named)]
-                if self._is_nano:
-                    asked.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
                 asked = [request.task, _writing_question(request)]
-        version = prompts.NANO_PROMPTS if self._is_nano else prompts.SERVER_PROMPTS
-        if isinstance(request, CompleteRequest):
-            version = WRITING_PROMPTS
+        version = WRITING_PROMPTS if isinstance(request, CompleteRequest) else prompts.SERVER_PROMPTS
         return json.dumps([version, asked, self._checkpoint.dtype], ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -167,30 +156,17 @@ class HuggingFace:
         return await self._in_thread(requests, self._judge_parts, self._judge)
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
-        choose = self._choose_by_names if self._is_nano else self._choose
-        return await self._in_thread(requests, self._choose_parts, choose)
+        return await self._in_thread(requests, self._choose_parts, self._choose)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
-        if self._is_nano:
-            refusal = ModelReplyInvalid("nano writes no text beside descriptions", "use a larger model for names")
-            return [refusal for _ in requests]
         return await self._in_thread(requests, self._complete_parts, self._complete)
 
     # What is asked
 
-    @property
-    def _look_tokens(self) -> int:
-        return NANO_TOKENS if self._is_nano else CHAT_TOKENS
-
     def _look_parts(self, request: LookRequest, shown: Shown) -> list[Any]:
-        if self._is_nano:
-            return [prompts.nano_look_prompt(request.interest), shown(request.image_id, EXEMPLAR_PX)]
         return [shown(request.image_id, self._image_px), prompts.plain_look_question(request.interest)]
 
     def _judge_parts(self, request: JudgeRequest, shown: Shown) -> list[Any]:
-        if self._is_nano:
-            prompt = prompts.nano_judge_prompt(request.interest, request.cluster_name)
-            return [prompt, shown(request.candidate_id, EXEMPLAR_PX)]
         exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self._compares_pictures else ()
         side_px = min(EXEMPLAR_PX, self._image_px)
         opening = prompts.judge_opening(
@@ -205,8 +181,6 @@ class HuggingFace:
         ]
 
     def _choose_parts(self, request: ChooseRequest, shown: Shown) -> list[Any]:
-        if self._is_nano:
-            return self._look_parts(LookRequest(request.interest, request.candidate_id), shown)
         exemplars = shown_exemplars(request.options, self._choice_exemplars)
         side_px = min(EXEMPLAR_PX, self._image_px)
         options = [(option.name, option.definition) for option in request.options]
@@ -316,12 +290,12 @@ class HuggingFace:
         return replies
 
     def _look(self, _: Sequence[LookRequest], asked: Sequence[list[Part]]) -> list[LookReply | ModelError]:
-        found = self._loaded.decode(asked, self._look_tokens, embedding_token=not self._is_nano)
-        vectors = self._loaded.embed(found.states)
+        found = self._loaded.decode(asked, CHAT_TOKENS, embedding_token=True)
+        vectors = unit_rows(found.states)
         replies: list[LookReply | ModelError] = []
         for row, text in enumerate(found.texts):
             try:
-                said = prompts.nano_description(text) if self._is_nano else prompts.parse_plain_look(text).description
+                said = prompts.parse_plain_look(text).description
             except prompts.ReplyProblem as problem:
                 replies.append(ModelReplyInvalid(f"a description holds a word, got {text[:40]!r}", str(problem)))
                 continue
@@ -339,8 +313,7 @@ class HuggingFace:
     @cached_property
     def _yes_no(self) -> tuple[list[int], list[int]]:
         """Tokens that say yes, and that say no, in the spellings that the tokenizer has whole."""
-        spellings = ((prompts.NANO_YES,), (prompts.NANO_NO,)) if self._is_nano else (_YES, _NO)
-        yes, no = ({token for word in words for token in self._loaded.whole_token(word)} for words in spellings)
+        yes, no = ({token for word in words for token in self._loaded.whole_token(word)} for words in (_YES, _NO))
         if not (yes - no and no - yes):
             raise ModelUnavailable(
                 f"a judgement reads yes or no from one token, {self.name} has no such tokens", "use another checkpoint"
@@ -357,22 +330,6 @@ class HuggingFace:
             of_each = np.append(logits[row, :count], logits[row, -1]).astype(np.float64)
             shares = prompts.normalised(np.exp(of_each - of_each.max()).tolist())
             replies.append(ChooseReply(shares, usage=Usage(found.tokens_in[row], 1)))
-        return replies
-
-    def _choose_by_names(
-        self, put: Sequence[ChooseRequest], asked: Sequence[list[Part]]
-    ) -> list[ChooseReply | ModelError]:
-        """As the embedded nano does it: how probable it is that it describes the picture by each option's name."""
-        replies: list[ChooseReply | ModelError] = []
-        for request, message in zip(put, asked, strict=True):
-            answers = [
-                tuple(self._loaded.answer_ids(prompts.nano_name(option.name), message)[:NANO_TOKENS])
-                for option in request.options
-            ]
-            distinct = list(dict.fromkeys(answers))
-            probabilities, tokens_in = self._loaded.likelihoods(message, distinct)
-            shares = prompts.shares_of_names(answers, dict(zip(distinct, probabilities, strict=True)))
-            replies.append(ChooseReply(shares, usage=Usage(tokens_in, sum(map(len, distinct)))))
         return replies
 
     @cached_property

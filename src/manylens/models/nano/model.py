@@ -1,12 +1,12 @@
 """nano: the embedded multi-modal model, run by onnxruntime on the CPU. No key, no GPU, no download.
 
 In: requests and an `ImageSource`. Out: replies in order. Promise: deterministic, and what one image gets does not
-depend on which others are asked with it: batches have a fixed shape and activations are quantised row by row.
+depend on which others are asked with it: batches have a fixed shape, and all is computed in float32.
 
-EfficientNet-Lite2 turns 192 x 192 pixels into 9 visual tokens (kept per image, so a second interest reads no pixels);
-16 layers of SmolLM2 read `{interest}` + image + `Answer:`. What stands before the image is computed once per interest
-or cluster and shared through its keys and values. H(u) is a linear head on the last prompt token (see training/).
-A choice asks how probable it is that nano describes the picture by the name of each option.
+EfficientNet-Lite2 reads a picture once (kept per image, so a second interest reads no pixels). A head reads what it saw
+through the interest, whose embedding is by the text embedder, and gives H(u) in that embedder's space: near the words
+that answer. A description is the nearest of the words that may answer the interest (`bank`), "does not apply" or
+"cannot tell"; none is ever made up. Judgements and choices weigh names in the same way.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
 
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
@@ -44,28 +42,31 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
+from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
+from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
+from manylens.models.text_embedder import TextEmbedder
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import in_thread
+from manylens.types import Verdict
 
-FloatArray: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
 
-BATCH = 32  # images described at once; a fixed shape, so a partial batch is padded
-NAMES_BATCH = 16  # names weighed at once, of any pictures under one interest; a fixed shape again
-LOG_NEGLIGIBLE = float(np.log(prompts.CHOICE_FLOOR))  # a name less probable than this so far is followed no further
-PIXELS_BATCH = 8  # images turned into visual tokens at once: more are no faster and take memory
-MAX_DESCRIPTION_TOKENS = 10
-PREFIXES_KEPT = 256  # keys and values of prompts, about 0.3 MB each
-TOKENS_KEPT = 512  # visual tokens of images in memory, 41 kB each, beside those in the run folder
-CHOICES_KEPT = 64  # pictures under an interest, 0.8 MB each: a picture may be asked about more than once
-MODEL_FILES = ("nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx")
+BATCH = 32  # pictures read through an interest at once; a fixed shape, so a partial batch is padded
+PIXELS_BATCH = 8  # pictures seen at once: more are no faster and take memory
+SEEN_KEPT = 512  # what was seen of a picture, 28 kB each, beside those in the run folder
+READINGS_KEPT = 64  # interests
+NAMES_KEPT = 4096  # embeddings of names asked about
+POSITION_WIDTH = 256
+MODEL_FILES = ("nano.json", "eyes.onnx", "head.onnx", *BANK_FILES)
+SAME_WORD = 0.8  # cosine from which a known word means the same as a name that is asked about
+VERDICT_PICTURES = 256
 
 
 class Nano:
     """The `Model` protocol over the files in `manylens/models/nano/`.
 
-    open_features: where visual tokens are kept between interests and runs, (name, identity) -> FeatureShards; without
-    it they live in memory only. folder: of other weights, with the `name` by which they are known.
+    open_features: where what was seen is kept between interests and runs, (name, identity) -> FeatureShards; without
+    it it lives in memory only. folder: of other weights, with the `name` by which they are known.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Nano:
         self._threads = threads or min(os.cpu_count() or 1, 8)
         self._lock = threading.Lock()
         self._running = onnxruntime.RunOptions()  # of all sessions, so that a Ctrl-C ends what they are doing
+        self._texts = TextEmbedder()
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
-        self._prefixes: OrderedDict[str, tuple[FloatArray, FloatArray]] = OrderedDict()
-        self._weighed: OrderedDict[tuple[str, str], _Weighed] = OrderedDict()
+        self._readings: OrderedDict[str, _Reading] = OrderedDict()
+        self._names: OrderedDict[str, FloatArray] = OrderedDict()
         missing = [file for file in MODEL_FILES if not (self._folder / file).exists()]
         if missing:
             raise ModelError(
@@ -97,8 +99,8 @@ class Nano:
 
     @cached_property
     def identity(self) -> str:
-        """`nano:` and the SHA-256 over all model files."""
-        digest = hashlib.sha256()
+        """`nano:` and the SHA-256 over all model files and the text embedder's name."""
+        digest = hashlib.sha256(self._texts.name.encode())
         for file in MODEL_FILES:
             digest.update((self._folder / file).read_bytes())
         return f"nano:{digest.hexdigest()[:32]}"
@@ -113,18 +115,18 @@ class Nano:
         )
 
     def render(self, request: Request) -> str:
+        parts: list[Any] = [prompts.NANO_PROMPTS]
         match request:
             case LookRequest():
-                text, image = prompts.nano_look_prompt(request.interest), request.image_id
+                parts += ["look", prompts.plain(request.interest), {"image": request.image_id}]
             case JudgeRequest():
-                text, image = prompts.nano_judge_prompt(request.interest, request.cluster_name), request.candidate_id
+                parts += ["judge", prompts.plain(request.interest), {"image": request.candidate_id}]
+                parts.append(prompts.nano_name(request.cluster_name))
             case ChooseRequest():
-                text, image = prompts.nano_look_prompt(request.interest), request.candidate_id
+                parts += ["choose", prompts.plain(request.interest), {"image": request.candidate_id}]
+                parts.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
-                text, image = request.payload, ""
-        parts: list[Any] = [prompts.NANO_PROMPTS, text, {"image": image}, prompts.NANO_ANSWER, MAX_DESCRIPTION_TOKENS]
-        if isinstance(request, ChooseRequest):
-            parts.append([prompts.nano_name(option.name) for option in request.options])
+                parts += ["complete", request.payload]
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -150,28 +152,42 @@ class Nano:
             if self._running.terminate:
                 self._running = onnxruntime.RunOptions()
 
+    def verdict(self, interest: str, image_ids: Sequence[str]) -> Verdict:
+        """How well nano understands an interest on these pictures, from what it says of at most `VERDICT_PICTURES` of
+        them, spread over the ids' order; no label is needed. Pictures that cannot be read do not count."""
+        ordered = sorted(set(image_ids))
+        some = ordered[:: max(1, -(-len(ordered) // VERDICT_PICTURES))]
+        with self._lock:
+            return self._verdict(prompts.plain(interest), some)
+
+    def appearance(self, image_ids: Sequence[str]) -> dict[str, FloatArray]:
+        """What each picture looks like whatever the interest, (1280,) of unit length, to group by look; pictures that
+        cannot be read are left out."""
+        width = int(self._numbers["look_width"])
+        places = int(self._numbers["positions"]) * POSITION_WIDTH
+        found = {}
+        for batch in _batches(image_ids, SEEN_KEPT):
+            with self._lock:
+                seen = self._see(batch)
+            for image_id, features in seen.items():
+                if not isinstance(features, ModelError):
+                    row = features[places : places + width].astype(np.float32)
+                    found[image_id] = row / max(float(np.linalg.norm(row)), 1e-12)
+        return found
+
     # The model's parts, loaded when first used
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
-        tokenizer.encode_special_tokens = True  # `<|im_end|>` in an interest or a cluster name is text, never control
-        return tokenizer
+    def _eyes(self) -> onnxruntime.InferenceSession:
+        return self._session("eyes.onnx")
 
     @cached_property
-    def _words(self) -> FloatArray:
-        """The tied embedding table, (vocabulary, width)."""
-        with np.load(self._folder / "words.npz") as table:
-            words: FloatArray = table["codes"].astype(np.float32) * table["scale"][:, None]
-            return words
+    def _head(self) -> onnxruntime.InferenceSession:
+        return self._session("head.onnx")
 
     @cached_property
-    def _vision(self) -> onnxruntime.InferenceSession:
-        return self._session("vision.onnx")
-
-    @cached_property
-    def _decoder(self) -> onnxruntime.InferenceSession:
-        return self._session("decoder.onnx")
+    def _bank(self) -> Bank:
+        return Bank(self._folder)
 
     @cached_property
     def _features(self) -> FeatureShards | None:
@@ -187,8 +203,8 @@ class Nano:
 
     # Images
 
-    def _visual_tokens(self, image_ids: Sequence[str]) -> dict[str, NDArray[np.float16] | ModelError]:
-        """Visual tokens (9, width) of each image: from memory, the run folder, or its pixels."""
+    def _see(self, image_ids: Sequence[str]) -> dict[str, NDArray[np.float16] | ModelError]:
+        """Positions and pooled features of each image in one row: from memory, the run folder, or its pixels."""
         found: dict[str, NDArray[np.float16] | ModelError] = {}
         unseen: list[str] = []
         for image_id in dict.fromkeys(image_ids):
@@ -199,240 +215,194 @@ class Nano:
                 found[image_id] = self._features.get([image_id])[0]
             else:
                 unseen.append(image_id)
+        side = int(self._numbers["image_px"])
         fresh: dict[str, NDArray[np.float16]] = {}
         for batch in _batches(unseen, PIXELS_BATCH):
-            pixels = np.zeros((PIXELS_BATCH, self._numbers["image_px"], self._numbers["image_px"], 3), np.uint8)
+            pixels = np.zeros((PIXELS_BATCH, side, side, 3), np.uint8)
             readable: list[str] = []
             for image_id in batch:
                 try:
-                    pixels[len(readable)] = self._pixels(image_id)
-                    readable.append(image_id)
+                    picture = self._images.thumbnail(image_id).resize((side, side), Image.Resampling.BICUBIC)
                 except ImageUnreadable as error:
                     found[image_id] = ModelError(error.rule, error.hint)
+                    continue
+                pixels[len(readable)] = np.asarray(picture, np.uint8)
+                readable.append(image_id)
             if readable:
-                (tokens,) = self._vision.run(None, {"pixels": pixels}, self._running)
-                fresh.update(zip(readable, tokens.astype(np.float16), strict=False))
+                positions, pooled = self._eyes.run(None, {"pixels": pixels}, self._running)
+                rows = np.concatenate([positions.reshape(PIXELS_BATCH, -1), pooled], 1).astype(np.float16)
+                fresh.update(zip(readable, rows, strict=False))
         if fresh and self._features is not None:
             self._features.append(list(fresh), np.stack(list(fresh.values())))
         found.update(fresh)
         self._recent.update(fresh)
-        while len(self._recent) > TOKENS_KEPT:
+        while len(self._recent) > SEEN_KEPT:
             self._recent.popitem(last=False)
         return found
 
-    def _pixels(self, image_id: str) -> NDArray[np.uint8]:
-        side = self._numbers["image_px"]
-        picture = self._images.thumbnail(image_id).resize((side, side), Image.Resampling.BICUBIC)
-        return np.asarray(picture, np.uint8)
+    # Reading what was seen
 
-    # Language
+    def _reading(self, interest: str) -> _Reading:
+        if interest not in self._readings:
+            may = self._bank.candidates(interest, self._embedding(interest), self._embeddings)
+            self._readings[interest] = _Reading(may.vector, may)
+            if len(self._readings) > READINGS_KEPT:
+                self._readings.popitem(last=False)
+        self._readings.move_to_end(interest)
+        return self._readings[interest]
 
-    def _token_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+    def _embedding(self, text: str) -> FloatArray:
+        row: FloatArray = self._embeddings([text])[0]
+        return row
 
-    def _decode(self, embeds: FloatArray, past: tuple[FloatArray, FloatArray]) -> list[FloatArray]:
-        """state (b, width), H (b, 256), new keys and values (layers, b, heads, t, head width)."""
-        given = {"embeds": embeds, "past_k": past[0], "past_v": past[1]}
-        outputs: list[FloatArray] = self._decoder.run(None, given, self._running)
-        return outputs
+    def _embeddings(self, texts: Sequence[str]) -> FloatArray:
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._names]
+        if fresh:
+            self._names.update(zip(fresh, self._texts.embed(fresh), strict=True))
+        found: FloatArray = np.stack([self._names[text] for text in texts])
+        while len(self._names) > NAMES_KEPT:
+            self._names.popitem(last=False)
+        return found
 
-    def _prefix(self, text: str) -> tuple[FloatArray, FloatArray]:
-        """Keys and values of what stands before the image, (layers, 1, heads, p, head width) each."""
-        if text in self._prefixes:
-            self._prefixes.move_to_end(text)
-            return self._prefixes[text]
-        numbers = self._numbers
-        empty = np.zeros((numbers["layers"], 1, numbers["kv_heads"], 0, numbers["head_width"]), np.float32)
-        ids = [numbers["start_id"], *self._token_ids(text)]
-        _, _, keys, values = self._decode(self._words[ids][None], (empty, empty))
-        self._prefixes[text] = keys, values
-        if len(self._prefixes) > PREFIXES_KEPT:
-            self._prefixes.popitem(last=False)
-        return keys, values
+    def _read(self, vector: FloatArray, seen: Sequence[NDArray[np.float16]]) -> tuple[FloatArray, FloatArray]:
+        """H (n, 384) of pictures through an interest, and their pooled features (n, 1664)."""
+        positions = int(self._numbers["positions"])
+        hs, pools = [], []
+        for batch in _batches(seen, BATCH):
+            rows = np.zeros((BATCH, len(seen[0])), np.float32)
+            rows[: len(batch)] = np.stack(batch)
+            places = rows[:, : positions * POSITION_WIDTH].reshape(BATCH, positions, POSITION_WIDTH)
+            pooled = rows[:, positions * POSITION_WIDTH :]
+            given = {"positions": places, "pooled": pooled, "interest": vector[None]}
+            (h,) = self._head.run(None, given, self._running)
+            hs.append(h[: len(batch)])
+            pools.append(pooled[: len(batch)])
+        return np.concatenate(hs), np.concatenate(pools)
 
-    @cached_property
-    def _tail(self) -> FloatArray:
-        """Embeddings of what stands after the image."""
-        return self._words[self._token_ids(prompts.NANO_ANSWER)]
+    def _log_odds(self, reading: _Reading, h: FloatArray, pooled: FloatArray) -> FloatArray:
+        """(n, words) logits of the words that may answer."""
+        domains, _ = self._place(pooled)
+        scale, trust = float(self._numbers["scale"]), float(self._numbers["prior"])
+        found: FloatArray = scale * _by_row(h, reading.may.vectors) + trust * reading.may.prior(domains)
+        return found
 
-    def _after_prompt(self, prefix: str, tokens: FloatArray) -> tuple[list[FloatArray], tuple[FloatArray, FloatArray]]:
-        """Run prompt and images (b, 9, width); returns the decoder's outputs and all keys and values so far."""
-        b = len(tokens)
-        keys, values = (np.repeat(half, b, axis=1) for half in self._prefix(prefix))
-        tail = np.broadcast_to(self._tail, (b, *self._tail.shape))
-        outputs = self._decode(np.concatenate([tokens, tail], 1, dtype=np.float32), (keys, values))
-        return outputs, (np.concatenate([keys, outputs[2]], 3), np.concatenate([values, outputs[3]], 3))
+    def _place(self, pooled: FloatArray) -> tuple[FloatArray, FloatArray]:
+        parts = [self._bank.place(row[None]) for row in pooled]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+    def _grouped(self, asked: Sequence[tuple[str, str]]) -> tuple[dict[str, list[int]], dict[str, Any]]:
+        """(interest, image) -> places of each interest whose image can be read, and what was seen of each image."""
+        seen = self._see([image for _, image in asked])
+        by_interest: dict[str, list[int]] = {}
+        for place, (interest, image) in enumerate(asked):
+            if not isinstance(seen[image], ModelError):
+                by_interest.setdefault(prompts.plain(interest), []).append(place)
+        return by_interest, seen
 
     def _look_at_all(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         with self._lock:
-            visual = self._visual_tokens([request.image_id for request in requests])
-            replies: list[LookReply | ModelError | None] = [None] * len(requests)
-            by_interest: dict[str, list[int]] = {}
-            for i, request in enumerate(requests):
-                tokens = visual[request.image_id]
-                if isinstance(tokens, ModelError):
-                    replies[i] = tokens
-                else:
-                    by_interest.setdefault(prompts.nano_look_prompt(request.interest), []).append(i)
-            for prompt, places in by_interest.items():
-                for batch in _batches(places, BATCH):
-                    arrays = [visual[requests[i].image_id] for i in batch]
-                    for i, reply in zip(batch, self._describe(prompt, arrays), strict=True):
-                        replies[i] = reply
-            return [reply for reply in replies if reply is not None]
-
-    def _describe(self, prompt: str, visual: Sequence[Any]) -> list[LookReply]:
-        """Greedy descriptions of at most BATCH images; confidence: the product of the chosen tokens' probabilities."""
-        tokens = np.zeros((BATCH, *visual[0].shape), np.float32)
-        tokens[: len(visual)] = np.stack(visual)
-        outputs, past = self._after_prompt(prompt, tokens)
-        embeddings = outputs[1]
-        end = self._numbers["end_id"]
-        written: list[list[int]] = [[] for _ in range(BATCH)]
-        confidence = np.ones(BATCH)
-        going = np.arange(BATCH) < len(visual)
-        for step in range(MAX_DESCRIPTION_TOKENS):
-            logits = outputs[0] @ self._words.T
-            chosen = logits.argmax(1)
-            top = logits.max(1)
-            probability = 1 / np.exp(logits - top[:, None]).sum(1)
-            confidence[going] *= probability[going]
-            going = going & (chosen != end)
-            for row in np.flatnonzero(going):
-                written[row].append(int(chosen[row]))
-            if not going.any() or step + 1 == MAX_DESCRIPTION_TOKENS:
-                break
-            outputs = self._decode(self._words[chosen][:, None], past)
-            past = np.concatenate([past[0], outputs[2]], 3), np.concatenate([past[1], outputs[3]], 3)
-        return [
-            LookReply(
-                description=prompts.nano_description(self._tokenizer.decode(written[row])),
-                confidence=float(confidence[row]),
-                embedding=embeddings[row].astype(np.float16),
-            )
-            for row in range(len(visual))
-        ]
+            by_interest, seen = self._grouped([(request.interest, request.image_id) for request in requests])
+            replies: list[Any] = [seen[request.image_id] for request in requests]
+            for interest, places in by_interest.items():
+                reading = self._reading(interest)
+                h, pooled = self._read(reading.vector, [seen[requests[k].image_id] for k in places])
+                shares = _softmax(self._log_odds(reading, h, pooled) / self._numbers["temperature"])
+                for row, k in enumerate(places):
+                    best = int(shares[row].argmax())
+                    replies[k] = LookReply(reading.may.words[best], float(shares[row, best]), h[row].astype(np.float16))
+            return replies
 
     def _judge_all(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         with self._lock:
-            visual = self._visual_tokens([request.candidate_id for request in requests])
-            (yes,), (no,) = self._token_ids(prompts.NANO_YES), self._token_ids(prompts.NANO_NO)
-            both = self._words[[yes, no]]
-            replies: list[JudgeReply | ModelError] = []
-            for request in requests:
-                tokens = visual[request.candidate_id]
-                if isinstance(tokens, ModelError):
-                    replies.append(tokens)
-                    continue
-                # One by one: nothing is decoded, so a batch gains little; a fixed shape keeps every answer the same.
-                prompt = prompts.nano_judge_prompt(request.interest, request.cluster_name)
-                outputs, _ = self._after_prompt(prompt, tokens[None].astype(np.float32))
-                for_yes, for_no = (both @ outputs[0][0]).tolist()
-                replies.append(JudgeReply(1 / (1 + float(np.exp(np.clip(for_no - for_yes, -50, 50))))))
+            by_interest, seen = self._grouped([(request.interest, request.candidate_id) for request in requests])
+            replies: list[Any] = [seen[request.candidate_id] for request in requests]
+            slope, offset = self._numbers["judge"]
+            for interest, places in by_interest.items():
+                names = [[prompts.nano_name(requests[k].cluster_name)] for k in places]
+                shares = self._weigh(interest, [seen[requests[k].candidate_id] for k in places], names)
+                for share, k in zip(shares, places, strict=True):
+                    log_odds = np.log(max(share[0], 1e-9)) - np.log(max(1 - share[0], 1e-9))
+                    replies[k] = JudgeReply(float(1 / (1 + np.exp(-(slope * log_odds + offset)))))
             return replies
 
     def _choose_all(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         with self._lock:
-            visual = self._visual_tokens([request.candidate_id for request in requests])
-            replies: list[ChooseReply | ModelError | None] = [None] * len(requests)
-            by_interest: dict[str, list[int]] = {}
-            for i, request in enumerate(requests):
-                tokens = visual[request.candidate_id]
-                if isinstance(tokens, ModelError):
-                    replies[i] = tokens
-                else:
-                    by_interest.setdefault(prompts.nano_look_prompt(request.interest), []).append(i)
-            for prompt, places in by_interest.items():
-                for batch in _batches(places, CHOICES_KEPT):
-                    images = [requests[i].candidate_id for i in batch]
-                    names = [[self._written(option.name) for option in requests[i].options] for i in batch]
-                    weighed = self._weigh(
-                        prompt, {image: visual[image] for image in images}, zip(images, names, strict=True)
-                    )
-                    for i, image, of_options in zip(batch, images, names, strict=True):
-                        replies[i] = ChooseReply(prompts.shares_of_names(of_options, weighed[image].names))
-            return [reply for reply in replies if reply is not None]
+            by_interest, seen = self._grouped([(request.interest, request.candidate_id) for request in requests])
+            replies: list[Any] = [seen[request.candidate_id] for request in requests]
+            for interest, places in by_interest.items():
+                names = [[prompts.nano_name(option.name) for option in requests[k].options] for k in places]
+                shares = self._weigh(interest, [seen[requests[k].candidate_id] for k in places], names)
+                for share, k in zip(shares, places, strict=True):
+                    replies[k] = ChooseReply(tuple(share))
+            return replies
 
-    def _written(self, name: str) -> _Name:
-        """The tokens that nano writes where it describes a picture by this name, the one that ends it included, as far
-        as a description goes."""
-        ids = [*self._token_ids(f" {prompts.nano_name(name)}"), self._numbers["end_id"]]
-        return tuple(ids[:MAX_DESCRIPTION_TOKENS])
-
-    def _weigh(
-        self, prompt: str, visual: Mapping[str, Any], asked: Iterable[tuple[str, Sequence[_Name]]]
-    ) -> dict[str, _Weighed]:
-        """Image id -> what is known of it, with the probability that nano describes it by each name asked of it."""
-        found = {image: self._weighed[prompt, image] for image in visual if (prompt, image) in self._weighed}
-        for batch in _batches([image for image in visual if image not in found], NAMES_BATCH):
-            # Image by image, as for judgements, but for the words: their table is read once for all.
-            states = np.zeros((NAMES_BATCH, self._numbers["width"]), np.float32)
-            pasts = []
-            for row, image in enumerate(batch):
-                outputs, past = self._after_prompt(prompt, visual[image][None].astype(np.float32))
-                states[row] = outputs[0][0]
-                pasts.append(past)
-            first = _log_softmax(states @ self._words.T)
-            found.update({image: _Weighed(first[row].copy(), pasts[row]) for row, image in enumerate(batch)})
-        fresh: dict[tuple[str, _Name], None] = {}
-        for image, names in asked:
-            of = found[image]
-            for name in names:
-                if name not in of.names and of.first[name[0]] < LOG_NEGLIGIBLE:
-                    of.names[name] = float(np.exp(of.first[name[0]]))
-                elif name not in of.names:
-                    fresh[image, name] = None
-        # By length: a batch takes as many steps as its longest name.
-        for pairs in _batches(sorted(fresh, key=lambda pair: len(pair[1])), NAMES_BATCH):
-            logs = self._log_probabilities([(found[image], name) for image, name in pairs])
-            for (image, name), log in zip(pairs, logs, strict=True):
-                found[image].names[name] = float(np.exp(log))
-        for image in visual:
-            self._weighed[prompt, image] = found[image]
-            self._weighed.move_to_end((prompt, image))
-        while len(self._weighed) > CHOICES_KEPT:
-            self._weighed.popitem(last=False)
+    def _weigh(self, interest: str, seen: Sequence[Any], names: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The share of each name, and of none of them, for each picture. What competes with the names are the refusals
+        and the words that may answer the interest and mean none of the names."""
+        reading = self._reading(interest)
+        h, pooled = self._read(reading.vector, seen)
+        logits = self._log_odds(reading, h, pooled)
+        scale, heat, doubt = (float(self._numbers[key]) for key in ("scale", "temperature", "none"))
+        found = []
+        for row, of in enumerate(names):
+            vectors = self._embeddings(of)
+            same = _by_row(vectors, reading.may.vectors)
+            own = scale * _by_row(h[row : row + 1], vectors)[0]
+            # A word that the interest is known to ask for keeps its own standing.
+            known = np.where(same > 0.999, logits[row], -np.inf).max(1)
+            own = np.where(np.isfinite(known), known, own)
+            others = logits[row].copy()
+            others[:-2] += np.log(doubt)
+            others[:-2][(same[:, :-2] > SAME_WORD).any(0)] = -np.inf
+            copies = np.array([of.count(name) for name in of])
+            total = _softmax(np.concatenate([own - np.log(copies) * heat, others])[None] / heat)[0]
+            found.append([*total[: len(of)].tolist(), float(max(0.0, 1 - total[: len(of)].sum()))])
         return found
 
-    def _log_probabilities(self, pairs: Sequence[tuple[_Weighed, _Name]]) -> FloatArray:
-        """Of at most NAMES_BATCH names of pictures under one interest, (names,): the sum over their tokens, each given
-        those before it, up to where it becomes negligible."""
-        rows = [*pairs, *[(pairs[0][0], pairs[0][1][:1])] * (NAMES_BATCH - len(pairs))]
-        lengths = np.array([len(name) for _, name in rows])
-        ids = np.full((NAMES_BATCH, lengths.max()), self._numbers["end_id"])
-        for row, (_, name) in enumerate(rows):
-            ids[row, : len(name)] = name
-        total: FloatArray = np.array([of.first[name[0]] for of, name in rows])
-        keys, values = (np.concatenate([of.past[half] for of, _ in rows], 1) for half in (0, 1))
-        for step in range(1, lengths.max()):
-            going = (step < lengths) & (total >= LOG_NEGLIGIBLE)
-            if not going.any():
-                break
-            state, _, more_keys, more_values = self._decode(self._words[ids[:, step - 1]][:, None], (keys, values))
-            log = _log_softmax(state @ self._words.T)[np.arange(NAMES_BATCH), ids[:, step]]
-            total = np.where(going, total + log, total)
-            keys, values = np.concatenate([keys, more_keys], 3), np.concatenate([values, more_values], 3)
-        return total[: len(pairs)]
+    def _verdict(self, interest: str, image_ids: Sequence[str]) -> Verdict:
+        seen = [features for features in self._see(image_ids).values() if not isinstance(features, ModelError)]
+        reading = self._reading(interest)
+        if not seen:
+            return decide(Signals.nothing(reading.may.closeness))
+        answers = []
+        for wording in [interest, *rewordings(interest)]:
+            other = reading if wording == interest else _Reading(self._embedding(wording), reading.may)
+            h, pooled = self._read(other.vector, seen)
+            shares = _softmax(self._log_odds(other, h, pooled) / self._numbers["temperature"])
+            answers.append((shares, h))
+        shares, h = answers[0]
+        _, far = self._place(pooled)
+        chosen = shares.argmax(1)
+        refused = chosen >= shares.shape[1] - 2
+        return decide(
+            Signals(
+                closeness=reading.may.closeness,
+                confidence=float(shares.max(1).mean()),
+                refused=float(refused.mean()),
+                agreement=float(np.mean([agreement(chosen, other.argmax(1)) for other, _ in answers[1:]])),
+                far=float(np.median(far)),
+                spread=float(1 - np.linalg.norm(h.mean(0))),
+            )
+        )
 
 
-_Name: TypeAlias = tuple[int, ...]
-"""A description as the tokens that nano writes, the one that ends it included."""
+class _Reading:
+    """An interest: its embedding and what may answer it."""
+
+    __slots__ = ("may", "vector")
+
+    def __init__(self, vector: FloatArray, may: Candidates) -> None:
+        self.vector, self.may = vector, may
 
 
-@dataclass(frozen=True, slots=True)
-class _Weighed:
-    """A picture under an interest. first: (vocabulary,) log-probabilities of a description's first token. past: keys
-    and values of interest, picture and `NANO_ANSWER`. names: the probability of each description weighed so far."""
-
-    first: FloatArray
-    past: tuple[FloatArray, FloatArray]
-    names: dict[_Name, float] = field(default_factory=dict)
+def _by_row(left: FloatArray, right: FloatArray) -> FloatArray:
+    """left @ right.T, each row computed alone: a product's last digits may depend on how many rows it has."""
+    return np.stack([right @ row for row in left])
 
 
-def _log_softmax(logits: FloatArray) -> FloatArray:
-    below = logits - logits.max(1, keepdims=True)
-    found: FloatArray = below - np.log(np.exp(below).sum(1, keepdims=True))
+def _softmax(logits: NDArray[Any]) -> FloatArray:
+    shares = np.exp(logits - logits.max(1, keepdims=True)).astype(np.float32)
+    found: FloatArray = shares / shares.sum(1, keepdims=True)
     return found
 
 

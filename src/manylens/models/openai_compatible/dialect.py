@@ -36,7 +36,7 @@ EXEMPLARS_SHOWN = 3
 TOP_LOGPROBS = (20, 5)
 """Alternatives asked for, the most first: servers have different limits."""
 
-ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "nano": 10}
+ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
 
@@ -45,10 +45,9 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """words: `json` where the model answers in JSON, `plain` where it cannot, `nano` for a served checkpoint of nano,
-    which is asked in its own words. structured: which `response_format` the server honours. logprobs: alternatives per
-    token to ask for, 0 where it gives none. pictures: how many one request may hold: those of a choice, those of a
-    judgement, or 1.
+    """words: `json` where the model answers in JSON, `plain` where it cannot. structured: which `response_format` the
+    server honours. logprobs: alternatives per token to ask for, 0 where it gives none. pictures: how many one request
+    may hold: those of a choice, those of a judgement, or 1.
     embeddings: `messages` embeds the picture under the interest, `text` the description, `local` means that the server
     embeds nothing and the description is embedded here. embedding_model: what embeds, of the server or here; "" with
     `local` stands for `embed_by_words`, as in run folders from before there was a text embedder. edge_scale,
@@ -56,7 +55,7 @@ class Dialect:
     temperature: whether it may be set to 0. thinks: whether thoughts come before the answer.
     """
 
-    words: Literal["json", "plain", "nano"] = "json"
+    words: Literal["json", "plain"] = "json"
     structured: Literal["json_schema", "json_object", "none"] = "none"
     logprobs: int = 0
     pictures: int = 1
@@ -467,9 +466,7 @@ def _probe_logprobs(endpoint: Endpoint, dialect: Dialect) -> Dialect:
 
 
 def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:
-    """The messages of a look: constant instruction, picture, interest; nano has its interest first."""
-    if dialect.words == "nano":
-        return [{"role": "user", "content": [text_part(prompts.nano_look_prompt(interest)), picture]}]
+    """The messages of a look: constant instruction, picture, interest."""
     if dialect.words == "plain":
         return [{"role": "user", "content": [picture, text_part(prompts.plain_look_question(interest))]}]
     return [
@@ -480,8 +477,6 @@ def look_messages(dialect: Dialect, picture: Json, interest: str) -> list[Json]:
 
 def _probe_words(endpoint: Endpoint, dialect: Dialect) -> Dialect:
     """Where no format is honoured: does the model write JSON because it is told to?"""
-    if endpoint.model.rstrip("/").rpartition("/")[2].startswith(prompts.NANO_NAME):
-        return dataclasses.replace(dialect, words="nano", structured="none", pictures=1)
     if dialect.structured != "none":
         return dialect
     messages = look_messages(dialect, picture_part(colored_disc("blue")), "color")

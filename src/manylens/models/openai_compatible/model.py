@@ -170,8 +170,6 @@ class OpenAICompatible:
                 parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
             case ChooseRequest():
                 parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
-                if self.dialect.words == "nano":
-                    parts.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
                 parts.append([request.task, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
@@ -200,21 +198,15 @@ class OpenAICompatible:
 
     def _look_body(self, request: LookRequest, shown: Shown) -> Json:
         dialect = self.dialect
-        side_px = min(THUMBNAIL_PX, self._options.image_px) if dialect.words == "nano" else self._options.image_px
-        messages = look_messages(dialect, shown(request.image_id, side_px), request.interest)
+        messages = look_messages(dialect, shown(request.image_id, self._options.image_px), request.interest)
         if dialect.words == "json":
             schema = ("look", prompts.LOOK_SCHEMA)
             return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], schema=schema)
-        tokens = ANSWER_TOKENS["nano" if dialect.words == "nano" else "look"]
-        return dialect.chat(self._endpoint.model, messages, tokens, logprobs=True)
+        return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], logprobs=True)
 
     def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
         exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
         side_px = min(EXEMPLAR_PX, self._options.image_px)
-        if self.dialect.words == "nano":
-            asked = text_part(prompts.nano_judge_prompt(request.interest, request.cluster_name))
-            own_words: list[Json] = [{"role": "user", "content": [asked, shown(request.candidate_id, side_px)]}]
-            return self.dialect.chat(self._endpoint.model, own_words, ANSWER_TOKENS["word"], logprobs=True)
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
@@ -225,8 +217,6 @@ class OpenAICompatible:
         return self._compared_body(prompts.JUDGE_SYSTEM, shared, candidate, question, schema, word=word)
 
     def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool) -> Json:
-        if self.dialect.words == "nano":
-            return self._look_body(LookRequest(request.interest, request.candidate_id), shown)
         exemplars = shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1))
         side_px = min(EXEMPLAR_PX, self._options.image_px)
         options = [(option.name, option.definition) for option in request.options]
@@ -307,8 +297,6 @@ class OpenAICompatible:
         return JudgeReply(judged.probability, judged.reason, talk.usage)
 
     async def _choose(self, request: ChooseRequest) -> ChooseReply:
-        if self.dialect.words == "nano":
-            return await self._choose_by_description(request)
         talk = _Talk(self)
         count = len(request.options)
 
@@ -325,21 +313,6 @@ class OpenAICompatible:
         )
         talk.end()
         return ChooseReply(chosen.probabilities, chosen.reason, talk.usage)
-
-    async def _choose_by_description(self, request: ChooseRequest) -> ChooseReply:
-        """For a served nano, which knows no letters, and whose server scores no texts: the options that have the name
-        it gives the picture share its confidence; where none has it, it is none's."""
-        talk = _Talk(self)
-        found = await self._described(
-            talk, await self._with_pictures(lambda s: self._choose_body(request, s, word=True))
-        )
-        talk.end()
-        names = [prompts.nano_name(option.name) for option in request.options]
-        said = prompts.nano_name(found.description)
-        named = [k for k, name in enumerate(names) if name == said] or [len(names)]
-        rest = (1 - found.confidence) / (len(names) + 1 - len(named) or 1)
-        shares = [found.confidence / len(named) if k in named else rest for k in range(len(names) + 1)]
-        return ChooseReply(prompts.normalised(shares), usage=talk.usage)
 
     async def _compare(
         self,

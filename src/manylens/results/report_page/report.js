@@ -168,6 +168,7 @@ function overview(interest) {
   if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the assigned images are misplaced (95% interval " + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ").");
   else if (interest.clusters.length) facts.append("How many images are misplaced is not known.");
   const box = element("div", { class: "overview" });
+  if (interest.verdict) box.append(element("p", { class: "verdict" }, interest.verdict));
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
   if (interest.notes.length) box.append(element("ul", { class: "notes" }, ...interest.notes.map((note) => element("li", {}, note))));
@@ -203,7 +204,7 @@ function show(button, hold) {
   const text = element("div", { class: "text" }, ...paths.map((path) => element("p", { class: "file" }, named(path))));
   if (reason) text.append(element("p", { class: "reason" }, reason));
   const list = element("dl", {});
-  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + ({ choice: ", asked about itself", description: ", by its description", person: ", placed by a person" }[decided] || "")));
+  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + ({ choice: ", asked about itself", description: ", by its description", look: ", by its look", person: ", placed by a person" }[decided] || "")));
   data.interests.forEach((interest, which) => list.append(element("dt", { title: interest.text }, interest.text), element("dd", {}, clusterName(which, image))));
   list.append(element("dt", {}, "size"), element("dd", {}, size[0] + " × " + size[1] + " px"));
   text.append(list);

@@ -1,35 +1,37 @@
 """Whether nano understands an interest on some pictures: good, check, or not understood. No labels are needed.
 
 In: signals of how it answers. Out: a `Verdict` with what to do. Promise: pure. The weights come from
-`training/calibrate_verdict.py`: a logistic regression of "NMI with the labels is at least .45" on kinds of picture and
-interests that a run of training left out, and on held-out pictures of those that it was taught.
+`training/encoder/calibrate_verdict.py`: a logistic regression of "NMI with the labels is at least .45" on kinds of
+picture and interests that a run of training left out, and on held-out pictures of those that it was taught.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Kind: TypeAlias = Literal["good", "check", "not understood"]
+from manylens.types import Verdict
 
 GOOD_FROM, CHECK_FROM = 0.5, 0.3
 WEIGHTS = {"closeness": 0.46, "confidence": 1.87, "refused": -2.12, "agreement": 3.44, "far": -0.23, "spread": 4.54}
 BIAS = -5.27
 
-ADVICE: dict[Kind, str] = {
-    "good": "",
-    "check": (
-        "Look at the exemplars before you rely on this; other words for the interest, or a larger model, may do better."
-    ),
-    "not understood": (
-        "nano does not know this interest on these pictures, so they are grouped by look. Say it in other words, list "
-        'the answers ("red, green or blue?"), or use a larger model.'
-    ),
+_TYPICAL = {
+    "closeness": (0.9, "it was taught nothing near this interest"),
+    "confidence": (0.8, "it is unsure of its answers"),
+    "refused": (0.05, "it has no answer for {refused:.0%} of the pictures"),
+    "agreement": (0.8, "the interest in other words gets other answers"),
+    "far": (0.0, "the pictures are unlike those that it was taught on"),
+    "spread": (0.4, "it hardly sees a difference between the pictures"),
 }
+"""Of each signal, its value where nano understands, and what it means where it speaks most against that."""
+
+_GOOD = "nano knows what is asked, and the interest in other words gets the same answers"
+_ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
+_CHECK = "Look at the exemplars before you rely on this. "
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +61,21 @@ class Signals:
         }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """kind, the probability that the answers are of use, what it rests on, and what to do (empty where good)."""
-
-    kind: Kind
-    probability: float
-    signals: Signals
-
-    @property
-    def advice(self) -> str:
-        return ADVICE[self.kind]
+def probability(signals: Signals) -> float:
+    """That the answers are of use, in [0, 1]."""
+    odds = BIAS + math.fsum(WEIGHTS[name] * value for name, value in signals.row().items())
+    # Refusals that agree with each other are no answers all the same.
+    return min(1.0, 2 - 2 * signals.refused) / (1 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
 def decide(signals: Signals) -> Verdict:
-    odds = BIAS + math.fsum(WEIGHTS[name] * value for name, value in signals.row().items())
-    # Refusals that agree with each other are no answers all the same.
-    probability = min(1.0, 2 - 2 * signals.refused) / (1 + math.exp(-max(-50.0, min(50.0, odds))))
-    kind: Kind = "good" if probability >= GOOD_FROM else "check" if probability >= CHECK_FROM else "not understood"
-    return Verdict(kind, probability, signals)
+    p, row = probability(signals), signals.row()
+    if p >= GOOD_FROM:
+        return Verdict("good", _GOOD)
+    worst = min(_TYPICAL, key=lambda name: WEIGHTS[name] * (row[name] - _TYPICAL[name][0]))
+    reason = "nano is not sure to understand: " if p >= CHECK_FROM else "nano does not understand this interest here: "
+    reason += _TYPICAL[worst][1].format(refused=signals.refused)
+    return Verdict("check", reason, _CHECK + _ADVICE) if p >= CHECK_FROM else Verdict("not understood", reason, _ADVICE)
 
 
 def rewordings(interest: str) -> tuple[str, ...]:

@@ -19,10 +19,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.types import CANNOT_TELL, NOT_APPLICABLE
+
 FloatArray: TypeAlias = NDArray[np.float32]
 
-NOT_APPLICABLE, CANNOT_TELL = "does not apply", "cannot tell"
-"""The descriptions that are no answers."""
 BANK_FILES = ("bank.json", "bank.npz")
 
 TASK_HEAT = 0.04  # of the softmax over tasks, by cosine
@@ -121,9 +121,9 @@ class Bank:
             own = embed(listed)
             vectors = np.concatenate([own, self.vectors[self._refusals]])
             words = (*listed, NOT_APPLICABLE, CANNOT_TELL)
-            asked = self.naming(own)
-            read_by = vector if asked is None else self._wordings[self._first[asked]]
-            name = "" if asked is None else str(self.tasks[asked]["name"])
+            task_of = self.naming(own)
+            read_by = vector if task_of is None else self._wordings[self._first[task_of]]
+            name = "" if task_of is None else str(self.tasks[task_of]["name"])
             weight = np.ones((1, len(words)), np.float32)
             return Candidates(words, vectors, weight, np.array([-1]), 1.0, name, read_by)
         share = np.exp((near - near[best]) / TASK_HEAT)
@@ -160,4 +160,5 @@ def options_of(interest: str) -> list[str]:
 
 
 def _unit(rows: FloatArray) -> FloatArray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    unit: FloatArray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return unit

@@ -1,0 +1,69 @@
+"""What a model thinks of its own understanding, and the groups by look where it does not understand.
+
+In: looks, a model that may have a `verdict`. Out: the verdict; a `Clustering` of pictures that look alike. Promise: no
+model is called, and nothing it said of the interest becomes a cluster's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from manylens.method.by_look import group_by_look, usual_groups
+from manylens.method.observations import Looks
+from manylens.models.base import Model, ask_verdict
+from manylens.pipeline.judge_session import JudgeSession
+from manylens.pipeline.notes import look_notes
+from manylens.settings import Settings
+from manylens.sync import in_thread
+from manylens.text import counted
+from manylens.types import Assignment, Cluster, Clustering, Verdict
+
+BY_LOOK = "alike to the eye"
+
+
+async def judge_interest(looks: Looks, model: Model, settings: Settings) -> Verdict | None:
+    """The model's verdict on this interest, None where it gives none. The names of a closed list are the person's, so
+    with one the pictures are sorted into it however little the model understands."""
+    if not len(looks):
+        return None
+    verdict = await in_thread(lambda: ask_verdict(model, looks.interest.text, looks.image_ids))
+    if verdict is not None and verdict.word == "not understood" and settings.into:
+        return replace(verdict, word="check")
+    return verdict
+
+
+async def sort_by_look(looks: Looks, verdict: Verdict, settings: Settings, session: JudgeSession) -> Clustering:
+    """Groups named "look 1", "look 2", ..., the largest first. Confidence: how much nearer a picture is to the middle
+    of its group than to that of the next."""
+    session.start("name")
+    seen = await in_thread(lambda: session.model.appearance(looks.image_ids))  # type: ignore[attr-defined]
+    ids = [image_id for image_id in looks.image_ids if image_id in seen]
+    rows = np.array([seen[image_id] for image_id in ids], dtype=np.float32).reshape(len(ids), -1)
+    group, clear = group_by_look(rows, settings.n_clusters or usual_groups(len(ids)), settings.seed)
+    place = {image_id: (int(g) + 1, round(float(c), 4)) for image_id, g, c in zip(ids, group, clear, strict=True)}
+    clusters = []
+    for number in range(1, int(group.max(initial=-1)) + 2):
+        members = sorted((i for i in ids if place[i][0] == number), key=lambda i: (-place[i][1], i))
+        clusters.append(Cluster(number, f"look {number}", BY_LOOK, len(members), tuple(members[: settings.exemplars])))
+    assignments = [
+        Assignment(image_id, *place[image_id], BY_LOOK, "look")
+        if image_id in place
+        else Assignment(image_id, None, 0.0, "could not be seen again", "")
+        for image_id in looks.image_ids
+    ]
+    session.finish("name", f"{counted(len(clusters), 'group')} by look")
+    return Clustering(
+        interest=looks.interest,
+        model=session.model.name,
+        clusters=tuple(clusters),
+        assignments=tuple(assignments),
+        failed=looks.failed,
+        calls=session.counts(),
+        density=0.0,
+        notes=tuple(look_notes(looks, verdict, settings)),
+        not_looked=looks.not_looked,
+        is_partial=bool(looks.not_looked),
+        verdict=verdict,
+    )
