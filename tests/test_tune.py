@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
 from PIL import Image
 from tiny_checkpoints import FAMILIES
 
@@ -26,7 +27,6 @@ from manylens.errors import ModelError, UsageError
 from manylens.events import Event, StageAdvanced
 from manylens.method.observations import normalise_description
 from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest, ModelOptions
-from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
 from manylens.models.registry import load_model
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.settings import TuneSettings
