@@ -119,8 +119,8 @@ class Comparison:
         pixels, took = features.pixels(bench, ids)
         yield "k-means on pixels", lambda: (baselines.k_means(pixels, k, seed), _seconds(took))
         if bench.model.name == "nano":
-            tokens, unknown = features.visual_tokens(bench, ids)
-            yield "k-means on nano's visual tokens", lambda: (baselines.k_means(tokens, k, seed), _seconds(unknown))
+            seen, taken = features.appearance(bench, ids)
+            yield "k-means on nano's eyes", lambda: (baselines.k_means(seen, k, seed), _seconds(taken))
         imagenet = features.imagenet(bench, ids)
         if imagenet is not None:
             known_rows, needed = imagenet

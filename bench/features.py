@@ -1,4 +1,4 @@
-"""What images look like without a language model: pixels, nano's visual tokens, ImageNet features. For the baselines.
+"""What images look like without a language model: pixels, nano's eyes, ImageNet features. For the baselines.
 
 In: a `Workbench` and image ids. Out: (n, d) float32 rows of unit length, and the seconds they took. Promise: kept in
 the run folder, with their first time; ImageNet features are None where torch, timm or the weights' package is missing.
@@ -36,13 +36,14 @@ def pixels(bench: Workbench, image_ids: Sequence[str]) -> tuple[Rows, float]:
     return _kept(bench, "pixels", image_ids, compute)
 
 
-def visual_tokens(bench: Workbench, image_ids: Sequence[str]) -> tuple[Rows, float]:
-    """The mean of the visual tokens that the model keeps per image: nano's own EfficientNet and projector, trained with
-    the language model, before any interest is read. They are a by-product of looking, so their time is not known."""
-    model = bench.model
-    shards = bench.run.features(model.name, model.identity)
-    tokens: Rows = shards.get(list(image_ids)).astype(np.float32)
-    return _unit(tokens.mean(axis=1)), float("nan")
+def appearance(bench: Workbench, image_ids: Sequence[str]) -> tuple[Rows, float]:
+    """What the model's eyes give whatever the interest, by which it groups what it does not understand."""
+
+    def compute() -> Rows:
+        seen = bench.model.appearance(image_ids)
+        return np.stack([seen[image_id] for image_id in image_ids])
+
+    return _kept(bench, "appearance", image_ids, compute)
 
 
 def imagenet(bench: Workbench, image_ids: Sequence[str]) -> tuple[Rows, float] | None:

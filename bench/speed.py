@@ -1,31 +1,27 @@
 """How fast nano looks and judges here, how soon it is loaded, and what memory a run takes.
 
-`python -m bench.speed [--images 312] [--folder DIR] [--torch]` draws sample cards, prints a Markdown table. Numbers are
+`python -m bench.speed [--images 312] [--folder DIR]` draws sample cards, prints a Markdown table. Numbers are
 of this machine and moment; compare only rows of one run. `--folder` also says what a second interest on the pictures of
-a folder costs against the first, with and without the reading of the files. `--torch` also times the same parts uncut
-in plain PyTorch (`bench.torch_baseline`) on the same images, in turns with nano, and gives the ratio.
+a folder costs against the first, with and without the reading of the files.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import manylens
-from bench.workbench import NanoTokens
 from manylens.collection.find import find_images
 from manylens.collection.pictures import StoredImages
 from manylens.events import Event, StageFinished, StageStarted
-from manylens.models.base import JudgeRequest, LookReply, LookRequest
+from manylens.models.base import JudgeRequest, LookRequest
 from manylens.models.nano.model import Nano
 from training.draw_cards import write_sample
 
@@ -38,45 +34,6 @@ def seconds_of(command: list[str]) -> float:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         best = min(best, time.perf_counter() - began)
     return best
-
-
-ROUNDS = 3
-COMPARED = 32
-
-
-def compare_with_torch(images: StoredImages, image_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """nano and plain PyTorch by turns on the same images: the best of three rounds each. PyTorch writes as many tokens
-    per image as nano does on average (rounded up), in batches of 1 and of 8; the ratio is to the faster of them."""
-    from bench.torch_baseline import PlainTorch  # torch is not among bench's own needs
-
-    plain = PlainTorch()
-    ids = list(image_ids[:COMPARED])
-    pictures = [images.thumbnail(image_id) for image_id in ids]
-    count = NanoTokens()
-    requests = [LookRequest("suit", image_id) for image_id in ids]
-    best = dict.fromkeys(("nano", "batch 1", "batch 8"), float("inf"))
-    tokens, new_tokens = 0.0, 0
-    for _ in range(ROUNDS):
-        nano = Nano(images)  # a fresh one has no visual tokens in memory
-        asyncio.run(nano.look([LookRequest("warm up", image_ids[-1])]))
-        began = time.perf_counter()
-        replies = asyncio.run(nano.look(requests))
-        best["nano"] = min(best["nano"], time.perf_counter() - began)
-        written = [count.written(reply) for reply in replies if isinstance(reply, LookReply)]
-        tokens = sum(written) / len(written)
-        new_tokens = math.ceil(tokens)
-        for batch in (1, 8):
-            plain.look(pictures[:batch], "suit", new_tokens=new_tokens, batch=batch)
-            seconds = plain.look(pictures, "suit", new_tokens=new_tokens, batch=batch)
-            best[f"batch {batch}"] = min(best[f"batch {batch}"], seconds)
-    baseline = min(best["batch 1"], best["batch 8"])
-    return [
-        (f"looks, nano, {tokens:.1f} tokens written per image, {len(ids)} images",
-         f"{len(ids) / best['nano']:.1f} images/s"),
-        *((f"looks, plain PyTorch, {plain.layers} layers, float32, {new_tokens} tokens written, batch {batch}",
-           f"{len(ids) / best[f'batch {batch}']:.1f} images/s") for batch in (1, 8)),
-        ("nano against the faster of them", f"{baseline / best['nano']:.1f} x"),
-    ]  # fmt: skip
 
 
 def compare_interests(folder: Path, out: Path) -> list[tuple[str, str]]:
@@ -109,7 +66,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=312)
     parser.add_argument("--folder", type=Path, help="pictures of your own: the price of a second interest on them")
-    parser.add_argument("--torch", action="store_true", help="compare with plain PyTorch, 30 layers, float32")
     options = parser.parse_args()
     wanted = options.images
     rows: list[tuple[str, str]] = [("cores", str(os.cpu_count()))]
@@ -138,10 +94,8 @@ def main() -> None:
         rows.append((f"whole run, {len(ids)} images, one interest", f"{time.perf_counter() - began:.0f} s"))
         if options.folder:
             rows += compare_interests(options.folder, Path(scratch) / "folder-run")
-        if options.torch:  # before the memory is read: its row says so
-            rows += compare_with_torch(images, ids)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows.append((f"peak memory{', PyTorch included' if options.torch else ''}", f"{peak_mb:,.0f} MB"))
+    rows.append(("peak memory", f"{peak_mb:,.0f} MB"))
     print("| measure | value |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")

@@ -8,18 +8,14 @@ for every answer that it rests on, at the time that answer took when it was aske
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
-
-from tokenizers import Tokenizer
 
 from bench.loaders import LabelledSet
 from manylens.collection.find import find_images
@@ -29,7 +25,6 @@ from manylens.events import Event
 from manylens.files import DATABASE_NAME
 from manylens.method.observations import Looks
 from manylens.method.questions import Statement
-from manylens.models import prompts
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -41,7 +36,6 @@ from manylens.models.base import (
     LookRequest,
     Model,
     ModelOptions,
-    Reply,
     Request,
     Wrapped,
     request_key,
@@ -68,8 +62,6 @@ class Judgement:
 Judge = Callable[[Sequence[Judgement]], Awaitable[list[float]]]
 """Probabilities of yes, one per question; one half where a call failed."""
 
-CountTokens = Callable[[Request, Reply], int]
-
 
 @dataclass(slots=True)
 class Spent:
@@ -89,9 +81,8 @@ class Spent:
 class Metered(Wrapped):
     """A `Model` around a recorded one that counts what was asked since `begin`, each distinct request once."""
 
-    def __init__(self, model: Recorded, database: Path, count_tokens: CountTokens | None) -> None:
+    def __init__(self, model: Recorded, database: Path) -> None:
         super().__init__(model)
-        self._count_tokens = count_tokens
         self._connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False)
         self._seconds: dict[str, float] = {}
         self.begin()
@@ -99,7 +90,7 @@ class Metered(Wrapped):
     def begin(self) -> None:
         """Forget what was counted; the clock starts."""
         self._seen: set[Request] = set()
-        self._spent = Spent(tokens=None if self._count_tokens is None else 0)
+        self._spent = Spent(tokens=None)
         self._waited = 0.0
         self._began = time.perf_counter()
 
@@ -137,8 +128,6 @@ class Metered(Wrapped):
             self._seen.add(request)
             self._spent.calls[request_kind(request)] += 1
             self._spent.seconds += self._seconds.get(keys[request], 0.0)
-            if self._count_tokens is not None and not isinstance(reply, ModelError):
-                self._spent.tokens = (self._spent.tokens or 0) + self._count_tokens(request, reply)
         self._waited += time.perf_counter() - began
         return replies
 
@@ -148,41 +137,6 @@ class Metered(Wrapped):
             marks = ",".join("?" * len(chunk))
             rows = self._connection.execute(f"SELECT key, seconds FROM answers WHERE key IN ({marks})", chunk)
             self._seconds.update(dict(rows.fetchall()))
-
-
-class NanoTokens:
-    """Counts nano's tokens: prompt, visual tokens and answer cue in; a look's words and end mark out, and those of a
-    choice's names, which are read. A judgement writes nothing. What stands before the image is counted for every call,
-    although it is computed once."""
-
-    def __init__(self) -> None:
-        folder = resources.files("manylens.models") / "nano"
-        self._tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
-        visual = int(json.loads((folder / "nano.json").read_text("utf-8"))["visual_tokens"])
-        self._around = 1 + visual + self._length(prompts.NANO_ANSWER)
-        self._lengths: dict[str, int] = {}
-
-    def __call__(self, request: Request, reply: Reply) -> int:
-        match request:
-            case LookRequest() | ChooseRequest():
-                text = prompts.nano_look_prompt(request.interest)
-            case JudgeRequest():
-                text = prompts.nano_judge_prompt(request.interest, request.cluster_name)
-            case CompleteRequest():
-                text = request.payload
-        if text not in self._lengths:
-            self._lengths[text] = self._length(text)
-        written = [reply.description] if isinstance(reply, LookReply) else []
-        if isinstance(request, ChooseRequest):
-            written = [option.name for option in request.options]
-        return self._around + self._lengths[text] + sum(self._length(f" {words}") + 1 for words in written)
-
-    def written(self, reply: LookReply) -> int:
-        """Tokens of a description and its end mark."""
-        return self._length(f" {reply.description}") + 1
-
-    def _length(self, text: str) -> int:
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 class Workbench:
@@ -201,8 +155,7 @@ class Workbench:
         wanted = set(labelled.pictures)
         self.file_of = {image.id: path for image in collection.images for path in image.paths if path in wanted}
         loaded: Model = load_model(model, self.images, self.run.features, options)
-        counter = NanoTokens() if model == "nano" else None
-        self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME, counter)
+        self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME)
         self._closing.callback(self.model.close)
 
     def __enter__(self) -> Self:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,11 +16,10 @@ from bench import ablations, compare, tables, workbench
 from bench.ablations import ABLATIONS, OF_LOOKS
 from bench.loaders import LabelledSet
 from bench.tables import ABLATION, DENSITY, FOUND, GIVEN, read_csv
-from bench.workbench import NanoTokens, Workbench
+from bench.workbench import Workbench
 from bench.worlds import OPEN, see_world
 from manylens.collection.pictures import ImageSource
 from manylens.errors import UsageError
-from manylens.models.base import JudgeReply, JudgeRequest, LookReply, LookRequest
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.results.evaluate import evaluate_labels
 from manylens.settings import Settings
@@ -196,16 +194,6 @@ def test_images_without_a_label_are_clustered_and_not_scored(tmp_path: Path, scr
 def test_a_page_without_marks_is_refused() -> None:
     with pytest.raises(UsageError, match="begin found"):
         compare.put_into_page("# nothing here", {"found": "x"})
-
-
-def test_nano_tokens_are_counted_in_and_out() -> None:
-    count = NanoTokens()
-    look = LookRequest("suit", "i")
-    vector = np.zeros(4, np.float16)
-    short, long = (count(look, LookReply(words, 1.0, vector)) for words in ("red", "red red red"))
-    assert long - short == 2
-    judged = count(JudgeRequest("suit", "hearts", "", (), "i"), JudgeReply(0.5))
-    assert 9 < judged < 53 and short > 11
 
 
 def test_no_method_sees_a_label(tmp_path: Path, scripted: list[ScriptedModel]) -> None:

@@ -37,7 +37,6 @@ from manylens.models.base import (
     MOST_OPTIONS,
     ChooseReply,
     ChooseRequest,
-    JudgeRequest,
     Option,
     request_key,
     shown_exemplars,
@@ -277,21 +276,6 @@ def test_what_changes_a_choice_changes_its_key() -> None:
         assert request_key(model, replace(BLUE, options=(second, BLUES))) == request_key(model, BLUE)
 
 
-def test_a_served_nano_chooses_by_its_description() -> None:
-    with ChatServer(models=("manylens-nano",), structured="ignores", writes_json=False) as server:
-        model = at(server, model="manylens-nano")
-        # The fake server knows no prompt of nano's: to an interest alone it says "It is blue."
-        red, blue = Option("it is red"), Option("It is blue")
-        asked = replace(BLUE, options=(red, blue))
-        replies = run(
-            model, asked, replace(asked, candidate_id="green circle"), replace(asked, options=(blue, red, blue))
-        )
-        assert [reply.chosen for reply in replies] == [1, None, 0]
-        assert replies[2].probabilities[0] == replies[2].probabilities[2] > replies[2].probabilities[1]
-        assert all(is_a_distribution(reply.probabilities) for reply in replies)
-        assert request_key(model, asked) != request_key(model, replace(LOOK, image_id=asked.candidate_id))
-
-
 # --- scripted ---------------------------------------------------------------------------------------------------------
 
 TRUTH = {f"image {number:04d}": ("red", "blue", "green")[number % 3] for number in range(2000)}
@@ -433,13 +417,6 @@ def test_a_choice_counts_as_one_call() -> None:
         budget.charge(request, reply)
     assert budget.calls == 3
     assert budget.admit(requests, budget.part(1.0)) == 0
-
-
-def test_the_keys_of_nanos_looks_and_judgements_are_those_of_earlier_runs() -> None:
-    nano = Nano(Drawn())
-    assert nano.render(replace(LOOK, image_id="a")) == '["nano-1", "color", {"image": "a"}, "\\nAnswer:", 10]'
-    judged = nano.render(JudgeRequest("color", "red", "", (), "a"))
-    assert judged == '["nano-1", "color\\nGroup: red\\nBelongs, yes or no?", {"image": "a"}, "\\nAnswer:", 10]'
 
 
 def test_kinds_of_requests_have_different_keys() -> None:

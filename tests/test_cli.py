@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-@pytest.mark.parametrize("command", ["", "checkpoint", "cluster", "demo", "doctor", "tune", "evaluate", "verify"])
+@pytest.mark.parametrize("command", ["", "cluster", "demo", "doctor", "tune", "evaluate", "verify"])
 def test_help_is_the_reviewed_text(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +65,23 @@ def test_help_is_the_reviewed_text(
     if os.environ.get("MANYLENS_WRITE_GOLDEN"):
         golden.write_text(shown, encoding="utf-8")
     assert shown == golden.read_text("utf-8")
+
+
+def test_the_checkpoint_of_the_former_nano_is_gone_and_says_what_there_is_instead(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run(["checkpoint", "somewhere"]) == 2
+    assert "--model hf:FOLDER" in capsys.readouterr().err
+    assert cli.run(["--help"]) == 0
+    assert "\n  checkpoint" not in capsys.readouterr().out
+
+
+def test_tuning_needs_a_student(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", ".", "--by", "color", "--teacher", "someone", "--teacher-calls", "20", "--out", "tuned"]
+    assert cli.run(words) == 2
+    assert "--student" in capsys.readouterr().err
+    assert cli.run([*words, "--student", "nano"]) == 1
+    assert "nano cannot be tuned" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -124,9 +124,9 @@ def test_without_the_extra_the_cure_is_named(tmp_path: Path) -> None:
         ({"config.json": '{"model_type": "llama"}'}, ModelUnavailable, "'llama'"),
         ({"adapter_config.json": "{}"}, UsageError, "--adapter"),
         (
-            {"config.json": '{"model_type": "llava"}', "manylens.json": '{"dialect": "klingon"}'},
+            {"config.json": '{"model_type": "llava"}', "manylens.json": '{"dialect": "nano"}'},
             ModelUnavailable,
-            "klingon",
+            "manylens 0.1",
         ),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_choice_is_read_from_the_letters_logits(folders: dict[str, Path]) -> N
     assert isinstance(reply, ChooseReply)
     loaded = model._loaded
     with torch.inference_mode():
-        logits = loaded.model(**loaded._inputs([model._choose_parts(request, model._picture)])).logits[0, -1]
+        logits = loaded.model(**loaded.inputs([model._choose_parts(request, model._picture)])).logits[0, -1]
     letters = [loaded.whole_token(letter)[0] for letter in ("A", "B", prompts.NONE_LABEL)]
     assert reply.probabilities == pytest.approx(logits[letters].softmax(0).tolist(), abs=1e-4)
 
@@ -263,7 +263,7 @@ def test_h_is_the_state_of_the_end_token_behind_the_description(folders: dict[st
     reply = looked(look(model, [request])[0])
 
     loaded = model._loaded
-    inputs = loaded._inputs([model._look_parts(request, model._picture)])
+    inputs = loaded.inputs([model._look_parts(request, model._picture)])
     plain = loaded.model.generate(**inputs, max_new_tokens=CHAT_TOKENS, do_sample=False, eos_token_id=2)
     written = plain[0, inputs["input_ids"].shape[1] :].tolist()
     written = written[: written.index(2)] if 2 in written else written

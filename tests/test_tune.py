@@ -1,4 +1,4 @@
-"""A student learns from what a teacher says: within its calls, none twice, resumable, and merged into nano's files.
+"""A student learns from what a teacher says: within its calls, none twice, and resumable.
 
 Training runs on tiny checkpoints of random weights (`make test-models`); lessons are pure and need no torch.
 """
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from manylens.models.huggingface.nano_merge import merge_into_nano, quantize_blocks, quantize_columns
 from PIL import Image
 from tiny_checkpoints import FAMILIES
 
@@ -223,28 +222,6 @@ def test_judgements_of_membership_are_half_yes_and_agree_with_the_descriptions()
         assert isinstance(lesson.request, JudgeRequest)
         own = normalise_description(lesson.request.cluster_name) == normalise_description(MADE_UP[lesson.image_id])
         assert (lesson.probability > 0.5) == own
-
-
-# Rounding
-
-
-def test_rounding_in_blocks_keeps_what_is_rounded_already_and_moves_the_rest_by_half_a_step() -> None:
-    random = np.random.default_rng(0)
-    values = random.normal(size=(6, 3, 64)).astype(np.float32)
-    values[0, 0] = 0
-    codes, scales = quantize_blocks(values)
-    rounded = (codes.astype(np.float32) - 128) * scales[..., None]
-    # The greatest magnitude stands at -128 steps: its mirror image would need 128, one more than there are.
-    assert (np.abs(rounded - values) <= np.abs(scales[..., None]) * 1.001).all()
-    assert np.mean(np.abs(rounded - values) <= np.abs(scales[..., None]) * 0.501) > 0.99
-    again, same = quantize_blocks(rounded)
-    assert np.array_equal(again, codes) and np.array_equal(same, scales)
-
-
-def test_rounding_by_columns_moves_values_by_half_a_step() -> None:
-    values = np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32)
-    codes, scale = quantize_columns(values)
-    assert (np.abs(codes * scale - values) <= scale * 0.501).all()
 
 
 # Tuning a tiny checkpoint
@@ -475,56 +452,3 @@ def test_the_command_tunes_by_several_interests_within_the_calls(
     assert f"--model {tiny['llava']} --adapter {tmp_path / 'out' / 'adapter'}" in said
     account = json.loads((tmp_path / "out" / "tuning.json").read_text("utf-8"))
     assert account["calls"] == sum(teacher.put.values())
-
-
-# nano
-
-
-@needs_tune
-@pytest.mark.models
-def test_nano_with_an_adapter_answers_as_the_files_it_is_merged_into(pictures: Path, tmp_path: Path) -> None:
-    """Tuned for one step, then changed at random, so that the change is far above rounding."""
-    pytest.importorskip("onnx")
-    from safetensors.numpy import load_file, save_file
-
-    out = tmp_path / "out"
-    settings = TuneSettings(steps=1, batch=8, examine_every=1)
-    found = manylens.api.tune(
-        pictures, INTEREST, teacher=Counting(labels_of(pictures)), teacher_calls=20, out=out,
-        options=ModelOptions(device="cpu"), settings=settings,
-    )  # fmt: skip
-    assert found.nano is not None
-    assert json.loads((found.nano / "nano.json").read_text("utf-8"))["edge_scale"] == found.edge_scale
-    random = np.random.default_rng(0)
-    weights = load_file(found.adapter / "adapter_model.safetensors")
-    for name, values in weights.items():
-        if "lora_B" in name:
-            weights[name] = random.normal(0, 0.02, values.shape).astype(np.float32)
-    save_file(weights, found.adapter / "adapter_model.safetensors")
-    merge_into_nano(out / "student", found.adapter, found.nano)
-    ids = sorted(labels_of(pictures))[:6]
-    replies: dict[str, tuple[list[LookReply], list[float]]] = {}
-    models = {
-        "packaged": ("nano", None),
-        "merged": (f"nano:{found.nano}", None),
-        "adapter": (found.student, str(found.adapter)),
-    }
-    with RunFolder.open(out) as run:
-        images = StoredImages(pictures, run.images(), run.thumbnail)
-        for name, (spec, adapter) in models.items():
-            model = load_model(spec, images, options=ModelOptions(device="cpu", adapter=adapter))
-            looks = asyncio.run(model.look([LookRequest(INTEREST, image_id) for image_id in ids]))
-            judged = asyncio.run(model.judge([JudgeRequest(INTEREST, "red", "", (), image_id) for image_id in ids]))
-            replies[name] = (
-                [reply for reply in looks if isinstance(reply, LookReply)],
-                [reply.probability for reply in judged if isinstance(reply, JudgeReply)],
-            )
-    packaged, merged, adapter_ = (replies[name] for name in models)
-    assert [reply.description for reply in merged[0]] == [reply.description for reply in adapter_[0]]
-    assert merged[1] == pytest.approx(adapter_[1], abs=0.05)
-    for one, other in zip(merged[0], adapter_[0], strict=True):
-        assert float(one.embedding.astype(np.float32) @ other.embedding.astype(np.float32)) > 0.995
-    # And the change is one: it is larger than what rounding makes of it.
-    moved = [abs(a - b) for a, b in zip(packaged[1], merged[1], strict=True)]
-    apart = [abs(a - b) for a, b in zip(adapter_[1], merged[1], strict=True)]
-    assert max(moved) > 2 * max(apart)
