@@ -4,7 +4,7 @@ In: the zips and `labels/*_colors.csv` (rows of part `train` only). Out: one npz
 A red bus turned by 220 degrees is a blue bus before a strange sky, so the word must be read off the object, not guessed
 from its kind or from the background; a black, white or grey object keeps its word at every turn. Brown, beige, gold and
 pink have no hue of their own and are only nudged. Four in ten are shrunk to 24-64 px and back: small photos exist.
-CIFAR photos whose color nobody wrote down are turned too, without a word: `pseudo_colors.py` gives them one.
+CIFAR photos whose color nobody wrote down are turned too, without a word.
 """
 
 from __future__ import annotations
