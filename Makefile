@@ -6,7 +6,7 @@ MODELS := .venv-models
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models check bench mutants wheel clean
+.PHONY: help demo test test-models check bench mutants docs wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
@@ -15,6 +15,7 @@ help: ## list the targets
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
 	@echo "make mutants      which changes of the method no test notices; MUTANTS='--sample 50' for less"
+	@echo "make docs         build the documentation into build/site; a broken link is an error"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -62,6 +63,12 @@ bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it a
 
 mutants: $(STAMP) ## mutation testing of src/manylens/method: a seeded sample, the killed share per file, the survivors
 	$(BIN)/python -m bench.mutants $(MUTANTS)
+
+docs: $(STAMP) ## write the reference from the code and build the site; a broken link is an error
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

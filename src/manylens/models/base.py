@@ -267,7 +267,9 @@ def check_model(model: object) -> None:
     kind = type(model).__name__
     for name, cure in _WANTED.items():
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
     known = getattr(model, "capabilities")  # noqa: B009  # of an object of any type
     if not isinstance(known, Capabilities):
         raise UsageError(f"a model's 'capabilities' are Capabilities, {kind} has {known!r}", "set Capabilities()")
@@ -276,7 +278,9 @@ def check_model(model: object) -> None:
             continue
         cure = f"async def {name}(self, requests)"
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
         if not inspect.iscoroutinefunction(getattr(model, name)):
             raise UsageError(f"{name!r} of a model is a coroutine function, that of {kind} is not", f"write {cure}")
     if hasattr(model, "open") and (not callable(model.open) or inspect.iscoroutinefunction(model.open)):

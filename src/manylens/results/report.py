@@ -39,7 +39,7 @@ def encode_thumbnail(picture: PillowImage.Image) -> bytes:
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), PillowImage.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True, progressive=False)
+    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True, progressive=False, comment=b"")
     return buffer.getvalue()
 
 
