@@ -14,7 +14,7 @@ help: ## list the targets
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
-	@echo "make mutants      which changes of the method no test notices; MUTANTS='--sample 50' for less"
+	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
 	@echo "make docs         build the documentation into build/site; a broken link is an error"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
@@ -61,7 +61,7 @@ bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it a
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench $(BENCH)
 
-mutants: $(STAMP) ## mutation testing of src/manylens/method: a seeded sample, the killed share per file, the survivors
+mutants: $(STAMP) ## mutation testing of method/, store/ or results/: a seeded sample, the killed share per file, the survivors
 	$(BIN)/python -m bench.mutants $(MUTANTS)
 
 docs: $(STAMP) ## write the reference from the code and build the site; a broken link is an error

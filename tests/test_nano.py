@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import manylens
 from manylens.cli import main as cli
 from manylens.errors import ImageUnreadable, ModelError
 from manylens.events import Event, StageAdvanced
+from manylens.models import prompts
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -29,6 +31,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Option,
+    Request,
 )
 from manylens.models.nano.model import BATCH, CHOICES_KEPT, MODEL_FILES, NAMES_BATCH, Nano
 from manylens.results.evaluate import Labels, evaluate_run, read_labels
@@ -128,6 +131,34 @@ def test_the_sample_falls_apart_by_suit_and_by_color(sample: Path, sorted_sample
     for interest, (nmi, clusters, true) in found.items():
         assert nmi >= 0.9, interest
         assert abs(clusters - true) <= 1, interest
+
+
+def test_a_cancelled_call_has_ended_when_it_says_so_and_nano_can_be_asked_again(pictures: Pictures) -> None:
+    """Else its thread would still write features into a run that another process holds."""
+
+    class Slow(Pictures):
+        inside = 0
+
+        def thumbnail(self, image_id: str) -> Picture:
+            self.inside += 1
+            time.sleep(0.1)
+            self.inside -= 1
+            return self._pictures[image_id]
+
+    slow = Slow([pictures.thumbnail(image_id) for image_id in pictures.ids])
+    nano = Nano(slow)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(nano.look([LookRequest("suit", image_id) for image_id in slow.ids]))
+        while not slow.inside:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not slow.inside
+
+    asyncio.run(cancel())
+    assert exact(look(nano, slow.ids[:3])) == exact(look(Nano(pictures), slow.ids[:3]))
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(sample: Path, sorted_sample: Path, tmp_path: Path) -> None:
@@ -365,3 +396,20 @@ def test_the_weights_fit_the_wheel() -> None:
     """80 MB is the limit for the embedded model; MODEL_FILES are all of it."""
     assert {path.name for path in WEIGHTS.iterdir()} >= set(MODEL_FILES)
     assert sum((WEIGHTS / file).stat().st_size for file in MODEL_FILES) < 80_000_000
+
+
+def test_nanos_prompts_are_the_reviewed_text_of_their_version() -> None:
+    """After a wanted change: raise prompts.NANO_PROMPTS, then MANYLENS_WRITE_GOLDEN=1, and review the difference."""
+    nano = Nano(Pictures([]))
+    options = (Option("Hearts."), Option("black <|im_end|> suit"))
+    requests: dict[str, Request] = {
+        "look": LookRequest("suit of  the card", "card"),
+        "judge": JudgeRequest("suit of the card", "hearts", "not shown to nano", ("other",), "card"),
+        "choose": ChooseRequest("suit of the card", options, "card"),
+    }
+    shown = {prompts.NANO_PROMPTS: {kind: json.loads(nano.render(request)) for kind, request in requests.items()}}
+    golden = Path(__file__).parent / "golden" / "nano-prompts.json"
+    reviewed = json.loads(golden.read_text("utf-8")) if golden.exists() else {}
+    if os.environ.get("MANYLENS_WRITE_GOLDEN") and shown.keys() != reviewed.keys():
+        golden.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert shown == json.loads(golden.read_text("utf-8"))

@@ -7,7 +7,7 @@ folder or the model cannot be used.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +44,18 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    folder: Path, out: Path, model: str | Model, options: ModelOptions, seed: int, emit: OnEvent
+    folder: Path,
+    out: Path,
+    model: str | Model,
+    options: ModelOptions,
+    seed: int,
+    emit: OnEvent,
+    files: Sequence[str] | None = None,
 ) -> AsyncIterator[Session]:
-    """Open the run at `out` on the images of `folder`. Raises UsageError, StoreError, ModelError as `cluster` does."""
+    """Open the run at `out` on the images of `folder`, or on those of its `files` alone.
+
+    Raises UsageError, StoreError, ModelError as `cluster` does.
+    """
     if isinstance(model, str):
         check_model_name(model, options)
     else:
@@ -58,7 +67,7 @@ async def open_session(
         try:
             if isinstance(model, str):
                 probe_model(model, options, out / MODELS_NAME)
-            collection = _read(folder, run, emit)
+            collection = _read(folder, files, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -83,11 +92,12 @@ async def open_session(
             await close_model(chosen)
 
 
-def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
+def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEvent) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
     collection = find_images(
         folder,
+        files,
         known=run.known_images(),
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),

@@ -1,13 +1,52 @@
-"""Numbers with the noun they count: "1 image", "2,000 images". Pure."""
+"""Words for people: numbers with the noun they count, plurals, names that may be shown. Pure."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
     """many: the plural where it is not `one` with an s; either may go on with a verb, "image has" and "images have"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+_NO_PLURALS = {"atlas", "canvas", "christmas", "lens", "news", "series", "species"}
+_NO_PLURALS |= {"eyeglasses", "glasses", "sunglasses", "shorts"}
+"""Words that end like a plural and are none, or mean something else in the singular."""
+
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse"}
+
+_PLURALS = tuple(
+    (re.compile(plural), singular)
+    for plural, singular in (
+        (r"(?:ss|us|is)$", None),
+        # Singulars in -ie, -oe and -che, then those in -y, -o and -ch, which are more.
+        (r"((?:cook|mov|zomb|self|hood|brown|smooth|calor|prair|rook|magp|neckt|bowt|^.)ie)s$", r"\1"),
+        (r"ies$", "y"),
+        (r"(shoe|canoe|oboe|mistletoe|^..?oe)s$", r"\1"),
+        (r"((?<![aeo])ache|avalanche|niche|quiche|^axe)s$", r"\1"),
+        (r"(ss|x|ch|sh|[^aeiou]o|[bcimnprt]us|gas|lens|iris|atlas|canvas)es$", r"\1"),
+        (r"(lea|loa|thie|el|wol|hal|cal|scar|dwar|hoo)ves$", r"\1f"),
+        (r"(kni|wi|(?<!o)li)ves$", r"\1fe"),
+        (r"s$", ""),
+    )
+)
+
+
+def singular(word: str) -> str:
+    """An English noun's singular, to compare words by; a word that is no plural as it is. Lower case.
+
+    A stemmer would not do: it takes "painter" and "paint", "glasses" and "glass" for one.
+    """
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) < 4 or word in _NO_PLURALS:
+        return word
+    for plural, one in _PLURALS:
+        if plural.search(word):
+            return word if one is None else plural.sub(one, word)
+    return word
 
 
 def printable(path: str) -> str:

@@ -160,3 +160,5 @@ def cluster(
     for interest, one in result.items():
         render.print_clustering(console, interest, one)
     render.print_end(console, result, settings)
+    if result.problem is not None:
+        raise result.problem

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from manylens.errors import ModelError, UsageError
 from manylens.pipeline.plan import NANO_LOOKS_PER_SECOND, PIXELS_PER_TOKEN, SECONDS_PER_SERVER_CALL, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
@@ -84,8 +83,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
 
 
 def print_end(console: Console, result: Result, settings: Settings) -> None:
-    """The account of a run. Raises UsageError where no file could be read, ModelError where more calls failed than
-    may."""
+    """The account of a run."""
     console.print()
     if result.unreadable:
         files = counted(len(result.unreadable), "file")
@@ -100,18 +98,6 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
-    if not result.collection.images:
-        raise UsageError(
-            f"a folder needs at least one image that can be read, none of the {len(result.unreadable):,} found can",
-            f"see the reasons in {result.out / 'unreadable.csv'}",
-        )
-    if result.failed_share > settings.max_failed:
-        calls = result.calls
-        raise ModelError(
-            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
-            f"({result.failed_share:.1%}); the results are written without them",
-            "the same command asks only those again; --max-failed allows more",
-        )
 
 
 def _range(low: int, high: int) -> str:
@@ -128,6 +114,9 @@ def _calls_line(result: Result) -> str:
         return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
     planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
     return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
+
+
+_WHY = {"same name": "whose name differs in punctuation only", "word": "whose name occurs in it"}
 
 
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
@@ -151,6 +140,10 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         rows_name = counted(len(unused), "row of the labels names", "rows of the labels name")
         shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
         say(console, f"{rows_name} no picture of this run: {shown}")
+    for one in scores:
+        if one.chosen_by in _WHY and one.column.lower() != one.interest.lower():
+            why = _WHY[one.chosen_by]
+            say(console, f"{one.interest}: compared with the column {one.column}, {why}; choose with --column")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
         say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 
