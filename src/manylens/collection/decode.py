@@ -164,7 +164,7 @@ def _eight_bit(picture: Picture) -> Picture:
 
 
 def encode_jpeg(picture: Picture, *, quality: int) -> bytes:
-    """JPEG without color subsampling: small red-on-black detail decides interests such as suit. Pixels and nothing else:
+    """JPEG without color subsampling: small red-on-black detail decides interests such as suit. Pixels alone:
     Pillow would pass on the comment of the file that the picture is from."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=quality, subsampling=0, comment=b"")
