@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
-	@echo "make test         run the tests"
+	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
@@ -38,7 +38,7 @@ demo: $(STAMP) ## sort the sample collection by suit, rank and color
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(STAMP) ## run the tests
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
 # A virtual environment of its own: torch is large, and the other tests must pass without it. One thread for torch: on a
 # busy machine two that wait for each other were five times slower, and the server sets no other way of waiting.
