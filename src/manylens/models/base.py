@@ -32,7 +32,7 @@ Vector: TypeAlias = NDArray[np.float16]
 class Rendering:
     """A request as one model gets it. text: what `render` gave. key: the key under which its answer is stored."""
 
-    model_identity: str
+    model: Model
     text: str
     key: str
 
@@ -336,10 +336,12 @@ def rendering(model: Model, request: Request) -> Rendering:
     The key is a SHA-256, in hex, over the rendered request and the model's identity: `render` holds the image hashes,
     parameters and prompt version, so a name alone never decides.
     """
+    while isinstance(model, Wrapped):
+        model = model._model
     known = getattr(request, "_rendering", None)
-    if known is None or known.model_identity != model.identity:
+    if known is None or known.model is not model:
         text = model.render(request)
-        known = Rendering(model.identity, text, answer_key(model.identity, text))
+        known = Rendering(model, text, answer_key(model.identity, text))
         object.__setattr__(request, "_rendering", known)
     return known
 
