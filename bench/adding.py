@@ -1,6 +1,6 @@
 """Pictures that come in parts against all of them at once.
 
-`python -m bench.adding [--worlds NAME ...] [--images 1000] [--parts 10] [--seeds 3] [--start 0.1]` prints a Markdown row
+`python -m bench.adding [--worlds NAME ...] [--images 1000] [--parts 10] [--seeds 3]` prints a Markdown row
 for each world, with and without a writer: NMI of all at once, of the parts, clusters (of 13), and questions an image of
 either; of the parts also those an added image.
 """

@@ -9,12 +9,13 @@ it is and is not asked about. So a new kind may appear, and no old one can split
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from manylens.method.check import Check
+from manylens.method.likelihood import MemberModel, member_features
 from manylens.method.observations import Looks, directions, sum_by_group
 from manylens.method.questions import Steps
 from manylens.method.sorting import NONE, Cluster, Sorting
@@ -35,31 +36,42 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class ByWords:
     """An image that is where earlier ones of its description are. alike: how many of them there are; there: how many of
-    those are in that cluster. cluster: index into the known ones."""
+    those are in that cluster. cluster: index into the known ones. probability: that it belongs there, too."""
 
     cluster: int
     there: int
     alike: int
-
-    @property
-    def probability(self) -> float:
-        return (self.there + 0.5) / (self.alike + 1)
+    probability: float
 
 
-def placed_by_words(looks: Looks, known: Sequence[Known], new: Sequence[int], price: float) -> dict[int, ByWords]:
-    """New images whose place is so sure from their descriptions alone that a question about each is not worth it."""
+def placed_by_words(
+    looks: Looks, known: Sequence[Known], new: Sequence[int], asked: Collection[int], price: float
+) -> dict[int, ByWords]:
+    """New images whose place is so sure from their descriptions alone that a question about each is not worth it.
+
+    asked: earlier images that a choice was asked about. They show how often an image of this look's confidence is not
+    where its description belongs (the check's member model).
+    """
     counts: dict[str, Counter[int]] = {}
     for number, cluster in enumerate(known):
         for image in cluster.images:
             if looks.words[image]:
                 counts.setdefault(looks.words[image], Counter())[number] += 1
+    main = {words: min(here.items(), key=lambda entry: (-entry[1], entry[0])) for words, here in counts.items()}
+    sizes = np.array([counts[words].total() if words in counts else 1 for words in looks.words])
+    features = member_features(looks.confidences, sizes)
+    elsewhere = {i: number != main[looks.words[i]][0] for number, c in enumerate(known) for i in c.images if i in asked
+                 and looks.words[i]}  # fmt: skip
+    rows = sorted(elsewhere)
+    members = MemberModel.prior().fitted(features[rows], np.array([float(elsewhere[i]) for i in rows]))
+    share = members.misplaced(features)
     found = {}
     for image in new:
         if here := counts.get(looks.words[image]):
-            number, there = min(here.items(), key=lambda entry: (-entry[1], entry[0]))
-            place = ByWords(number, there, here.total())
-            if 1 - place.probability < price:
-                found[image] = place
+            number, there = main[looks.words[image]]
+            sure = (there + 0.5) / (here.total() + 1) * (1 - float(share[image]))
+            if 1 - sure < price:
+                found[image] = ByWords(number, there, here.total(), sure)
     return found
 
 

@@ -108,7 +108,8 @@ async def _place(
         first = [at[image_id] for image_id in cluster.exemplars if image_id in at]
         images = inside.get(cluster.id, [])
         known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*first, *images]))))
-    by_words = placed_by_words(looks, known, pool, settings.price)
+    asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
+    by_words = placed_by_words(looks, known, pool, asked, settings.price)
     found = {
         looks.image_ids[image]: _by_words(looks, image, place_, clusters[place_.cluster])
         for image, place_ in by_words.items()
