@@ -144,7 +144,7 @@ def test_a_larger_budget_goes_on_where_a_smaller_one_ended(folder: Path, tmp_pat
 
 def test_a_second_process_is_told_who_holds_the_run_and_nothing_breaks(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    first = client(folder, out)
+    first = client(folder, out, latency_s=0.02)  # both ask while it still runs, on a busy machine too
     while len(served(out)) < 10:
         time.sleep(0.01)
     for arguments in (["cluster", str(folder), "--by", "color", "--out", str(out)], ["verify", str(out)]):
