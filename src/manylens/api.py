@@ -138,7 +138,8 @@ def tune(
         find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
     async def work() -> Tuned:
-        async with open_session(place, into, teacher, chosen, 0, emit) as session:
+        limits = Settings(budget_calls=teacher_calls)
+        async with open_session(place, into, teacher, chosen, limits, emit) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,
@@ -180,7 +181,7 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings.seed, emit) as session:
+    async with open_session(folder, out, model, options, settings, emit) as session:
         run, collection, recorded = session.run, session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
@@ -227,6 +228,7 @@ async def _cluster(
         calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls,
+        in_vain=recorded.account.vain,
     )
 
 

@@ -35,7 +35,16 @@ class StoreError(ManylensError):
 
 
 class ModelError(ManylensError):
-    """A model call failed. Recorded on its image and counted; never silently dropped."""
+    """A model call failed. Recorded on its image and counted; never silently dropped.
+
+    `unbilled`: the server said no, so that the request took no tokens.
+    """
+
+    unbilled: bool = False
+
+
+class BudgetSpent(ModelError):
+    """The call, or the rest of it, was not sent: it could have passed a limit. Says nothing of its image."""
 
 
 class ModelBusy(ModelError):

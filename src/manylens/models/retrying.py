@@ -30,6 +30,7 @@ from manylens.models.base import (
     Request,
     Wrapped,
 )
+from manylens.models.metering import current_call
 
 ATTEMPTS = 9
 
@@ -107,7 +108,7 @@ class Paced(Wrapped):
                     return self._gone
                 sent = clock()
                 self._silence.begin(sent)
-                reply = await self._send(request, ask)
+                reply = await self._send(request, ask, attempt)
             if not isinstance(reply, ModelBusy | ModelUnavailable):
                 self._silence.end()
             if not isinstance(reply, ModelBusy):
@@ -141,9 +142,11 @@ class Paced(Wrapped):
         self._notified_at = now
         self._notify(f"waiting: {self.name} has answered no call for {silent_s:.0f} s ({last.rule}); it is asked again")
 
-    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
+    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply], attempt: int) -> _Reply | ModelError:
         try:
             async with asyncio.timeout(self.capabilities.requests_per_call * self._timeout_s):
+                if attempt and (call := current_call()) is not None and not self.capabilities.counts_requests:
+                    call.send()  # the first try was written down by `Recorded`
                 replies = await ask([request])
         except ModelError as error:
             return error

@@ -37,12 +37,16 @@ from manylens.store.answers import (
     reply_checksum,
     reply_problem,
 )
+from manylens.store.books import Books
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
 from manylens.store.schema import connect
 from manylens.types import Image, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
+
+_BOOKS = "requests without an answer"
+"""The name of its row in `meta`."""
 
 
 class RunFolder:
@@ -171,8 +175,9 @@ class RunFolder:
                 found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
         return found
 
-    def put_answers(self, answers: Iterable[Answer]) -> None:
-        """Store answers and forget their failures, in one transaction, on the disk when this returns.
+    def put_answers(self, answers: Iterable[Answer], books: Books | None = None) -> None:
+        """Store answers and forget their failures, in one transaction, on the disk when this returns. books: what is
+        without an answer now that these are stored.
 
         The first answer to a request stays: what was decided on it must not change under it.
         """
@@ -190,12 +195,27 @@ class RunFolder:
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
             )
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+            if books is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again."""
         rows = [(f.key, f.kind, _text(f.interest), f.image_id, _text(f.reason)) for f in failures]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+
+    def books(self) -> Books:
+        """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (_BOOKS,))
+        try:
+            return Books.from_json(str(rows[0][0])) if rows else Books()
+        except ValueError as error:
+            raise StoreError(str(error), "restore the run folder from a copy, or choose another one") from error
+
+    def put_books(self, books: Books) -> None:
+        """On the disk when this returns."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def failures(self) -> tuple[Failure, ...]:
         """Calls that failed and were not answered since, by key."""

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelUnavailable
 from manylens.models import prompts
-from manylens.models.base import MOST_EXEMPLARS
+from manylens.models.base import MOST_EXEMPLARS, Capabilities, Usage
+from manylens.models.metering import Bound, current_call, usable_count
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
 from manylens.models.text_embedder import TextEmbedder
 
@@ -154,6 +155,38 @@ def embedding_rows(reply: Json, rows: int) -> Vector:
         raise ValueError("an embedding is finite and not zero")
     unit: Vector = vectors / lengths
     return unit
+
+
+def counted_usage(reply: Json) -> Usage | None:
+    """What a reply took, where its server counted that usably: tokens in, and out for all that writes."""
+    usage = reply.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    tokens_in = usable_count(usage.get("prompt_tokens"))
+    tokens_out = usable_count(usage.get("completion_tokens", None if reply.get("choices") else 0))
+    return None if tokens_in is None or tokens_out is None else Usage(tokens_in, tokens_out)
+
+
+def embedding_bound(body: Json, image_tokens: int) -> Bound:
+    return Bound(
+        "embedding", len(_words_of(body).encode("utf-8", "surrogatepass")), len(_pictures_of(body)), image_tokens
+    )
+
+
+def _words_of(body: Json) -> str:
+    """All text of a request."""
+    said = body.get("input", [])
+    said = [said] if isinstance(said, str) else list(said)
+    return "\n".join([*said, *(part["text"] for part in _parts_of(body) if part["type"] == "text")])
+
+
+def _pictures_of(body: Json) -> list[Json]:
+    return [part for part in _parts_of(body) if part["type"] == "image_url"]
+
+
+def _parts_of(body: Json) -> list[Json]:
+    contents = [message["content"] for message in body.get("messages", ())]
+    return [part for one in contents for part in ([text_part(one)] if isinstance(one, str) else one)]
 
 
 def _first(choices: object) -> Json:
@@ -312,12 +345,39 @@ PATIENCE_S = 1.0
 """The first wait for a busy server; it doubles."""
 
 
+def _ask_once(endpoint: Endpoint, path: str, body: Json) -> Json:
+    """One request of the probe, with the account of the run told of it. Raises ModelUnavailable where its budget is
+    spent: half a probe tells nothing."""
+    call = current_call()
+    if call is None:
+        return endpoint.ask_now(path, body)
+    reply = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+    known = Capabilities()
+    text = len(_words_of(body).encode("utf-8", "surrogatepass")) + len(json.dumps(body.get("response_format", "")))
+    try:
+        call.send(Bound("probe", text, len(_pictures_of(body)), known.image_tokens, reply))
+    except BudgetSpent as error:
+        problem = ModelUnavailable(
+            f"{error.rule} before it is known what {endpoint.model} at {endpoint.host} can do", "allow more"
+        )
+    else:
+        try:
+            answer = endpoint.ask_now(path, body)
+        except ModelError as error:
+            if error.unbilled:
+                call.refused()
+            raise
+        call.took(counted_usage(answer))
+        return answer
+    raise problem
+
+
 def _ask_patiently(endpoint: Endpoint, body: Json) -> Json:
     """One chat request of the probe. Raises ModelBusy where the server stays busy."""
     wait_s = PATIENCE_S
     for left in reversed(range(TRIES)):
         try:
-            return endpoint.ask_now("/chat/completions", body)
+            return _ask_once(endpoint, "/chat/completions", body)
         except ModelBusy as error:
             hopeless = "took longer" in error.rule or _NO_SIGHT.search(error.rule)  # llama.cpp says that with a 500
             if not left or hopeless:
@@ -502,7 +562,7 @@ def _probe_embeddings(endpoint: Endpoint, dialect: Dialect, models: Sequence[str
             return dataclasses.replace(dialect, embeddings="messages", embedding_model=model)
         try:
             body = {"model": model, "input": alike_texts(), "encoding_format": "float"}
-            edges = edge_scale_of(embedding_rows(endpoint.ask_now("/embeddings", body), len(alike_texts())))
+            edges = edge_scale_of(embedding_rows(_ask_once(endpoint, "/embeddings", body), len(alike_texts())))
         except (ModelError, ValueError):
             continue
         if edges is not None:
@@ -529,7 +589,7 @@ def _embeds_pictures(endpoint: Endpoint, model: str) -> bool:
     rows = []
     for color in ("red", "blue"):
         try:
-            reply = endpoint.ask_now("/embeddings", embedding_body(model, colored_disc(color), "color"))
+            reply = _ask_once(endpoint, "/embeddings", embedding_body(model, colored_disc(color), "color"))
             rows.append(embedding_rows(reply, 1)[0])
         except (ModelError, ValueError):
             return False

@@ -155,7 +155,9 @@ class Endpoint:
         sdk = _sdk()
         if isinstance(error, sdk.APIStatusError):
             self.was_answered = True
-            return self._by_status(error.status_code, error.body, error.response.headers)
+            refusal = self._by_status(error.status_code, error.body, error.response.headers)
+            refusal.unbilled = True
+            return refusal
         if isinstance(error, sdk.APITimeoutError | TimeoutError):
             if _names(error) & {"ConnectTimeout"} and not self.was_answered:
                 return self._nobody()

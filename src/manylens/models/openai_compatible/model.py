@@ -49,6 +49,7 @@ from manylens.models.base import (
     Usage,
     shown_exemplars,
 )
+from manylens.models.metering import current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
@@ -56,8 +57,10 @@ from manylens.models.openai_compatible.dialect import (
     Vector,
     answer_logprobs,
     answer_text,
+    counted_usage,
     embed_by_words,
     embedding_body,
+    embedding_bound,
     embedding_rows,
     look_messages,
     picture_part,
@@ -151,6 +154,7 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
+            counts_requests=True,
             requests_per_call=REQUESTS_PER_CALL,
             reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
             text_tokens=self.dialect.tokens(TEXT_TOKENS),
@@ -512,11 +516,13 @@ class _Talk:
     def __init__(self, model: OpenAICompatible) -> None:
         self._model = model
         self._keys: list[str] = []
+        self._is_counted = True
         self.tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
-        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+        """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
+        return Usage(self.tokens_in, self._tokens_out) if self._is_counted else None
 
     def charge(self, tokens_in: int) -> None:
         """Count tokens of a part that another answer has paid for."""
@@ -530,17 +536,37 @@ class _Talk:
             endpoint = (
                 (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
             )
-            reply = await endpoint.ask("/embeddings" if embeddings else "/chat/completions", body)
+            reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
             kept[key] = reply
             while len(kept) > REPLIES_KEPT:
                 kept.popitem(last=False)
         if key in self._keys:
             return reply
         self._keys.append(key)
-        usage = reply.get("usage")
-        if isinstance(usage, dict):
-            self.tokens_in += _count(usage.get("prompt_tokens"))
-            self._tokens_out += _count(usage.get("completion_tokens"))
+        usage = counted_usage(reply)
+        if embeddings:
+            usage = usage or embedding_bound(body, self._model.capabilities.image_tokens).most
+        elif usage is None:
+            self._is_counted = False
+        if usage is not None:
+            self.tokens_in += usage.tokens_in
+            self._tokens_out += usage.tokens_out
+        return reply
+
+    async def _send(self, endpoint: Endpoint, path: str, body: Json) -> Json:
+        """With the account of the run told of it, before and after."""
+        call = current_call()
+        if call is None:
+            return await endpoint.ask(path, body)
+        is_chat = path != "/embeddings"
+        call.send(None if is_chat else embedding_bound(body, self._model.capabilities.image_tokens))
+        try:
+            reply = await endpoint.ask(path, body)
+        except ModelError as error:
+            if error.unbilled:
+                call.refused()
+            raise
+        call.took(counted_usage(reply))
         return reply
 
     async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
@@ -578,10 +604,6 @@ class _Talk:
         """The answer is whole, or will never be: forget its parts."""
         for key in self._keys:
             self._model._kept.pop(key, None)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 async def _each(
