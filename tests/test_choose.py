@@ -405,7 +405,7 @@ def test_verify_names_a_stored_choice_that_is_damaged(tmp_path: Path) -> None:
             checksum = zlib.crc32(b"", zlib.crc32(b"", zlib.crc32(text.encode())))
             run_folder._connection.execute("UPDATE answers SET reply = ?, checksum = ?", (text, checksum))
             (problem,) = run_folder.verify()
-            assert said in problem
+            assert said in problem.problem
 
 
 def test_a_budget_reserves_the_candidate_and_the_pictures_that_a_choice_shows() -> None:

@@ -121,7 +121,7 @@ def test_a_bomb_is_refused_from_its_header(tmp_path: Path, side: int) -> None:
     """Nothing the size of the picture is ever allocated."""
     png_bomb(tmp_path / "bomb.png", side)
     script = (
-        "import resource, sys; from manylens.images import find_images\n"
+        "import resource, sys; from manylens.collection.find import find_images\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "assert len(find_images(sys.argv[1]).unreadable) == 1\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)"

@@ -28,7 +28,7 @@ from manylens.settings import Settings
 from manylens.store.books import Books, Spent
 from manylens.store.run_folder import RunFolder
 
-PRICES = {"price_in": 1.0, "price_out": 1.0}
+PRICES: dict[str, Any] = {"price_in": 1.0, "price_out": 1.0}
 
 
 def spent_usd(tokens: int) -> float:

@@ -32,8 +32,9 @@ from manylens.models.base import (
 from manylens.models.caching import Recorded, from_stored, to_stored
 from manylens.models.metering import Account
 from manylens.models.retrying import Paced
-from manylens.store.answers import Answer, StoredReply, answer_key
+from manylens.store.answers import Answer, StoredReply
 from manylens.store.run_folder import RunFolder
+from manylens.types import answer_key
 
 
 class Broken(Exception):

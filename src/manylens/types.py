@@ -6,6 +6,8 @@ In and out: plain Python values (JSON-able). Promise: no storage ids, no pixels,
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,6 +123,12 @@ def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
             )
         taken[interest.slug] = interest.text
     return interests
+
+
+def answer_key(model_identity: str, request: str) -> str:
+    """The key of a stored answer, SHA-256 in hex over the model's identity and the rendered request."""
+    content = json.dumps([model_identity, request], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,28 +51,45 @@ def doctor(model: str, options: ModelOptions) -> None:
     help="""Check that the run folder OUT is whole.
 
     Re-derives the key of every stored answer and checks every row, picture and feature file; says what is damaged.
+    With --repair, damaged answers, pictures and features are set aside: the command that made the run then asks or
+    reads those again, and nothing else.
 
     \b
-    Example:
+    Examples:
       manylens verify cards-manylens
+      manylens verify cards-manylens --repair
     """
 )
 @click.argument("out", type=click.Path(path_type=Path))
-def verify(out: Path) -> None:
+@click.option("--repair", is_flag=True, help="Set aside what is damaged, so that the next run makes it anew.")
+def verify(out: Path, repair: bool) -> None:
     from manylens.cli import render
     from manylens.store.run_folder import RunFolder
 
     with RunFolder.open(out, must_exist=True) as run:
-        problems = run.verify()
+        damages = run.verify()
+        aside = [damage for damage in damages if damage.can_be_set_aside]
+        if repair:
+            run.set_aside(aside)
         answers, is_finished = run.extent()
-    for problem in problems:
-        render.say(render.open_console(), problem)
-    if problems:
-        raise StoreError(
-            f"every part of a run folder is whole, of {out} {len(problems):,} "
-            + ("is damaged" if len(problems) == 1 else "are damaged"),
-            "do what its line says; where it says nothing, restore the folder from a copy, or run with another --out",
+    for damage in damages:
+        render.say(render.open_console(), str(damage))
+    if repair and aside:
+        render.say(render.open_console(), f"Set aside: {counted(len(aside), 'part')}. Run the same command again.")
+        damages = [damage for damage in damages if damage not in aside]
+    if damages:
+        cure = (
+            f"manylens verify {out} --repair sets aside what can be made anew"
+            if aside and not repair
+            else ("the command that made the run writes its results anew; else restore the folder from a copy")
         )
+        raise StoreError(
+            f"every part of a run folder is whole, of {out} {len(damages):,} "
+            + ("is damaged" if len(damages) == 1 else "are damaged"),
+            cure,
+        )
+    if repair and aside:
+        return
     state = "" if is_finished else ", no results yet: the command that began the run goes on with it"
     render.say(render.open_console(), f"Everything is whole ({counted(answers, 'answer')}{state}).")
 

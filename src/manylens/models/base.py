@@ -22,15 +22,30 @@ from numpy.typing import NDArray
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ModelError, UsageError
 from manylens.settings import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
-from manylens.store.answers import answer_key
 from manylens.types import MOST_OPTIONS as MOST_OPTIONS
-from manylens.types import Tokens
+from manylens.types import Tokens, answer_key
 
 Vector: TypeAlias = NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
-class LookRequest:
+class Rendering:
+    """A request as one model gets it. text: what `render` gave. key: the key under which its answer is stored."""
+
+    model_identity: str
+    text: str
+    key: str
+
+
+class _Request:
+    """Carries its rendering, made once: a choice among many clusters is a long text, and its key a hash of it."""
+
+    __slots__ = ("_rendering",)
+    _rendering: Rendering
+
+
+@dataclass(frozen=True, slots=True)
+class LookRequest(_Request):
     """Read one image through the interest (the paper's description and H(u))."""
 
     interest: str
@@ -38,7 +53,7 @@ class LookRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeRequest:
+class JudgeRequest(_Request):
     """Does `candidate_id` belong with this cluster, given the interest?
 
     The cluster is known by its name, its definition and a few exemplars; what all candidates of a cluster share comes
@@ -63,7 +78,7 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class ChooseRequest:
+class ChooseRequest(_Request):
     """Which of these clusters does `candidate_id` belong to, given the interest, or none of them?
 
     options: 1 to `MOST_OPTIONS`, in the order in which they are shown; whoever asks has shuffled them by a seed. As
@@ -94,7 +109,7 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class CompleteRequest:
+class CompleteRequest(_Request):
     """Write text. task: the prompt, "vocabulary", "reconcile" or "name_clusters". payload: its input, JSON."""
 
     interest: str
@@ -315,12 +330,22 @@ class Wrapped:
         return self._model.render(request)
 
 
-def request_key(model: Model, request: Request) -> str:
-    """The key of a stored answer: SHA-256 over the rendered request and the model's identity, as hex.
+def rendering(model: Model, request: Request) -> Rendering:
+    """The request as this model gets it, with its key; kept on the request.
 
-    `render` holds the image hashes, parameters and prompt version; a name alone never decides.
+    The key is a SHA-256, in hex, over the rendered request and the model's identity: `render` holds the image hashes,
+    parameters and prompt version, so a name alone never decides.
     """
-    return answer_key(model.identity, model.render(request))
+    known = getattr(request, "_rendering", None)
+    if known is None or known.model_identity != model.identity:
+        text = model.render(request)
+        known = Rendering(model.identity, text, answer_key(model.identity, text))
+        object.__setattr__(request, "_rendering", known)
+    return known
+
+
+def request_key(model: Model, request: Request) -> str:
+    return rendering(model, request).key
 
 
 def request_kind(request: Request) -> str:

@@ -40,6 +40,7 @@ from manylens.models.base import (
     Request,
     Usage,
     Wrapped,
+    rendering,
     request_key,
     request_kind,
 )
@@ -349,8 +350,8 @@ class Recorded(Wrapped):
                 failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
                 outcomes[key] = error
                 continue
-            rendered = self._model.render(request)
-            answers.append(Answer(key, request.interest, image_id, self.identity, rendered, stored, round(seconds, 6)))
+            text = rendering(self._model, request).text
+            answers.append(Answer(key, request.interest, image_id, self.identity, text, stored, round(seconds, 6)))
             call.end(reply.usage, answered=True)
             outcomes[key] = from_stored(stored)
         if answers:

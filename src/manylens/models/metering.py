@@ -30,6 +30,7 @@ from manylens.models.base import (
     Model,
     Request,
     Usage,
+    rendering,
     request_kind,
     shown_exemplars,
 )
@@ -80,7 +81,7 @@ def bound_of(model: Model, request: Request) -> Bound:
             images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
         case CompleteRequest():
             images = len(request.image_ids)
-    text = len(model.render(request).encode("utf-8", "surrogatepass"))
+    text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
     reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
     times = 1 if known.counts_requests else known.requests_per_call
     return Bound(request_kind(request), times * text, times * images, known.image_tokens, times * reply)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manylens.errors import ModelError
-from manylens.models.base import Model, Reply, Request, request_key
+from manylens.models.base import Model, Reply, Request, rendering
 from manylens.models.caching import Recorded
 from manylens.models.metering import Account, bound_of
 from manylens.settings import Settings
@@ -92,4 +92,4 @@ class Budget:
         """Where the model keeps no account of its own."""
         if not self._is_kept:
             usage = None if isinstance(reply, ModelError) else reply.usage
-            self._account.rest_on(request_key(self._model, request), usage, bound_of(self._model, request))
+            self._account.rest_on(rendering(self._model, request).key, usage, bound_of(self._model, request))

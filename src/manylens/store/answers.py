@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import zlib
@@ -55,12 +54,6 @@ class Failure:
     interest: str
     image_id: str
     reason: str
-
-
-def answer_key(model_identity: str, request: str) -> str:
-    """The key of a stored answer, SHA-256 in hex over the model's identity and the rendered request."""
-    content = json.dumps([model_identity, request], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, tokens_out: int | None) -> int:

@@ -81,18 +81,15 @@ class FeatureShards:
             result[row] = self._shards[shard][place]
         return result
 
-    def verify(self) -> list[str]:
-        """Shards whose content does not match their index, one sentence each."""
-        problems = []
-        for index in sorted(self.folder.glob(_INDEX_NAMES)):
+    @staticmethod
+    def damaged(folder: Path) -> list[Path]:
+        """Shards whose content does not match their index."""
+        found = []
+        for index in sorted(folder.glob(_INDEX_NAMES)):
             shard = _open_shard(index.with_suffix(".npy"))
             if shard is None or zlib.crc32(shard.tobytes()) != _read_index(index)[1]:
-                shard_path = index.with_suffix(".npy")
-                problems.append(
-                    f"features {shard_path}: does not match its index; delete both, it and {index.name}: the same "
-                    "command makes them anew"
-                )
-        return problems
+                found.append(index.with_suffix(".npy"))
+        return found
 
 
 def _read_index(path: Path) -> tuple[list[str], int]:

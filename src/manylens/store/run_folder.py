@@ -1,11 +1,11 @@
-"""A run on disk: images, model answers, failures and visual features, safe against a kill at any moment.
+"""A run on disk: images, model answers, decisions and visual features, safe against a kill at any moment.
 
 In: values from the images, the model wrappers and the pipeline. Out: the same values after a restart.
 Promises: what a method has written is on the disk when it returns; a half-written file or transaction is never seen;
 one process at a time holds a run; a stored answer is never changed; `verify` re-derives every key and checks every row.
 
-    OUT/run.sqlite                    images with thumbnails, answers with their tokens, failures, the checksums of the
-                                      result files (WAL, synchronous=FULL)
+    OUT/run.sqlite                    images with thumbnails, answers with their tokens, failures, decisions, the
+                                      checksums of the result files (WAL, synchronous=FULL)
     OUT/run.lock                      who holds the run; the lock is the system's, so it ends with its process
     OUT/features/<model>/NNNN.npy     visual features, float16, with NNNN.json naming the images of its rows
 """
@@ -28,20 +28,23 @@ import numpy as np
 
 from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME, sha256_of
+from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
     Answer,
     Failure,
     StoredReply,
-    answer_key,
     reply_checksum,
     reply_problem,
 )
 from manylens.store.books import Books
+from manylens.store.decisions import read_clusterings, write_clustering
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
 from manylens.store.schema import connect
-from manylens.types import Image, Thumbnail, Unreadable
+from manylens.store.verification import Damage, find_damage, set_aside
+from manylens.text import printable
+from manylens.types import Clustering, Image, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
 
@@ -123,7 +126,7 @@ class RunFolder:
     def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
         """Say what the collection holds now. Images that are gone keep their thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
-        failed = [(json.dumps(file.path), _text(file.reason)) for file in unreadable]
+        failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
             connection.execute("UPDATE images SET paths = '[]' WHERE paths <> '[]'")
             connection.execute("DELETE FROM unreadable")
@@ -152,7 +155,7 @@ class RunFolder:
         if checksum is not None and zlib.crc32(jpeg) != checksum:
             raise StoreError(
                 f"a thumbnail is as it was stored, that of {image_id!r} is damaged",
-                "restore the run folder from a copy, or choose another --out",
+                f"manylens verify {self.path} --repair sets it aside, and the next run reads the picture again",
             )
         return jpeg
 
@@ -169,7 +172,10 @@ class RunFolder:
             for row in self._rows(query, chunk):
                 problem = reply_problem(*row[1:])
                 if problem:
-                    raise StoreError(f"stored answer {row[0]}: {problem}", f"manylens verify {self.path}")
+                    raise StoreError(
+                        f"stored answer {row[0]}: {problem}",
+                        f"manylens verify {self.path} --repair sets it aside, and the next run asks again",
+                    )
                 embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
                 tokens = None if row[5] is None else (row[5], row[6])
                 found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
@@ -187,7 +193,7 @@ class RunFolder:
             vector = answer.reply.embedding
             blob = None if vector is None else np.ascontiguousarray(vector, np.float16).tobytes()
             request = answer.request.encode("utf-8", "surrogatepass")
-            about = (answer.key, answer.reply.kind, _text(answer.interest), answer.image_id, answer.model_identity)
+            about = (answer.key, answer.reply.kind, printable(answer.interest), answer.image_id, answer.model_identity)
             tokens = answer.reply.tokens or (None, None)
             rows.append((*about, request, reply, blob, reply_checksum(reply, blob, *tokens), answer.seconds, *tokens))
         with self._transaction() as connection:
@@ -200,7 +206,7 @@ class RunFolder:
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again."""
-        rows = [(f.key, f.kind, _text(f.interest), f.image_id, _text(f.reason)) for f in failures]
+        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
 
@@ -245,47 +251,27 @@ class RunFolder:
         ((answers, results),) = self._rows("SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM results)")
         return answers, bool(results)
 
-    @contextlib.contextmanager
-    def _any_text(self) -> Iterator[None]:
-        """SQLite would fail on a damaged text; replaced, it does not match its checksum."""
-        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-        try:
-            yield
-        finally:
-            self._connection.text_factory = str
+    def verify(self) -> list[Damage]:
+        """What is damaged; empty where every key, reply, picture, shard and result file holds."""
+        with self._guard, explained(self.path):
+            return find_damage(self._connection, self.path)
 
-    def verify(self) -> list[str]:
-        """What is damaged, one sentence each; empty where every key, reply, picture, shard and result file holds."""
-        problems = [f"database: {row[0]}" for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        with self._guard, explained(self.path), self._any_text():
-            for row in self._connection.execute(
-                f"SELECT key, model_identity, request, {REPLY_COLUMNS} FROM answers ORDER BY key"
-            ):
-                try:
-                    follows = answer_key(row[1], bytes(row[2]).decode("utf-8", "surrogatepass")) == row[0]
-                except UnicodeDecodeError:
-                    follows = False
-                if not follows:
-                    problems.append(f"answer {row[0]}: its key does not follow from its request and model")
-                problem = reply_problem(*row[3:])
-                if problem:
-                    problems.append(f"answer {row[0]}: {problem}")
-            for image_id, jpeg, checksum in self._connection.execute("SELECT id, thumbnail, checksum FROM images"):
-                if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
-                    problems.append(f"image {image_id}: its thumbnail is not a whole JPEG")
-                elif checksum is not None and zlib.crc32(jpeg) != checksum:
-                    problems.append(f"image {image_id}: its thumbnail does not match its checksum")
-            for path, digest in self._connection.execute("SELECT path, sha256 FROM results ORDER BY path"):
-                if sha256_of(self.path / path) != digest:
-                    problems.append(f"result {path}: is gone or was changed; the same command writes it anew")
-        for folder in sorted((self.path / "features").glob("*/")):
-            problems += FeatureShards(folder).verify()
-        return problems
+    def set_aside(self, damages: Iterable[Damage]) -> None:
+        """Take out what is damaged, so that the next run makes it anew; the rest of `damages` is left alone."""
+        with self._transaction() as connection:
+            set_aside(connection, [damage for damage in damages if damage.can_be_set_aside])
 
+    # Decisions
 
-def _text(text: str) -> str:
-    """SQLite refuses lone surrogates, which names from a file system may hold."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    def record_clustering(self, clustering: Clustering, settings: Settings) -> None:
+        """Replace what was decided about this interest, on the disk when this returns."""
+        with self._transaction() as connection:
+            write_clustering(connection, clustering, settings)
+
+    def clusterings(self) -> list[tuple[Clustering, Settings]]:
+        """Every interest's decisions, in the order in which the interests were first asked."""
+        with self._guard, explained(self.path):
+            return read_clusterings(self._connection)
 
 
 @contextlib.contextmanager

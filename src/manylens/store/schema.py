@@ -1,7 +1,8 @@
-"""The tables of `run.sqlite` and how older ones become them.
+"""The tables of `run.sqlite`, as a numbered list of migrations.
 
-In: the database's path. Out: an open connection at the newest schema. Promise: a kill between two migrations leaves a
-database that the next opening brings up to date.
+In: the database's path. Out: an open connection at the newest schema. Promise: all that is missing is added in one
+transaction, so a kill in between leaves the database as it was; a table is never changed but by a migration added here.
+`PRAGMA user_version` says how many a database has had; those of manylens 0.1.0 say it in `meta`.
 """
 
 from __future__ import annotations
@@ -12,64 +13,97 @@ from pathlib import Path
 
 from manylens.errors import StoreError
 
-SCHEMA_VERSION = 2
-"""1: answers without tokens, thumbnails without checksums, no account of the result files. Such a run is brought to 2
-when it is opened; what it lacks stays unknown."""
-
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL, height_px INTEGER NOT NULL,
-                     thumbnail BLOB NOT NULL, checksum INTEGER);
+                     thumbnail BLOB NOT NULL);
 CREATE TABLE unreadable (path TEXT PRIMARY KEY, reason TEXT NOT NULL);
 CREATE TABLE answers (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
                       model_identity TEXT NOT NULL, request BLOB NOT NULL, reply TEXT NOT NULL, embedding BLOB,
-                      checksum INTEGER NOT NULL, seconds REAL NOT NULL, tokens_in INTEGER, tokens_out INTEGER);
+                      checksum INTEGER NOT NULL, seconds REAL NOT NULL);
 CREATE TABLE failures (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
-                       reason TEXT NOT NULL);
-CREATE TABLE results (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
+                       reason TEXT NOT NULL)
 """
 
-_FROM_1_TO_2 = """
+_TOKENS_AND_CHECKSUMS = """
 ALTER TABLE images ADD COLUMN checksum INTEGER;
 ALTER TABLE answers ADD COLUMN tokens_in INTEGER;
 ALTER TABLE answers ADD COLUMN tokens_out INTEGER;
-CREATE TABLE results (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL);
-UPDATE meta SET value = '2' WHERE name = 'schema_version';
+CREATE TABLE results (path TEXT PRIMARY KEY, sha256 TEXT NOT NULL)
 """
+"""What an older run lacks of these stays unknown."""
+
+_DECISIONS = """
+CREATE TABLE clusterings (id INTEGER PRIMARY KEY, slug TEXT NOT NULL UNIQUE, interest TEXT NOT NULL,
+                          model TEXT NOT NULL, settings TEXT NOT NULL, account TEXT NOT NULL);
+CREATE TABLE levels (id INTEGER PRIMARY KEY, clustering INTEGER NOT NULL REFERENCES clusterings ON DELETE CASCADE,
+                     name TEXT NOT NULL, UNIQUE (clustering, name));
+CREATE TABLE clusters (level INTEGER NOT NULL REFERENCES levels ON DELETE CASCADE, id INTEGER NOT NULL,
+                       name TEXT NOT NULL, definition TEXT NOT NULL, parent TEXT NOT NULL, size INTEGER NOT NULL,
+                       exemplars TEXT NOT NULL, misplaced TEXT NOT NULL, PRIMARY KEY (level, id)) WITHOUT ROWID;
+CREATE TABLE memberships (level INTEGER NOT NULL REFERENCES levels ON DELETE CASCADE, image_id TEXT NOT NULL,
+                          cluster INTEGER, confidence REAL NOT NULL, reason TEXT NOT NULL, decided_by TEXT NOT NULL,
+                          PRIMARY KEY (level, image_id)) WITHOUT ROWID;
+CREATE TABLE not_described (clustering INTEGER NOT NULL REFERENCES clusterings ON DELETE CASCADE,
+                            image_id TEXT NOT NULL, reason TEXT, PRIMARY KEY (clustering, image_id)) WITHOUT ROWID;
+CREATE TABLE constraints (id INTEGER PRIMARY KEY, slug TEXT NOT NULL,
+                          kind TEXT NOT NULL CHECK (kind IN ('must-link', 'cannot-link', 'rename')),
+                          subject TEXT NOT NULL, object TEXT NOT NULL);
+CREATE TABLE set_aside (key TEXT NOT NULL, row BLOB NOT NULL, problem TEXT NOT NULL)
+"""
+"""clusterings: one an interest, by its slug. account: calls, notes and what else concerns the whole of it, JSON.
+memberships: where each described image is at that level, who decided it and why. not_described: images whose look
+failed (reason) or that were not looked at (NULL). constraints: what a person said, image ids or cluster names; no run
+removes them. set_aside: damaged answers that `verify` took out, as JSON."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS)
 
 
 def connect(path: Path) -> sqlite3.Connection:
+    """Raises StoreError for a database of a newer manylens, or one that is no run."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall():
-            # One transaction: a kill in here leaves an empty database, which the next run begins anew.
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";\n"):
-                connection.execute(statement)
-            meta = [("schema_version", str(SCHEMA_VERSION)), ("manylens_version", _version())]
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-            connection.execute("COMMIT")
-        version = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
-        if version is not None and version[0] == "1":
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _FROM_1_TO_2.split(";\n"):
-                connection.execute(statement)
-            connection.execute("COMMIT")
-            version = (str(SCHEMA_VERSION),)
-        if version is None or version[0] != str(SCHEMA_VERSION):
+        connection.execute("PRAGMA foreign_keys = ON")
+        version = _version_of(connection)
+        if version is None or version > len(MIGRATIONS):
             raise StoreError(
-                f"this manylens reads runs of schema {SCHEMA_VERSION}, {path} has {version[0] if version else 'none'}",
+                f"this manylens reads runs up to schema {len(MIGRATIONS)}, {path} has {version or 'none'}",
                 "use the manylens that made it, or choose another --out",
             )
+        if version < len(MIGRATIONS):
+            connection.execute("BEGIN IMMEDIATE")
+            for number in range(version, len(MIGRATIONS)):
+                for statement in MIGRATIONS[number].split(";\n"):
+                    connection.execute(statement)
+            if not version:
+                connection.execute("INSERT INTO meta VALUES ('manylens_version', ?)", (_manylens_version(),))
+            # manylens 0.1.0 looks here, and says that it cannot read this one.
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (str(len(MIGRATIONS)),))
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _version() -> str:
+def _version_of(connection: sqlite3.Connection) -> int | None:
+    """How many migrations the database has had; None where it is no run."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return 0
+    if "meta" not in tables:
+        return None
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version:
+        return int(version)
+    row = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    return int(row[0]) if row is not None and str(row[0]).isdecimal() else None
+
+
+def _manylens_version() -> str:
     try:
         return importlib.metadata.version("manylens")
     except importlib.metadata.PackageNotFoundError:
