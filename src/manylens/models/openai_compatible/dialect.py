@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import io
 import json
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,11 @@ def answer_text(reply: Json) -> str:
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     if not content and (choice.get("finish_reason") == "content_filter" or message.get("refusal")):
         raise ModelError("the model refuses to speak about this picture", "nothing to do here")
-    return content if isinstance(content, str) else ""
+    # Whatever takes more is no answer, and would take minutes to read.
+    return content if isinstance(content, str) and len(content) <= MOST_CHARACTERS else ""
+
+
+MOST_CHARACTERS = 1_000_000
 
 
 def answer_logprobs(reply: Json) -> list[tuple[str, list[tuple[str, float]]]]:
@@ -131,11 +136,22 @@ def answer_logprobs(reply: Json) -> list[tuple[str, list[tuple[str, float]]]]:
     tokens = []
     for entry in content if isinstance(content, list) else ():
         try:
-            top = [(str(other["token"]), float(other["logprob"])) for other in entry.get("top_logprobs") or ()]
-            tokens.append((str(entry["token"]), [(str(entry["token"]), float(entry["logprob"])), *top]))
-        except (AttributeError, KeyError, TypeError, ValueError):
+            top = [(str(other["token"]), _logprob(other)) for other in entry.get("top_logprobs") or ()]
+            tokens.append((str(entry["token"]), [(str(entry["token"]), _logprob(entry)), *top]))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return []
     return tokens
+
+
+def _logprob(entry: Json) -> float:
+    """Raises ValueError for what is none: a token may have none of the probability, but not more than all."""
+    value = float(entry["logprob"])
+    if math.isnan(value) or value == math.inf:
+        raise ValueError("a log-probability is a number")
+    return value
+
+
+MOST_DIMENSIONS = 1 << 16
 
 
 def embedding_rows(reply: Json, rows: int) -> Vector:
@@ -145,12 +161,14 @@ def embedding_rows(reply: Json, rows: int) -> Vector:
         raise ValueError("an embeddings reply holds one vector per input")
     try:
         ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
-        vectors = np.array([entry["embedding"] for entry in ordered], np.float32)
-    except (AttributeError, KeyError, TypeError) as error:
+        with np.errstate(over="ignore", invalid="ignore"):
+            vectors = np.array([entry["embedding"] for entry in ordered], np.float32)
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
         raise ValueError("an embeddings reply holds vectors of numbers") from error
-    if vectors.ndim != 2:
+    if vectors.ndim != 2 or vectors.shape[1] > MOST_DIMENSIONS:
         raise ValueError("an embeddings reply holds flat vectors")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not (np.isfinite(lengths).all() and (lengths > 0).all()):
         raise ValueError("an embedding is finite and not zero")
     unit: Vector = vectors / lengths
@@ -288,6 +306,10 @@ def colored_disc(color: str, side_px: int = 128) -> bytes:
     return buffer.getvalue()
 
 
+MOST_NAMES = 5_000
+"""Of a server's list of models: some have thousands, and names like the one asked for are looked for among them."""
+
+
 def list_models(endpoint: Endpoint) -> tuple[str, ...] | None:
     """The names the server gives, or None where it keeps no list. Raises ModelUnavailable: nobody there, wrong key."""
     try:
@@ -301,7 +323,8 @@ def list_models(endpoint: Endpoint) -> tuple[str, ...] | None:
     data = reply.get("data")
     if not isinstance(data, list):
         return None
-    return tuple(str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry)
+    names = [str(entry["id"]) for entry in data[:MOST_NAMES] if isinstance(entry, dict) and "id" in entry]
+    return tuple(name for name in names if len(name) <= 500)
 
 
 def check_listed(endpoint: Endpoint, names: Sequence[str] | None) -> None:

@@ -67,7 +67,7 @@ from manylens.models.openai_compatible.dialect import (
     probe,
     text_part,
 )
-from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
+from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, check_variables, clean_url
 from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
 from manylens.models.text_embedder import TextEmbedder
 
@@ -457,9 +457,12 @@ class OpenAICompatible:
 def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
     """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
 
-    Raises ModelUnavailable where the server cannot be used.
+    Raises ModelUnavailable where the server cannot be used, UsageError where a variable stands in the way.
     """
     endpoint, embedding_endpoint = _endpoints(model, options)
+    for one in (endpoint, embedding_endpoint):
+        if one is not None:
+            check_variables(one.url)
     known = _read_recorded(recorded)
     identity = _identity(endpoint, embedding_endpoint)
     if identity in known:
