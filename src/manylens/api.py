@@ -21,7 +21,7 @@ from manylens import __version__
 from manylens.collection.find import find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Event, Foreseen
+from manylens.events import Event, Foreseen, Notice
 from manylens.files import write_atomically
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -193,6 +193,9 @@ async def _cluster(
         )
         found = await cluster_images(ids, interests, recorded, settings, emit, shared)
         clusterings = [found[interest] for interest in interests]
+        for said, times in recorded.said.most_common(1):
+            if times:
+                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         written = [REPORT_NAME, UNREADABLE_NAME]
         written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]
         run.forget_results(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -13,6 +14,13 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 def printable(path: str) -> str:
     """A path that can be written as UTF-8: bytes of a file name that are no UTF-8 become `\\udcXX`, all else stays."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def public_name(model: str) -> str:
+    """A model's name as files that are passed on have it: of an absolute path (`nano:/home/me/tuned/nano`) the end."""
+    kind, colon, place = model.partition(":")
+    is_path = PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute() or place.startswith("~")
+    return f"{kind}{colon}{PureWindowsPath(place).name}" if is_path else model
 
 
 _JOINERS = "\u200c\u200d"

@@ -118,7 +118,8 @@ class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. account: of the run. on_stopping: told how many calls a cancelled run
+    failed: requests by kind whose call failed. said: why, in a server's words, where result files must not have them.
+    account: of the run. on_stopping: told how many calls a cancelled run
     waits for. Use from one event loop at a time.
     """
 
@@ -139,6 +140,7 @@ class Recorded(Wrapped):
         self.asked: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.said: Counter[str] = Counter()
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look, LookReply)
@@ -347,6 +349,7 @@ class Recorded(Wrapped):
                 stored = to_stored(reply)
             except ModelError as error:
                 call.end(None, answered=False)
+                self.said[str(error)] += error.public not in ("", str(error))
                 failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
                 outcomes[key] = error
                 continue

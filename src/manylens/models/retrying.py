@@ -130,7 +130,9 @@ class Paced(Wrapped):
                 return self._gone
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
                 tried = f"{reply.rule} (tried {attempt} times)"
-                return ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+                last = ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+                last.public = reply.public and f"{reply.public} (tried {attempt} times)"
+                return last
             self._tell(now, reply)
             backoff_s = min(FIRST_BACKOFF_S * 2 ** (attempt - 1), LONGEST_BACKOFF_S)
             await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))

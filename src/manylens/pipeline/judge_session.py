@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from manylens.errors import BudgetSpent, ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, Stage, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks
 from manylens.method.questions import Answer, Choice, Question, Steps, Writing
@@ -145,7 +145,7 @@ class JudgeSession:
                 if abs(total - 1) < _TOLERANCE:
                     return Answer(tuple(x / total for x in p), reply.reason)
             reply = ModelError("a choice has a probability for each option and for none, which sum to one")
-        self.failures.append(str(reply))
+        self.failures.append(public_reason(reply))
         return Answer()
 
     def _request(self, question: Question) -> Request:

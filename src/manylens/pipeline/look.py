@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.errors import BudgetSpent, ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens
@@ -114,7 +114,7 @@ def gather_looks(
     failed: list[tuple[str, str]] = []
     for image_id, reply in zip(image_ids, replies, strict=True):
         if isinstance(reply, ModelError):
-            failed.append((image_id, str(reply)))
+            failed.append((image_id, public_reason(reply)))
             continue
         vector = np.asarray(reply.embedding, dtype=np.float32).reshape(-1)
         norm = float(np.linalg.norm(vector))

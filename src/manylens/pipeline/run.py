@@ -32,7 +32,7 @@ from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.notes import write_notes
 from manylens.settings import Settings
-from manylens.text import counted
+from manylens.text import counted, public_name
 from manylens.types import Cluster as FinalCluster
 from manylens.types import Clustering, Interest, Misplaced
 
@@ -197,7 +197,7 @@ async def present(
     session.finish("name", f"{counted(len(clusters), 'cluster')} named{loose}")
     return Clustering(
         interest=looks.interest,
-        model=session.model.name,
+        model=public_name(session.model.name),
         clusters=tuple(clusters),
         assignments=tuple(assignments),
         failed=looks.failed,

@@ -66,6 +66,7 @@ class Endpoint:
         self.url = clean_url(url)
         self.model = model
         self.timeout_s = timeout_s
+        self._told = ""
         self.was_answered = False
         """Whether the server has answered anything: until it has, a broken connection is a wrong address."""
         _, self.key_name = _key_for(self.url)
@@ -109,9 +110,13 @@ class Endpoint:
                     reply = await self._client.post(path, cast_to=object, body=body)
         except (sdk.OpenAIError, ValueError, TimeoutError, RecursionError) as error:
             problem = self._explain(error)
-        if problem is not None:
-            raise problem
-        return self._checked(reply)
+        if problem is None:
+            try:
+                return self._checked(reply)
+            except ModelError as error:
+                problem = error.with_traceback(None)
+        problem.public = self._public(problem)
+        raise problem
 
     async def close(self) -> None:
         if "_client" in self.__dict__:
@@ -119,6 +124,13 @@ class Endpoint:
             del self.__dict__["_client"]
 
     # Faults
+
+    def _public(self, problem: ModelError) -> str:
+        """In our words alone: result files are passed on."""
+        ours = str(problem)
+        for theirs, instead in ((self._told, ""), (self.url, "the server"), (self.host, "the server")):
+            ours = ours.replace(theirs, instead) if theirs else ours
+        return ours
 
     def _checked(self, reply: object) -> Json:
         """The reply's object; some servers report errors with status 200 (OpenRouter, LM Studio)."""
@@ -172,7 +184,7 @@ class Endpoint:
 
     def _by_status(self, status: int, body: object, headers: Mapping[str, str]) -> ModelError:
         said = self._said(body)
-        told = f': it says "{said}"' if said else ""
+        self._told = told = f': it says "{said}"' if said else ""
         where = f"{self.host} answered {status}"
         if status == 401 or (status == 403 and not _ABOUT_CONTENT.search(said)):
             return ModelUnavailable(f"{self.host} refuses the key ({status})", self._key_hint())
