@@ -35,6 +35,7 @@ from manylens.models.base import (
     shown_exemplars,
 )
 from manylens.settings import Settings
+from manylens.store.answers import MOST_TOKENS
 from manylens.store.books import Books, Spent
 
 CHAT_TOKENS = 100
@@ -43,9 +44,6 @@ CHAT_TOKENS = 100
 FEW = 3
 """Answers of a kind that are awaited before more are sent at once, where money is limited: servers write more than they
 are asked for, and only what came back says how much."""
-
-MOST_TOKENS = 2**53
-"""A count of tokens beyond it, in JSON, is no number that a server means."""
 
 
 def usable_count(value: object) -> int | None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.collection.find import Collection
-from manylens.files import write_atomically
+from manylens.files import own_folder, write_atomically
 from manylens.results.links import remove_links, write_links
 from manylens.settings import Settings
 from manylens.types import Assignment, Clustering
@@ -86,8 +86,7 @@ def write_results(
 
     seconds: wall-clock time of the whole run so far. Raises UsageError where links cannot be made.
     """
-    folder = out / clustering.interest.slug
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(out / clustering.interest.slug)
     write_atomically(
         folder / "assignments.csv", _csv_bytes(ASSIGNMENT_COLUMNS, _assignment_rows(clustering, collection))
     )

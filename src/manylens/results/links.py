@@ -13,6 +13,7 @@ from pathlib import Path
 
 from manylens.collection.find import Collection
 from manylens.errors import UsageError
+from manylens.files import own_folder
 from manylens.types import Clustering
 
 MAX_FOLDER_NAME_CHARACTERS = 80
@@ -34,7 +35,8 @@ def write_links(folder: Path, clustering: Clustering, collection: Collection) ->
         if assignment.cluster is None:
             continue
         below = folder / f"{assignment.cluster:0{digits}} {folder_name(names[assignment.cluster])}"
-        below.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
+        own_folder(below)
         for path in paths[assignment.image_id]:
             link = _free_name(below, _link_name(path))
             # Resolved on both sides: `..` from a folder behind a link leads elsewhere.

@@ -75,8 +75,25 @@ class Dialect:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Records of earlier versions also say how many candidates a judgement may hold (`candidates`)."""
-        return cls(**{name: value for name, value in values.items() if name != "candidates"})
+        """Records of earlier versions also say how many candidates a judgement may hold (`candidates`).
+
+        Raises TypeError for values that no probe finds."""
+        found = cls(**{name: value for name, value in values.items() if name != "candidates"})
+        scale = (found.edge_scale, found.edge_offset)
+        if not (
+            found.words in ("json", "plain", "nano")
+            and found.structured in ("json_schema", "json_object", "none")
+            and found.embeddings in ("messages", "text", "local")
+            and found.limit in ("max_tokens", "max_completion_tokens")
+            and type(found.temperature) is type(found.thinks) is bool
+            and type(found.logprobs) is type(found.pictures) is int
+            and found.logprobs in (0, *TOP_LOGPROBS)
+            and 1 <= found.pictures <= MOST_EXEMPLARS + 1
+            and isinstance(found.embedding_model, str)
+            and all(one is None or (type(one) in (int, float) and abs(one) < 1e6) for one in scale)
+        ):
+            raise TypeError("a record of a model holds what a probe finds")
+        return found
 
     def tokens(self, answer: int) -> int:
         """The most that an answer of so many tokens may take."""

@@ -503,7 +503,7 @@ def _read_object(path: Path | None) -> dict[str, Any]:
     """A file's JSON object of objects; what is missing or damaged counts as not there."""
     try:
         content = json.loads(path.read_text("utf-8")) if path is not None else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}
