@@ -198,8 +198,8 @@ def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path
 
 @pytest.mark.parametrize(
     "record",
-    ['{"a": {"words": "evil"}}', '{"a": {"pictures": "x"}}', '{"a": {"edge_scale": 1e999}}', '{"a": {"logprobs": -1}}', "[" * 99_999,
-     "{",      '{"a": {"thinks": 3}}', '{"a": {"unknown": 3}}', '{"a": 5}', "[]", "\x00"],
+    ['{"a": {"words": "evil"}}', '{"a": {"pictures": "x"}}', '{"a": {"edge_scale": 1e999}}', '{"a": {"logprobs": -1}}',
+     "[" * 99_999, "{",      '{"a": {"thinks": 3}}', '{"a": {"unknown": 3}}', '{"a": 5}', "[]", "\x00"],
 )  # fmt: skip
 def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str) -> None:
     from manylens.models.openai_compatible.model import _read_recorded
