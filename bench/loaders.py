@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 
 from bench.held_out import HELD_OUT_PERSONS, SETS, UNTAUGHT_COLORS, read_rows
-from manylens.cli.sample_cards import RANKS, SUITS, write_sample
 from manylens.errors import UsageError
+from training.draw_cards import RANKS, SUITS, write_sample
 
 Picture: TypeAlias = Callable[[], bytes]
 Labels: TypeAlias = Mapping[str, str]
@@ -407,7 +407,7 @@ def _from_zip(path: Path, member: str) -> bytes:
 
 
 def load_sample(folder: Path) -> LabelledSet:
-    """The sample collection that the project draws itself (`manylens.sample`), drawn where it is not there yet."""
+    """The sample collection (`training/draw_cards.py`), drawn where it is not there yet."""
     if not (folder / "labels.csv").is_file():
         write_sample(folder)
     entries = labels_table(folder)

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import manylens
 from bench.workbench import NanoTokens
-from manylens.cli.sample_cards import write_sample
 from manylens.collection.find import find_images
 from manylens.collection.pictures import StoredImages
 from manylens.events import Event, StageFinished, StageStarted
 from manylens.models.base import JudgeRequest, LookReply, LookRequest
 from manylens.models.nano.model import Nano
+from training.draw_cards import write_sample
 
 
 def seconds_of(command: list[str]) -> float:

@@ -1,6 +1,7 @@
 """From a folder to a finished run: Python's door and the estimator, with the scripted model on real files."""
 
 import asyncio
+import csv
 import hashlib
 import io
 import json
@@ -18,10 +19,11 @@ from sklearn.base import clone
 
 import manylens
 from manylens.api import default_out
-from manylens.errors import UsageError
+from manylens.errors import ModelError, UsageError
 from manylens.estimator import InterestClustering
 from manylens.events import Event, StageFinished, StageStarted
 from manylens.models.scripted import ScriptedModel
+from manylens.store.run_folder import RunFolder
 from manylens.types import parse_interests
 
 COLORS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (30, 60, 200)}
@@ -195,7 +197,7 @@ def test_an_interrupt_inside_a_running_loop_ends_the_work() -> None:
     """As a person stops a notebook's cell: a real signal, in a process of its own."""
     script = (
         "import asyncio, signal\n"
-        "from manylens.waiting import run_until_done\n"
+        "from manylens.sync import run_until_done\n"
         "async def work():\n"
         "    print('begun', flush=True)\n"
         "    try: await asyncio.sleep(60)\n"
@@ -326,6 +328,25 @@ def test_estimator_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
 
 
+def test_an_estimators_kept_run_names_the_persons_own_files(tmp_path: Path) -> None:
+    """Files of several folders, one of them hidden and one given twice."""
+    files = sorted(fill(tmp_path / "pictures", each=2).iterdir())
+    hidden = tmp_path / ".more" / files[0].name
+    hidden.parent.mkdir()
+    files[0] = files[0].rename(hidden)
+    found = InterestClustering("color", model=model_for(files), out=tmp_path / "out").fit([*files, files[1]])
+    assert len(found.labels_) == len(files) + 1
+    assert found.labels_[1] == found.labels_[-1] >= 0
+    with open(tmp_path / "out" / "color" / "assignments.csv", encoding="utf-8", newline="") as table:
+        named = {row["image"] for row in csv.DictReader(table)}
+    assert named == {file.relative_to(tmp_path).as_posix() for file in files}
+    with RunFolder.open(tmp_path / "out") as run:
+        assert {path for image in run.images() for path in image.paths} == named
+    assert f".more/{hidden.name}" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    with pytest.raises(UsageError, match="none of the 1 files is one"):
+        InterestClustering("color").fit([tmp_path / "nowhere" / "a.png"])
+
+
 def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['sklearn'] = None\n"
@@ -339,3 +360,35 @@ def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
         == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'level': None, 'n_clusters': None, "
         "'into': None, 'out': None} False True"
     )
+
+
+def test_the_report_shows_every_interest_of_the_folder(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    out = tmp_path / "out"
+    for by in ("color", "shape", "color"):
+        result = manylens.cluster(tmp_path / "pictures", by, model=model_for(files), out=out)
+    page = result.report.read_text("utf-8")
+    assert page.index('"text":"color"') < page.index('"text":"shape"')
+    assert list(result) == ["color"]
+    with RunFolder.open(out) as run:
+        assert [clustering.interest.text for clustering, _ in run.clusterings()] == ["color", "shape"]
+
+
+def test_too_many_failed_calls_are_a_problem_in_python_too(tmp_path: Path) -> None:
+    files = sorted(fill(tmp_path / "pictures", each=4).iterdir())
+    model = model_for(files)
+
+    async def fails(requests: object) -> list[ModelError]:
+        return [ModelError("no answer")] * len(requests)  # type: ignore[arg-type]
+
+    model.look = fails  # type: ignore[method-assign, assignment]
+    for allowed, is_problem in ((0.5, True), (1.0, False)):
+        result = manylens.cluster(
+            tmp_path / "pictures",
+            "color",
+            model=model,
+            out=tmp_path / str(allowed),
+            settings=manylens.Settings(max_failed=allowed),
+        )
+        assert isinstance(result.problem, ModelError) == is_problem
+        assert result.report.is_file()

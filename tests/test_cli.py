@@ -17,6 +17,7 @@ import pytest
 from PIL import Image as PillowImage
 
 import manylens
+import manylens.session
 from manylens.cli import main as cli
 from manylens.cli.demo import DEMO_INTERESTS
 from manylens.models.scripted import Noise, ScriptedModel
@@ -90,7 +91,7 @@ def test_cluster_prints_a_table_and_the_report(folder: Path, capsys: pytest.Capt
     assert all(len([cell for cell in row if ".png" in cell]) == 3 for row in rows)
     assert "36 files: 36 assigned, 0 unassigned, 0 failed" in shown.out
     assert shown.out.splitlines()[-1] == f"Report: {Path('pictures-manylens', 'report.html')}"
-    assert "look color: 36 images described" in shown.err
+    assert "describing (color): 36 pictures described" in shown.err
 
 
 def test_evaluate_prints_the_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,8 +105,8 @@ def test_evaluate_prints_the_scores(folder: Path, tmp_path: Path, capsys: pytest
 def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["cluster", str(folder), "--by", "color", "--by", "size", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "36 distinct images" in shown
-    assert "looks:      72 (one per image and interest, 2 interests)" in shown
+    assert "36 distinct pictures" in shown
+    assert "describe:   72 (one call per picture and interest, 2 interests)" in shown
     assert "questions:  2 to 302 (few where descriptions repeat, many where each differs)" in shown
     assert "calls:      74 to 374; a better estimate follows once all pictures are described" in shown
     assert "time:       2 to 9 seconds at 40 calls a second (nano on two cores)" in shown
@@ -145,7 +146,7 @@ def test_another_folder_is_told_whose_results_it_replaces(
         assert "that are not in" not in capsys.readouterr().err
     cli.run(["cluster", str(other), "--by", "color", "--out", "run"])
     told = capsys.readouterr().err
-    assert f"run holds 24 images that are not in {other}: its results for the interests asked now are replaced" in told
+    assert f"run holds 24 pictures that are not in {other}: its results for the interests asked now" in told
 
 
 def test_a_folder_of_which_nothing_can_be_read_exits_1_and_has_its_reasons(
@@ -278,6 +279,9 @@ def test_the_demo_is_compared_with_its_truth(
     for interest, clusters in (("suit", 4), ("rank", 13), ("color", 2)):
         assert f"by {interest}" in shown
         assert f"NMI 1.000, {clusters} clusters found of {clusters}" in shown
+    assert "trained on other cards drawn by the same program" in shown
+    assert "Of your own pictures expect less." in shown
+    assert shown.rstrip().endswith('cluster FOLDER --by "kind of object"')
     assert (tmp_path / "manylens-demo" / "report.html").is_file()
 
 
@@ -331,7 +335,7 @@ def test_a_spent_budget_is_said_and_a_larger_one_goes_on(
     shown = capsys.readouterr().out
     assert "Partial: the budget was spent after 30 model calls; the same command with a larger one goes on" in shown
     assert "6 images were not looked at" in shown
-    assert "6 not looked at" in shown
+    assert "6 not reached" in shown
     assert cli.run([*command, "--budget-calls", "30"]) == 0
     assert loaded[1].calls.total() == 0
     capsys.readouterr()
@@ -341,7 +345,8 @@ def test_a_spent_budget_is_said_and_a_larger_one_goes_on(
     (account,) = [line for line in shown.splitlines() if line.startswith("The run took ")]
     calls = json.loads(Path("run/color/summary.json").read_text())["calls"]
     assert account == (
-        f"The run took {calls} model calls; expected were 37 to 187 before it began, and 37 to 137 after its looks"
+        f"The run took {calls} model calls; expected: 37 to 187 at the start, "
+        "37 to 137 once all pictures were described"
     )
     assert json.loads(Path("run/color/summary.json").read_text())["partial"] is False
 
@@ -360,7 +365,7 @@ def test_a_dry_run_for_a_server_states_tokens_and_money(folder: Path, capsys: py
     assert "2 s a call, 8 at once" in shown
     assert "may end before that" not in shown
     assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", *arguments, "--budget-usd", "0.0001"]) == 0
-    assert "the budget of $0.0001 may end before that; looks come first" in capsys.readouterr().out
+    assert "the budget of $0.0001 may end before that; descriptions come first" in capsys.readouterr().out
 
 
 def test_a_dry_run_with_a_small_budget_says_what_it_does_not_reach(
@@ -370,7 +375,7 @@ def test_a_dry_run_with_a_small_budget_says_what_it_does_not_reach(
     shown = capsys.readouterr().out
     assert "questions:  none, the budget ends before them" in shown
     assert "calls:      1; a better estimate follows" in shown
-    assert "the budget of 1 call does not reach all images" in shown
+    assert "the budget of 1 call does not reach all pictures" in shown
 
 
 def sorted_into(folder: Path) -> dict[str, set[str]]:

@@ -226,6 +226,14 @@ def test_the_persons_choice_outranks_names_and_must_exist() -> None:
         choose_columns("suit", "suit", COLUMNS, "rnak")
 
 
+@pytest.mark.parametrize("interest", ["split", "split of the hair", "mood"])
+def test_a_column_of_bookkeeping_is_compared_only_where_it_is_asked_for(interest: str) -> None:
+    columns = ("Split", "subset", "fold", "partition")
+    assert choose_columns(interest, "slug", (*columns, "suit")) == (("suit",), "every column")
+    assert choose_columns(interest, "slug", columns, "fold") == (("fold",), "asked")
+    assert choose_columns(interest, "slug", columns)[0] == ()
+
+
 # Runs
 
 
@@ -255,6 +263,17 @@ def test_a_run_is_compared_interest_by_interest(tmp_path: Path) -> None:
         :1
     ]
     assert (only.column, only.chosen_by) == ("suit", "asked")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
+def test_assignments_that_a_spreadsheet_has_saved_are_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    make_run(tmp_path, "suit", "suit", {"Größe.png": "1", "b.png": ""})
+    file = tmp_path / "suit" / "assignments.csv"
+    file.write_bytes(file.read_text("utf-8").replace(",", delimiter).encode(encoding) + 5 * delimiter.encode())
+    labels = Labels("l", ("suit",), {"Größe.png": {"suit": "h"}, "b.png": {"suit": "s"}})
+    (suit,) = evaluate_run(tmp_path, labels)
+    assert (suit.scores.images, suit.scores.unassigned, suit.unlabeled) == (2, 1, 0)
 
 
 def test_without_a_fitting_column_all_are_tried(tmp_path: Path) -> None:
@@ -299,5 +318,22 @@ def test_images_without_a_label_are_said_of_every_column_that_was_tried() -> Non
     written = io.StringIO()
     print_scores(Console(file=written, width=200), tried)
     text = written.getvalue()
-    assert "3 images have no species label" in text and "3 images have no color label" in text
+    assert "3 pictures have no species label" in text and "3 pictures have no color label" in text
     assert text.count("no column has its name") == 1
+
+
+def test_a_column_that_has_not_the_interests_very_name_is_told_with_the_reason() -> None:
+    scores = evaluate_labels(["a", "b"], ["1", "2"])
+    chosen = [
+        InterestScores("suits of the cards", "suits-of-the-cards", "suit", "word", scores, 0),
+        InterestScores("Deck style", "deck-style", "deck_style", "same name", scores, 0),
+        InterestScores("Rank", "rank", "rank", "same name", scores, 0),
+        InterestScores("mood", "mood", "pose", "asked", scores, 0),
+    ]
+    written = io.StringIO()
+    print_scores(Console(file=written, width=200), chosen)
+    told = [line for line in written.getvalue().splitlines() if "compared with the column" in line]
+    assert [line.partition(";")[0] for line in told] == [
+        "suits of the cards: compared with the column suit, whose name occurs in it",
+        "Deck style: compared with the column deck_style, whose name differs in punctuation only",
+    ]

@@ -12,12 +12,12 @@ from manylens.collection.find import Collection
 from manylens.results.files import (
     ASSIGNMENT_COLUMNS,
     cluster_values,
-    count_files,
     summary_values,
     write_results,
     write_unreadable,
 )
 from manylens.results.links import folder_name
+from manylens.results.table import join
 from manylens.settings import Settings
 from manylens.types import Assignment, CallCounts, Cluster, Clustering, Image, Interest, Misplaced, Tokens, Unreadable
 
@@ -55,7 +55,7 @@ def clustering(name: str = "hearts", reason: str = "judged to belong") -> Cluste
 
 
 def write(out: Path, one: Clustering, of: Collection, *, links: bool = False, seconds: float = 1.0) -> Path:
-    return write_results(out, one, of, settings=Settings(), seconds=seconds, version="1.2.3", links=links)
+    return write_results(out, join(one, of), settings=Settings(), seconds=seconds, version="1.2.3", links=links)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -85,7 +85,7 @@ def test_cluster_is_empty_where_an_image_is_unassigned_or_failed(tmp_path: Path)
 
 
 def test_files_add_up(tmp_path: Path) -> None:
-    counts = count_files(clustering(), collection())
+    counts = join(clustering(), collection()).counts
     assert (counts.assigned, counts.unassigned, counts.failed) == (3, 1, 2)
     assert counts.assigned + counts.unassigned + counts.failed == counts.found == collection().files_found
 
@@ -93,7 +93,7 @@ def test_files_add_up(tmp_path: Path) -> None:
 def test_what_the_budget_did_not_reach_is_counted_apart(tmp_path: Path) -> None:
     one = clustering()
     one = replace(one, assignments=one.assignments[:2], not_looked=(C,), is_partial=True)
-    counts = count_files(one, collection())
+    counts = join(one, collection()).counts
     assert (counts.assigned, counts.unassigned, counts.failed, counts.not_looked, counts.found) == (3, 0, 2, 1, 6)
     folder = write(tmp_path, one, collection())
     row = {row["image"]: row for row in rows_of(folder)}["c.png"]
@@ -105,15 +105,14 @@ def test_what_the_budget_did_not_reach_is_counted_apart(tmp_path: Path) -> None:
 def test_a_summary_states_tokens_and_money() -> None:
     calls = CallCounts(look=4, tokens=Tokens(2_000_000, 100_000, 1))
     values = summary_values(
-        replace(clustering(), calls=calls),
-        collection(),
+        join(replace(clustering(), calls=calls), collection()),
         settings=Settings(price_in=0.5, price_out=2.0),
         seconds=1.0,
         version="1",
     )
     assert (values["tokens_in"], values["tokens_out"], values["answers_without_tokens"]) == (2_000_000, 100_000, 1)
     assert values["usd"] == pytest.approx(1.2)
-    free = summary_values(clustering(), collection(), settings=Settings(), seconds=1.0, version="1")
+    free = summary_values(join(clustering(), collection()), settings=Settings(), seconds=1.0, version="1")
     assert free["usd"] is None
 
 
@@ -145,13 +144,15 @@ def test_the_vocabulary_says_which_category_each_description_is_in(tmp_path: Pat
 
 def test_settings_come_back_from_a_summary_with_their_list_of_clusters(tmp_path: Path) -> None:
     settings = Settings(into=("good", "defective"), effort="high", budget_calls=7)
-    folder = write_results(tmp_path, clustering(), collection(), settings=settings, seconds=1.0, version="1")
+    folder = write_results(
+        tmp_path, join(clustering(), collection()), settings=settings, seconds=1.0, version="1", links=False
+    )
     summary = json.loads((folder / "summary.json").read_text("utf-8"))
     assert Settings.from_dict(summary["settings"]) == settings
 
 
 def test_sizes_in_clusters_json_count_files_and_exemplars_are_paths() -> None:
-    (values,) = cluster_values(clustering(), collection())
+    (values,) = cluster_values(join(clustering(), collection()))
     assert values == {
         "id": 1,
         "name": "hearts",
@@ -184,7 +185,7 @@ def test_a_file_name_that_is_not_utf8_is_escaped_in_the_table_and_exact_in_json(
     assert json.loads((folder / "clusters.json").read_text("utf-8"))[0]["exemplars"][1] == "caf\udce9.png"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path, start: str) -> None:
     danger = f"{start}1+1"
     rows = rows_of(write(tmp_path, clustering(name=danger, reason=danger), collection(first=(danger,))))

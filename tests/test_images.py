@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -189,6 +190,37 @@ def test_linked_folders_are_read_once_by_their_own_path(tmp_path: Path) -> None:
     collection = find_images(tmp_path / "photos")
     assert sorted(path for image in collection.images for path in image.paths) == ["b/x.png", "far/y.png"]
     assert [(file.path, file.reason) for file in collection.unreadable] == [("up", "symbolic link loop")]
+
+
+def test_a_broken_link_is_an_unreadable_picture_only_where_its_name_is_a_pictures(tmp_path: Path) -> None:
+    picture((1, 2, 3)).save(tmp_path / "x.png")
+    for name in ("gone.jpg", "gone", "notes.txt", ".#lock.jpg"):
+        (tmp_path / name).symlink_to("nowhere")
+    collection = find_images(tmp_path)
+    assert [(file.path, file.reason) for file in collection.unreadable] == [("gone.jpg", "broken symbolic link")]
+    assert collection.skipped_count == 3
+
+
+def test_a_linked_folder_that_vanishes_meanwhile_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk that it is on is unplugged while another one is listed."""
+    (tmp_path / "photos").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        picture((1, 2, len(name))).save(tmp_path / name / "x.png")
+        (tmp_path / "photos" / name).symlink_to(tmp_path / name)
+    real_listdir = os.listdir
+
+    def unplugging(path: str) -> list[str]:
+        if str(path).endswith("one"):
+            shutil.rmtree(tmp_path / "two")
+        return real_listdir(path)
+
+    monkeypatch.setattr(os, "listdir", unplugging)
+    collection = find_images(tmp_path / "photos")
+    assert [image.paths for image in collection.images] == [("one/x.png",)]
+    ((path, reason),) = [(file.path, file.reason) for file in collection.unreadable]
+    assert path == "two"
+    assert "vanished" in reason
 
 
 def test_the_results_of_a_run_inside_the_folder_are_not_images(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from test_report import data_of
 
 import manylens
 from manylens.cli import main as cli
-from manylens.cli.sample_cards import write_sample
 from manylens.errors import ImageUnreadable, ModelError
 from manylens.events import Event, StageAdvanced
 from manylens.models.base import (
@@ -36,6 +36,7 @@ from manylens.results.evaluate import Labels, evaluate_run, read_labels
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
 from manylens.text import shown_name
+from training.draw_cards import write_sample
 
 SHARED_CARDS = Path(__file__).parents[2] / "shared" / "data" / "card.zip"
 RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json")
@@ -128,6 +129,34 @@ def test_the_sample_falls_apart_by_suit_and_by_color(sample: Path, sorted_sample
     for interest, (nmi, clusters, true) in found.items():
         assert nmi >= 0.9, interest
         assert abs(clusters - true) <= 1, interest
+
+
+def test_a_cancelled_call_has_ended_when_it_says_so_and_nano_can_be_asked_again(pictures: Pictures) -> None:
+    """Else its thread would still write features into a run that another process holds."""
+
+    class Slow(Pictures):
+        inside = 0
+
+        def thumbnail(self, image_id: str) -> Picture:
+            self.inside += 1
+            time.sleep(0.1)
+            self.inside -= 1
+            return self._pictures[image_id]
+
+    slow = Slow([pictures.thumbnail(image_id) for image_id in pictures.ids])
+    nano = Nano(slow)
+
+    async def cancel() -> None:
+        task = asyncio.create_task(nano.look([LookRequest("suit", image_id) for image_id in slow.ids]))
+        while not slow.inside:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not slow.inside
+
+    asyncio.run(cancel())
+    assert exact(look(nano, slow.ids[:3])) == exact(look(Nano(pictures), slow.ids[:3]))
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(sample: Path, sorted_sample: Path, tmp_path: Path) -> None:

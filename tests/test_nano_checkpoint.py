@@ -23,7 +23,6 @@ from PIL import Image
 from PIL.Image import Image as Picture
 
 import manylens
-from manylens.cli.sample_cards import write_sample
 from manylens.errors import UsageError
 from manylens.models.base import (
     ChooseReply,
@@ -43,6 +42,7 @@ from manylens.models.prompts import NANO_NAME
 from manylens.models.registry import load_model
 from manylens.results.evaluate import Labels, evaluate_run
 from manylens.store.run_folder import RunFolder
+from training.draw_cards import write_sample
 
 for package in ("torch", "transformers", "onnx"):
     pytest.importorskip(package, reason="needs the extra [local]: make test-models")

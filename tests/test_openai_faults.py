@@ -26,6 +26,7 @@ from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnava
 from manylens.models import prompts
 from manylens.models.base import (
     JudgeReply,
+    LookReply,
     LookRequest,
     ModelOptions,
 )
@@ -235,6 +236,38 @@ def test_a_server_that_drips_is_a_time_out() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         assert isinstance(asyncio.run(ask(patch)), ModelBusy)
+
+
+def test_a_repaired_look_is_as_sure_as_its_repair() -> None:
+    """What is read has three words of 0.9 each; what could not be read had one."""
+    with ChatServer(structured="ignores", writes_json=False) as server:
+        model = at(server)
+        said = iter(["...", "dark red one"])
+        server.says = lambda words, shown: next(said)
+        (reply,) = run(model, LOOK)
+        assert reply.description == "dark red one"
+        assert reply.confidence == pytest.approx(0.9**3)
+
+
+@pytest.mark.slow
+def test_no_answer_is_paid_twice_however_many_wait_for_their_second_part() -> None:
+    """More descriptions than were once kept, whose embeddings all fail at first."""
+    numbers = iter(range(9999))
+    requests = [LookRequest(f"color {number}", "red square") for number in range(1030)]
+    with ChatServer(says=lambda words, shown: f"red {next(numbers)}") as server:
+        model = at(server, timeout_s=60.0)
+
+        async def ask(chunk: list[LookRequest]) -> list[Any]:
+            replies = [reply for first in range(0, 1030, 50) for reply in await model.look(chunk[first : first + 50])]
+            await model.close()
+            return replies
+
+        server.inject("503", None, kind="embeddings")
+        assert all(isinstance(reply, ModelBusy) for reply in asyncio.run(ask(requests)))
+        server.heal()
+        assert all(isinstance(reply, LookReply) for reply in asyncio.run(ask(requests)))
+        assert server.repeated() == {}
+        assert not model._kept
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,35 @@ def test_a_class_for_an_object_and_capabilities_of_another_kind_are_refused() ->
     model.capabilities = {"writes_text": False}  # type: ignore[assignment]
     with pytest.raises(UsageError, match="Capabilities"):
         check_model(model)
+
+
+def test_a_package_s_model_is_found_by_its_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package as an installer leaves it: a module, and a `.dist-info` that names the entry point."""
+    site = tmp_path / "site"
+    about = site / "brightness-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[manylens.models]\nbrightness = brightness_model:make\n")
+    (site / "brightness_model.py").write_text(
+        "from test_own_model import Own\n\n\n"
+        "def make(rest, options):\n"
+        "    model = Own()\n"
+        "    model.name = f'brightness {rest} {options.image_px}'\n"
+        "    return model\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for shade in (0, 10, 20, 230, 240, 250):
+        PillowImage.new("RGB", (8, 8), (shade,) * 3).save(pictures / f"{shade}.png")
+    result = manylens.cluster(pictures, "brightness", model="brightness:x", out=tmp_path / "out")
+    assert result["brightness"].clustering.model == "brightness x 512"
+    assert set(result["brightness"].labels.values()) == {"dark", "bright"}
+    with pytest.raises(UsageError, match="pass --model nano, brightness"):
+        manylens.cluster(pictures, "brightness", model="darkness", out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("text", ["features", "Clusters", "report?"])
+def test_an_interest_may_not_take_the_run_folder_s_own_names(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="one of the run's own"):
+        manylens.cluster(tmp_path, text, out=tmp_path / "out")

@@ -17,9 +17,9 @@ from PIL import PngImagePlugin, TiffImagePlugin
 
 import manylens
 from manylens.collection.decode import encode_jpeg
+from manylens.files import public_name
 from manylens.models.base import ModelOptions
 from manylens.results.report import encode_thumbnail
-from manylens.text import public_name
 
 SECRET = "Gartenweg-17-home-address"
 FORMATS = {

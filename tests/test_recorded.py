@@ -405,7 +405,7 @@ def test_every_answer_is_on_the_disk_before_it_is_returned(tmp_path: Path) -> No
             put(*stored)
             order.append("stored")
 
-        run.put_answers = spy  # type: ignore[method-assign]
+        run.put_answers = spy  # type: ignore[assignment, method-assign]
         asyncio.run(Recorded(fake, run).look(looks("a")))
         order.append("returned")
     assert order == ["stored", "returned"]

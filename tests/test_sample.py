@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections import Counter
 from itertools import combinations, product
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from manylens.cli.sample_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card, write_sample
+from manylens.cli import sample as shipped
 from manylens.errors import UsageError
+from training.draw_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card, write_sample
 
 SIZE_PX = 64
 
@@ -44,9 +47,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def deal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes samples at once: the labels are real, each photo is one grey pixel."""
-    monkeypatch.setattr(
-        "manylens.cli.sample_cards.draw_card", lambda card, *, rng, size_px: Image.new("RGB", (1, 1), "grey")
-    )
+    monkeypatch.setattr("training.draw_cards.draw_card", lambda card, *, rng, size_px: Image.new("RGB", (1, 1), "grey"))
 
 
 def test_a_photo_is_rgb_and_of_the_size_asked_for() -> None:
@@ -229,3 +230,32 @@ def test_wrong_numbers_are_refused_before_anything_is_touched(tmp_path: Path, wr
     with pytest.raises(ValueError, match=next(iter(wrong))):
         write_sample(tmp_path, **{"images_per_card": 1, **wrong})  # type: ignore[arg-type]
     assert contents(tmp_path) == before
+
+
+def test_what_ships_is_what_the_renderer_draws(tmp_path: Path) -> None:
+    images = shipped.write_sample(tmp_path)
+    rows = labels(images)
+    assert len(rows) == 312 and sorted(row["file"] for row in rows) == sorted(p.name for p in images.iterdir())
+    for number in (1, 100, 312):
+        row = rows[number - 1]
+        drawn = draw_card(Card(row["rank"], row["suit"], row["style"]), rng=rng(0, number), size_px=192)
+        with Image.open(images / row["file"]) as image:
+            assert np.abs(np.asarray(image, dtype=np.float64) - np.asarray(drawn)).mean() < 4  # JPEG, and no more
+
+
+def test_an_interrupted_copy_is_completed_and_other_pictures_are_refused(tmp_path: Path) -> None:
+    images = shipped.write_sample(tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    (images / "card-0004.jpg").write_bytes(b"half a fi")
+    shipped.write_sample(tmp_path)
+    assert contents(tmp_path) == before
+    (images / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"holiday\.jpg"):
+        shipped.write_sample(tmp_path)
+
+
+def test_only_the_demo_opens_the_sample() -> None:
+    """Neither the package nor the command line as it starts has anything to do with it."""
+    code = "import sys, manylens.api, manylens.cli.main; sys.exit('manylens.cli.sample' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

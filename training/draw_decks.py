@@ -14,8 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-
-from manylens.cli.sample_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card
+from draw_cards import DECK_STYLES, RANKS, SUITS, Card, draw_card
 
 FIRST_SEED = 1_000_000
 

@@ -32,12 +32,12 @@ from manylens.pipeline.plan import Plan, plan_run
 from manylens.results.files import (
     RESULT_FILES,
     UNREADABLE_NAME,
-    count_files,
     write_results,
     write_unreadable,
 )
 from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
-from manylens.results.result import InterestResult, Result, labels_of, table_of
+from manylens.results.result import InterestResult, Result
+from manylens.results.table import as_of, join
 from manylens.session import OnEvent, open_session
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.sync import run_until_done
@@ -51,6 +51,7 @@ def cluster(
     folder: PathLike,
     by: str | Sequence[str],
     *,
+    files: Sequence[str] | None = None,
     model: str | Model = "nano",
     options: ModelOptions | None = None,
     out: PathLike | None = None,
@@ -64,6 +65,7 @@ def cluster(
     """Sort the images of a folder by each interest and write the results.
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    files: only these of the folder, by their paths in it; by default all that are images.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
@@ -82,6 +84,7 @@ def cluster(
         _cluster(
             place,
             interests,
+            files=files,
             model=model,
             options=options or ModelOptions(),
             out=Path(out) if out is not None else default_out(place),
@@ -173,6 +176,7 @@ async def _cluster(
     folder: Path,
     interests: Sequence[Interest],
     *,
+    files: Sequence[str] | None,
     model: str | Model,
     options: ModelOptions,
     out: Path,
@@ -181,7 +185,7 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings, emit) as session:
+    async with open_session(folder, out, model, options, settings, emit, files) as session:
         run, collection, recorded = session.run, session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
@@ -192,10 +196,11 @@ async def _cluster(
             else None
         )
         found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        clusterings = [found[interest] for interest in interests]
         for said, times in recorded.said.most_common(1):
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        for interest in interests:
+            run.record_clustering(found[interest], settings)
         written = [REPORT_NAME, UNREADABLE_NAME]
         written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]
         run.forget_results(written)
@@ -205,23 +210,15 @@ async def _cluster(
             with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
                 return encode_thumbnail(picture)
 
-        page = render_report(clusterings, collection, thumbnail, version=__version__)
+        shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         report = out / REPORT_NAME
-        write_atomically(report, page)
+        write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
         results = {}
-        for clustering in clusterings:
+        for interest in interests:
+            table = join(found[interest], collection)
             seconds = time.monotonic() - began
-            below = write_results(
-                out, clustering, collection, settings=settings, seconds=seconds, version=__version__, links=links
-            )
-            results[clustering.interest.text] = InterestResult(
-                clustering,
-                labels_of(clustering, collection),
-                table_of(clustering, collection),
-                count_files(clustering, collection),
-                below,
-                report,
-            )
+            below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
+            results[interest.text] = InterestResult(table, below, report)
         run.record_results(written)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -232,6 +229,7 @@ async def _cluster(
         calls_kept=kept,
         planned_calls=planned.calls,
         in_vain=recorded.account.vain,
+        max_failed=settings.max_failed,
     )
 
 

@@ -7,12 +7,10 @@ and not needed where it is not: it would be a seventh of the base install.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.api import cluster
+from manylens.collection.find import NO_IMAGE
 from manylens.errors import UsageError
 from manylens.models.base import Model
 from manylens.results.result import Result
@@ -53,7 +52,8 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     by: the interest. model: a name or a `Model`. options: of a named model (`ModelOptions`): its server's address, for
     one. settings: `Settings`, or None for the defaults. level, n_clusters, into: of these, said alone. out: a run
-    folder to keep and continue, or None for a temporary one.
+    folder to keep and continue, which names the files by their paths in the folder that holds them all; or None for a
+    temporary one.
 
     After `fit`: labels_ (n,) int64, -1 where unassigned or unreadable, clusters by falling number of
     distinct images. cluster_names_ and definitions_: lists, by label. confidence_ (n,) float64 in [0, 1].
@@ -95,37 +95,43 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise UsageError(
                 f"fit takes a list of image files, got {os.fspath(X)!r}", 'pass sorted(Path(folder).glob("*.jpg"))'
             )
-        files = [Path(os.fspath(file)) for file in X]
+        files = [Path(os.path.abspath(file)) for file in X]
         if not files:
             raise UsageError("fit needs at least one image file, got none", "pass a list of paths")
+        try:
+            folder = Path(os.path.commonpath([file.parent for file in files]))
+        except ValueError:
+            raise UsageError("fit takes files of one disk, got several disks", "fit each disk's files alone") from None
+        names = [file.relative_to(folder).as_posix() for file in files]
         with tempfile.TemporaryDirectory(prefix="manylens-") as scratch:
-            names = _gather(files, Path(scratch) / "images")
-            out = Path(self.out) if self.out is not None else Path(scratch) / "run"
             try:
                 result = cluster(
-                    Path(scratch) / "images",
+                    folder,
                     self.by,
+                    files=names,
                     model=self.model,
                     options=self.options,
-                    out=out,
+                    out=self.out if self.out is not None else Path(scratch) / "run",
                     settings=self.settings,
                     level=self.level,
                     n_clusters=self.n_clusters,
                     into=self.into,
                 )
             except UsageError as error:
-                if scratch not in error.rule:
+                if folder.is_dir() and not error.rule.startswith(NO_IMAGE):
                     raise
-                raise UsageError(  # not about a folder that nobody has made
+                raise UsageError(  # not about a folder that nobody has named
                     f"fit needs at least one image, none of the {len(files):,} files is one, the first: {files[0]}",
                     error.hint,
                 ) from None
-            self._take(result, names, files)
+        self._take(result, names, files)
         return self
 
     def _take(self, result: Result, names: Sequence[str], files: Sequence[Path]) -> None:
         (one,) = result.values()
-        position = {name: index for index, name in enumerate(names)}
+        positions: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            positions.setdefault(name, []).append(index)
         decided = {a.image_id: a for a in one.clustering.assignments}
         labels: NDArray[np.int64] = np.full(len(names), -1, np.int64)
         confidence: NDArray[np.float64] = np.zeros(len(names))
@@ -134,13 +140,14 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
             if assignment is None or assignment.cluster is None:
                 continue
             for path in image.paths:
-                labels[position[path]] = assignment.cluster - 1
-                confidence[position[path]] = assignment.confidence
-        reasons = {position[file.path]: file.reason for file in result.unreadable if file.path in position}
-        reasons |= {index: "no such file" for index in reasons if not os.path.lexists(files[index])}
+                labels[positions[path]] = assignment.cluster - 1
+                confidence[positions[path]] = assignment.confidence
+        reasons = {index: file.reason for file in result.unreadable for index in positions[file.path]}
+        reasons |= {index: "no such file" for index, file in enumerate(files) if not os.path.lexists(file)}
         reasons |= {index: "a folder, not a file" for index, file in enumerate(files) if file.is_dir()}
-        seen = {position[path] for image in result.collection.images for path in image.paths} | set(reasons)
-        reasons |= {index: "not an image" for index in range(len(names)) if index not in seen}
+        seen = {path for image in result.collection.images for path in image.paths}
+        left = {index for index, name in enumerate(names) if name not in seen} - set(reasons)
+        reasons |= dict.fromkeys(left, "not an image")
         if not result.collection.images:
             raise UsageError(
                 f"fit needs at least one image that can be read, got {len(files):,} files, the first: {reasons[0]}",
@@ -159,32 +166,3 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         tags.input_tags.two_d_array = False
         tags.no_validation = True
         return tags
-
-
-def _gather(files: Sequence[Path], folder: Path) -> list[str]:
-    """One folder with a link to each file, named by its position; the names, in order."""
-    folder.mkdir()
-    digits = len(str(len(files)))
-    names = []
-    for index, file in enumerate(files):
-        name = f"{index:0{digits}}{file.suffix}"
-        _link(file.absolute(), folder / name)
-        names.append(name)
-    return names
-
-
-def _link(file: Path, place: Path) -> None:
-    if not file.is_dir():  # whose pictures nobody asked for
-        for make in _ways():
-            with contextlib.suppress(OSError):
-                make(file, place)
-                return
-    # Nothing worked, so the file cannot be read: an empty one of its name is reported as such.
-    place.touch()
-
-
-def _ways() -> Iterator[Any]:
-    """Symbolic links need a privilege on Windows, hard links one disk; a copy needs neither."""
-    yield lambda file, place: place.symlink_to(file)
-    yield lambda file, place: os.link(file, place)
-    yield shutil.copyfile

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from manylens.errors import StoreError
 
@@ -86,3 +86,10 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def public_name(model: str) -> str:
+    """A model's name as files that are passed on have it: of an absolute path (`nano:/home/me/tuned/nano`) the end."""
+    kind, colon, place = model.partition(":")
+    is_path = PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute() or place.startswith("~")
+    return f"{kind}{colon}{PureWindowsPath(place).name}" if is_path else model

@@ -7,7 +7,7 @@ folder or the model cannot be used.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,16 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    folder: Path, out: Path, model: str | Model, options: ModelOptions, settings: Settings, emit: OnEvent
+    folder: Path,
+    out: Path,
+    model: str | Model,
+    options: ModelOptions,
+    settings: Settings,
+    emit: OnEvent,
+    files: Sequence[str] | None = None,
 ) -> AsyncIterator[Session]:
-    """Open the run at `out` on the images of `folder`; the limits of the settings hold from the first request on.
+    """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
+    hold from the first request on.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -65,7 +72,7 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = _read(folder, run, emit)
+            collection = _read(folder, files, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -91,11 +98,12 @@ async def open_session(
             await close_model(chosen)
 
 
-def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
+def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEvent) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
     collection = find_images(
         folder,
+        files,
         known=run.known_images(),
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
@@ -103,7 +111,7 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
     before = {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
-        images = counted(len(gone), "image that is", "images that are")
+        images = counted(len(gone), "picture that is", "pictures that are")
         emit(
             Notice(
                 f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
@@ -112,7 +120,7 @@ def _read(folder: Path, run: RunFolder, emit: OnEvent) -> Collection:
         )
     run.record_collection(collection.images, collection.unreadable)
     readable = collection.files_found - len(collection.unreadable)
-    detail = counted(readable, "image")
+    detail = counted(readable, "picture")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
     if collection.unreadable:

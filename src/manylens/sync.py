@@ -1,23 +1,29 @@
-"""The synchronous door to what is written once, with async.
+"""The synchronous door to what is written once, with async; and the door to threads.
 
 In: a coroutine. Out: its result. Promise: works inside a running event loop, too (a notebook); an interrupt ends the
-coroutine, not only the waiting for it.
+coroutine, not only the waiting for it, whatever it is doing; a thread of `in_thread` never outlives its caller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_GRACE_S = 1.0
+"""How long a step that awaits nothing may go on after a Ctrl-C: storing an answer takes less, so it is not torn."""
 
 
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run`, or, where a loop runs already in this thread, the same in a thread of its own."""
     if not _in_running_loop():
-        return asyncio.run(work)
+        return asyncio.run(_interruptible(work) if _gets_interrupts() else work)
     outcome: list[T] = []
     failure: list[BaseException] = []
     begun, ended = threading.Event(), threading.Event()
@@ -62,3 +68,58 @@ def _in_running_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _gets_interrupts() -> bool:
+    """Whether a Ctrl-C comes to this thread, and to nobody else's handler: `asyncio.run` asks the same."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+async def _interruptible(work: Coroutine[Any, Any, T]) -> T:
+    """At a Ctrl-C `asyncio.run` only cancels its task, which a step that awaits nothing (reading a folder, probing a
+    server, training) notices when it is over. It is interrupted again here, as if the person had."""
+    cancel = signal.getsignal(signal.SIGINT)
+    assert callable(cancel)
+    loop = asyncio.get_running_loop()
+    turned = threading.Event()
+    person = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not person.is_set():
+            person.set()
+            loop.call_soon_threadsafe(turned.set)
+            threading.Thread(target=insist, name="manylens-interrupt", daemon=True).start()
+        cancel(number, frame)
+
+    def insist() -> None:
+        if turned.wait(_GRACE_S):
+            return
+        if sys.platform == "win32":
+            signal.raise_signal(signal.SIGINT)
+        else:  # to the main thread itself: it may wait in a system call
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        return await work
+    finally:
+        turned.set()
+        signal.signal(signal.SIGINT, cancel)
+
+
+async def in_thread(work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+    """`asyncio.to_thread`, but that the thread has ended when this ends, even where this is cancelled: else it would
+    still write into a run that another process holds by then. stop: tells the thread that nobody waits any more."""
+    thread = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not thread.done():
+        try:
+            await asyncio.wait([thread])
+        except asyncio.CancelledError as error:
+            cancelled = error
+            stop()
+    if cancelled is None:
+        return thread.result()
+    thread.exception()  # it has been heard of
+    raise cancelled

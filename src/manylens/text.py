@@ -1,9 +1,9 @@
-"""Numbers with the noun they count: "1 image", "2,000 images". Pure."""
+"""Words for people: numbers with the noun they count, plurals, names that may be shown. Pure."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from pathlib import PurePosixPath, PureWindowsPath
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -11,16 +11,47 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+_NO_PLURALS = {"atlas", "canvas", "christmas", "lens", "news", "series", "species"}
+_NO_PLURALS |= {"eyeglasses", "glasses", "sunglasses", "shorts"}
+"""Words that end like a plural and are none, or mean something else in the singular."""
+
+_IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse"}
+
+_PLURALS = tuple(
+    (re.compile(plural), singular)
+    for plural, singular in (
+        (r"(?:ss|us|is)$", None),
+        # Singulars in -ie, -oe and -che, then those in -y, -o and -ch, which are more.
+        (r"((?:cook|mov|zomb|self|hood|brown|smooth|calor|prair|rook|magp|neckt|bowt|^.)ie)s$", r"\1"),
+        (r"ies$", "y"),
+        (r"(shoe|canoe|oboe|mistletoe|^..?oe)s$", r"\1"),
+        (r"((?<![aeo])ache|avalanche|niche|quiche|^axe)s$", r"\1"),
+        (r"(ss|x|ch|sh|[^aeiou]o|[bcimnprt]us|gas|lens|iris|atlas|canvas)es$", r"\1"),
+        (r"(lea|loa|thie|el|wol|hal|cal|scar|dwar|hoo)ves$", r"\1f"),
+        (r"(kni|wi|(?<!o)li)ves$", r"\1fe"),
+        (r"s$", ""),
+    )
+)
+
+
+def singular(word: str) -> str:
+    """An English noun's singular, to compare words by; a word that is no plural as it is. Lower case.
+
+    A stemmer would not do: it takes "painter" and "paint", "glasses" and "glass" for one.
+    """
+    if word in _IRREGULAR:
+        return _IRREGULAR[word]
+    if len(word) < 4 or word in _NO_PLURALS:
+        return word
+    for plural, one in _PLURALS:
+        if plural.search(word):
+            return word if one is None else plural.sub(one, word)
+    return word
+
+
 def printable(path: str) -> str:
     """A path that can be written as UTF-8: bytes of a file name that are no UTF-8 become `\\udcXX`, all else stays."""
     return path.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def public_name(model: str) -> str:
-    """A model's name as files that are passed on have it: of an absolute path (`nano:/home/me/tuned/nano`) the end."""
-    kind, colon, place = model.partition(":")
-    is_path = PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute() or place.startswith("~")
-    return f"{kind}{colon}{PureWindowsPath(place).name}" if is_path else model
 
 
 _JOINERS = "\u200c\u200d"

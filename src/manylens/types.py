@@ -96,6 +96,9 @@ class Interest(_Record):
         return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
 
 
+RESERVED_SLUGS = frozenset({"clusters", "features", "report", "sample", "thumbnails"})
+"""Names that a run folder has, or may come to have, for its own."""
+
 MAX_SLUG_BYTES = 240
 """File systems allow 255 bytes in a folder's name."""
 
@@ -114,6 +117,11 @@ def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
                 f"an interest's folder name has at most {MAX_SLUG_BYTES} bytes, got {size} for "
                 f"{interest.text[:40]!r}...",
                 "say it in fewer words",
+            )
+        if interest.slug in RESERVED_SLUGS:
+            raise UsageError(
+                f"an interest's folder may not be one of the run's own, got {interest.text!r}",
+                f'say it in more words: "kind of {interest.text}"',
             )
         if interest.slug in taken:
             raise UsageError(

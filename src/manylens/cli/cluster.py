@@ -18,8 +18,8 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     everyday objects and their colors; for other interests (places, moods, use, quality) name a larger --model.
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
-    which cluster, how surely and why), clusters.json, summary.json and vocabulary.json. Pictures are only read. The
-    same command with the same --out continues a run that was interrupted, and asks nothing twice.
+    which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only
+    read. The same command with the same --out continues a run that was interrupted, and asks nothing twice.
 
     \b
     Examples:
@@ -45,26 +45,30 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
 )
-@click.option("--seed", type=int, help=f"Where all randomness comes from. [default: {DEFAULTS.seed}]")
+@click.option("--seed", type=int, help=f"Seed of all randomness. [default: {DEFAULTS.seed}]")
 @click.option(
-    "--tau", type=float, help=f"Likeness below it is no edge of the graph; in (0, 1). [default: {DEFAULTS.tau}]"
+    "--tau",
+    type=float,
+    help=f"Edges of the similarity graph below it are dropped; in (0, 1). [default: {DEFAULTS.tau}]",
 )
 @gone("--audit-share", "--effort says how much is asked: pass --effort max in place of --audit-share 1")
 @click.option(
     "--effort",
     type=click.Choice(list(CALLS_PER_PICTURE)),
     metavar="HOW",
-    help="low, normal, high or max: 3, 7, 15 or 60 calls may be spent to put one picture right. "
+    help="low, normal, high or max: one corrected picture may cost 3, 7, 15 or 60 questions. "
     f"[default: {DEFAULTS.effort}]",
 )
 @click.option(
     "--level",
     type=click.Choice(["coarse", "medium", "fine"]),
     metavar="HOW",
-    help="coarse, medium or fine clusters; another level of a finished run asks nothing about pictures. "
+    help="coarse, medium or fine clusters; changing it on a finished run asks nothing about pictures. "
     f"[default: {DEFAULTS.level}]",
 )
-@click.option("--groups", "n_clusters", type=int, metavar="N", help="About so many clusters. [default: as are found]")
+@click.option(
+    "--groups", "n_clusters", type=int, metavar="N", help="About this many clusters. [default: as many as are found]"
+)
 @click.option(
     "--into",
     metavar="NAMES",
@@ -74,7 +78,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     "--budget-calls",
     type=int,
     metavar="N",
-    help="Hard limit on all calls of the run, looks first. [default: none]",
+    help="Hard limit on all model calls of the run; descriptions come first. [default: none]",
 )
 @click.option(
     "--budget-usd",
@@ -88,7 +92,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     "--max-failed",
     type=float,
     metavar="S",
-    help=f"Share of calls that may finally fail before the exit code is 1. [default: {DEFAULTS.max_failed}]",
+    help=f"Share of calls that may fail for good before the exit code is 1. [default: {DEFAULTS.max_failed}]",
 )
 @click.option(
     "--links",
@@ -156,3 +160,5 @@ def cluster(
     for interest, one in result.items():
         render.print_clustering(console, interest, one)
     render.print_end(console, result, settings)
+    if result.problem is not None:
+        raise result.problem

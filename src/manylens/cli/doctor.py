@@ -11,11 +11,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image as PillowImage
 
-from manylens.cli.sample_cards import RANKS, Card, draw_card
-from manylens.collection.decode import THUMBNAIL_PX, encode_jpeg
+from manylens.cli.sample import pictures_of
+from manylens.collection.decode import encode_jpeg
 from manylens.errors import ModelError
 from manylens.models.base import (
     Capabilities,
@@ -64,11 +63,9 @@ class _Cards:
 
     def __init__(self) -> None:
         self._drawn = {
-            f"{suit} {number}": draw_card(
-                Card(RANKS[number], suit, "classic"), rng=np.random.default_rng(number), size_px=THUMBNAIL_PX
-            )
+            f"{suit} {number}": picture
             for suit in (SHOWN, OTHER)
-            for number in range(_BATCH + 1)
+            for number, picture in enumerate(pictures_of(suit, _BATCH + 1))
         }
 
     def thumbnail(self, image_id: str) -> PillowImage.Image:
@@ -183,7 +180,7 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
     findings = [
         Finding(
             "one look",
-            f'{look_s:.2f} s{_cost(look.usage)}: "{look.description}", sure to {look.confidence:.2f}',
+            f'{look_s:.2f} s{_cost(look.usage)}: "{look.description}", confidence {look.confidence:.2f}',
             f"the card shows {SHOWN}; 1,000 pictures take about {minutes:.1f} minutes, {side_by_side} at once",
         ),
         Finding(
@@ -191,14 +188,14 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
             f"{judge_s:.2f} s{_cost(yes.usage)}: {yes.probability:.2f} and {no.probability:.2f}",
             "a card that belongs and one that does not"
             if right
-            else "the first card belongs and the second does not: its lessons on such pictures teach little",
+            else "the first card belongs and the second does not: its judgements are of little use for tuning",
         ),
         Finding(
             "one choice",
             f"{choose_s:.2f} s{_cost(choice.usage)}: {_chosen(choice, options)}",
             f"a card of {SHOWN}, by {OTHER}, {SHOWN} or neither"
             if choice.chosen == 1
-            else f"the card shows {SHOWN}: its choices on such pictures tell little",
+            else f"the card shows {SHOWN}: its choices on such pictures are of little use",
         ),
     ]
     return findings, None, choice.chosen == 1

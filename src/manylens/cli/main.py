@@ -8,6 +8,7 @@ text, never as markup or terminal codes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -61,7 +62,13 @@ for command in (demo, cluster, evaluate, tune, doctor, verify, checkpoint):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if code == EXIT_INTERRUPTED:  # the run is closed; threads that still wait for a slow disk would keep the process
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -58,7 +58,7 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
             "--image-px",
             type=click.IntRange(*_bounds("image_px")),
             metavar="N",
-            help=f"Longest side of the pictures that a server or checkpoint gets. [default: {defaults['image_px']}]",
+            help=f"Longest side, in pixels, of the pictures sent to the model. [default: {defaults['image_px']}]",
         ),
         click.option(
             "--concurrency",

@@ -13,11 +13,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manylens.events import Event, Foreseen, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
+from manylens.events import Event, Foreseen, Notice, Stage, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.text import shown_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+_WORDS: dict[Stage, str] = {
+    "read": "reading pictures",
+    "look": "describing",
+    "walk": "comparing descriptions",
+    "vocabulary": "grouping descriptions",
+    "check": "checking clusters",
+    "name": "naming clusters",
+    "teach": "asking the teacher",
+    "tune": "training",
+}
+
+
+def _subject(stage: Stage, interest: str) -> str:
+    return f"{_WORDS[stage]} ({interest})" if interest else _WORDS[stage]
 
 
 def _line_of(event: Foreseen | Stopping | Notice) -> str:
@@ -29,8 +45,8 @@ def _line_of(event: Foreseen | Stopping | Notice) -> str:
         return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
     calls = f"{event.low:,} to {event.high:,}" if event.low != event.high else f"{event.low:,}"
     if not event.interest:
-        return f"{calls} model calls expected; a better estimate follows once all pictures are described"
-    return f"{event.interest}: {calls} model calls expected beside its looks"
+        return f"About {calls} model calls expected; a better estimate follows once all pictures are described."
+    return f"{event.interest}: about {calls} more model calls expected"
 
 
 class Lines:
@@ -52,10 +68,7 @@ class Lines:
             case Foreseen() | Stopping() | Notice():
                 click.echo(shown_name(_line_of(event)), err=True)
 
-    def count(self, what: str, done: int, total: int) -> None:
-        self._advance(what, "", done, total)
-
-    def _advance(self, stage: str, interest: str, done: int, total: int | None) -> None:
+    def _advance(self, stage: Stage, interest: str, done: int, total: int | None) -> None:
         if total is None or total < self._LONG:
             return
         quarter = 4 * done // total
@@ -63,9 +76,8 @@ class Lines:
             self._quarters[stage, interest] = quarter
             self._line(stage, interest, f"{done:,} of {total:,}")
 
-    def _line(self, stage: str, interest: str, detail: str) -> None:
-        subject = f"{stage} {interest}".strip()
-        click.echo(shown_name(f"{subject}: {detail}"), err=True)
+    def _line(self, stage: Stage, interest: str, detail: str) -> None:
+        click.echo(shown_name(f"{_subject(stage, interest)}: {detail}"), err=True)
 
 
 class Bars:
@@ -94,14 +106,11 @@ class Bars:
                 done = max(1, int(self._progress.tasks[self._progress.task_ids.index(task)].completed))
                 self._progress.update(task, total=done, completed=done, detail=shown_name(event.detail))
 
-    def count(self, what: str, done: int, total: int) -> None:
-        self._progress.update(self._task(what, ""), completed=done, total=total)
-
-    def _task(self, stage: str, interest: str) -> TaskID:
+    def _task(self, stage: Stage, interest: str) -> TaskID:
         key = (stage, interest)
         if key not in self._tasks:
             name = shown_name(interest)
-            subject = f"{stage} {name if len(name) <= 30 else name[:29] + '…'}".strip()
+            subject = _subject(stage, name if len(name) <= 30 else name[:29] + "…")
             self._tasks[key] = self._progress.add_task(subject, total=None, detail="")
         return self._tasks[key]
 

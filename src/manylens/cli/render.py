@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from manylens.errors import ModelError, UsageError
 from manylens.pipeline.plan import NANO_LOOKS_PER_SECOND, PIXELS_PER_TOKEN, SECONDS_PER_SERVER_CALL, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
@@ -66,23 +65,25 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
         rows.append((*cells, ", ".join(row.exemplars[:3])))
     print_table(console, f"by {interest}", columns, rows)
     counts = one.counts
-    left = f", {counts.not_looked:,} not looked at" if counts.not_looked else ""
+    left = f", {counts.not_looked:,} not reached" if counts.not_looked else ""
     parts = [f"{counts.assigned:,} assigned, {counts.unassigned:,} unassigned, {counts.failed:,} failed{left}"]
     calls = one.clustering.calls
-    kinds = [counted(calls.look, "look"), counted(calls.choose, "question about clusters", "questions about clusters")]
+    kinds = [
+        counted(calls.look, "description"),
+        counted(calls.choose, "question about clusters", "questions about clusters"),
+    ]
     kinds += [counted(calls.complete, "text")] if calls.complete else []
     parts.append(f"{counted(calls.total, 'model call')} ({', '.join(kinds)})")
     say(console, f"{counted(counts.found, 'file')}: {'; '.join(parts)}")
     if (estimate := one.clustering.estimate) is not None:
         interval = f"95% interval {estimate.low:.1%} to {estimate.high:.1%}"
-        say(console, f"An estimated {estimate.share:.1%} of the assigned images are misplaced ({interval}).")
+        say(console, f"An estimated {estimate.share:.1%} of the assigned pictures are misplaced ({interval}).")
     for note in one.clustering.notes:
         say(console, note)
 
 
 def print_end(console: Console, result: Result, settings: Settings) -> None:
-    """The account of a run. Raises UsageError where no file could be read, ModelError where more calls failed than
-    may."""
+    """The account of a run."""
     console.print()
     if result.unreadable:
         files = counted(len(result.unreadable), "file")
@@ -102,18 +103,6 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
-    if not result.collection.images:
-        raise UsageError(
-            f"a folder needs at least one image that can be read, none of the {len(result.unreadable):,} found can",
-            f"see the reasons in {result.out / 'unreadable.csv'}",
-        )
-    if result.failed_share > settings.max_failed:
-        calls = result.calls
-        raise ModelError(
-            f"at most {settings.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
-            f"({result.failed_share:.1%}); the results are written without them",
-            "the same command asks only those again; --max-failed allows more",
-        )
 
 
 def _range(low: int, high: int) -> str:
@@ -129,12 +118,15 @@ def _calls_line(result: Result) -> str:
     if result.is_partial:
         return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
     planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
-    return f"The run took {calls}; expected were {planned} before it began, and {foreseen} after its looks"
+    return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
+
+
+_WHY = {"same name": "whose name differs in punctuation only", "word": "whose name occurs in it"}
 
 
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
     columns = {"interest": "left", "label": "left"}
-    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "images", "unassigned"), "right")
+    columns |= dict.fromkeys(("NMI", "RI", "ARI", "ACC", "K found", "K true", "pictures", "unassigned"), "right")
     rows = []
     for one in scores:
         s = one.scores
@@ -143,16 +135,20 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         rows.append((one.interest, one.column, *shares, *numbers))
     print_table(console, "agreement with the labels", columns, rows)
     if any(one.scores.unassigned for one in scores):
-        say(console, "An unassigned image counts as a cluster of its own in the scores, and not in K found.")
+        say(console, "An unassigned picture counts as a cluster of its own in the scores, and not in K found.")
     for one in scores:
         if one.unlabeled:
-            images = counted(one.unlabeled, "image has", "images have")
+            pictures = counted(one.unlabeled, "picture has", "pictures have")
             left_out = "was" if one.unlabeled == 1 else "were"
-            say(console, f"{one.interest}: {images} no {one.column} label and {left_out} left out")
+            say(console, f"{one.interest}: {pictures} no {one.column} label and {left_out} left out")
     if unused := set(scores[0].unused).intersection(*(one.unused for one in scores)):
         rows_name = counted(len(unused), "row of the labels names", "rows of the labels name")
         shown = ", ".join(sorted(unused)[:3]) + (", ..." if len(unused) > 3 else "")
         say(console, f"{rows_name} no picture of this run: {shown}")
+    for one in scores:
+        if one.chosen_by in _WHY and one.column.lower() != one.interest.lower():
+            why = _WHY[one.chosen_by]
+            say(console, f"{one.interest}: compared with the column {one.column}, {why}; choose with --column")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
         say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
 
@@ -160,10 +156,10 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
     """held: answers that the run folder has already, of whatever interest and model."""
     unreadable = len(plan.unreadable)
-    images = counted(plan.images, "distinct image")
-    say(console, f"{counted(plan.files_found, 'file')}, {images}, {unreadable:,} unreadable")
+    pictures = counted(plan.images, "distinct picture")
+    say(console, f"{counted(plan.files_found, 'file')}, {pictures}, {unreadable:,} unreadable")
     interests = counted(len(plan.interests), "interest")
-    say(console, f"looks:      {plan.looks:,} (one per image and interest, {interests})")
+    say(console, f"describe:   {plan.looks:,} (one call per picture and interest, {interests})")
     low, high = plan.beside
     if high:
         say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
@@ -171,7 +167,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
     say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
     if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
-        say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all images")
+        say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all pictures")
     if plan.tokens is None:
         say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
     else:
@@ -184,7 +180,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"money:      {least if least == most else f'{least} to {most}'} at {prices}")
         if settings.budget_usd is not None and plan.usd[1] > settings.budget_usd:
             limit = _dollars(settings.budget_usd)
-            say(console, f"            the budget of {limit} may end before that; looks come first")
+            say(console, f"            the budget of {limit} may end before that; descriptions come first")
     if plan.minutes is not None:
         unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
         few, many = (f"{minutes * times:,.{digits}f}" for minutes in plan.minutes)

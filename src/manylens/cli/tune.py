@@ -17,14 +17,14 @@ from manylens.text import counted
     help="""Tune nano, or another checkpoint, on the pictures in FOLDER, by what a larger model says of a few of them.
 
     The teacher gets at most --teacher-calls calls, over all interests: 90% describe pictures drawn at random, 5% judge
-    pairs, 5% judge whether a picture belongs with a group. Its answers are spread to the other pictures by how like
-    they are; the student learns from both (LoRA), and training stops by answers that were held out. No labels are
-    needed.
+    pairs, 5% judge whether a picture belongs with a group. A classifier that learned its answers labels the
+    other pictures; the student learns from both (LoRA), until the loss on held-out answers stops falling. You need no
+    labels.
 
     The teacher's answers, the adapter, and for nano the files for --model nano:OUT/nano go to --out. The same command
-    with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, count
-    ten seconds for a step. --device and --image-px hold for teacher and student, all other options of a model for the
-    teacher. Needs pip install 'manylens[tune]'.
+    with the same --out continues a run that was interrupted, and asks nothing twice. A GPU helps: on two cores, a
+    step takes about ten seconds. --device and --image-px apply to teacher and student, the other model options to the
+    teacher only. Needs pip install 'manylens[tune]'.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ from manylens.text import counted
     multiple=True,
     required=True,
     metavar="INTEREST",
-    help="What to look at the pictures for, in plain words. May be given several times.",
+    help="What to describe the pictures by, in plain words. May be given several times.",
 )
 @teacher_options
 @click.option(
@@ -53,7 +53,7 @@ from manylens.text import counted
 @click.option("--student", metavar="NAME", help="The checkpoint that learns: hf:FOLDER. [default: nano]")
 @click.option("--steps", type=int, metavar="N", help=f"Steps of training, at most. [default: {TUNING.steps}]")
 @click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {TUNING.batch}]")
-@click.option("--seed", type=int, help=f"Where all randomness comes from. [default: {TUNING.seed}]")
+@click.option("--seed", type=int, help=f"Seed of all randomness. [default: {TUNING.seed}]")
 def tune(
     folder: Path,
     interests: tuple[str, ...],

@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,10 @@ _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n")
 
 
+NO_IMAGE = "a folder needs at least one image"
+"""How the message begins where there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden.
@@ -55,6 +59,7 @@ class Collection:
 
 def find_images(
     folder: str | os.PathLike[str],
+    files: Iterable[str] | None = None,
     *,
     known: Mapping[str, tuple[int, int]] | None = None,
     keep: Callable[[Sequence[Thumbnail]], None] = lambda thumbnails: None,
@@ -63,6 +68,7 @@ def find_images(
 ) -> Collection:
     """Read a folder's images.
 
+    files: only these of it, by their paths in it; by default all candidates.
     known: id -> (width_px, height_px) of images that need no decoding (`RunFolder.known_images`).
     keep: gets the thumbnails of the others, in batches (`RunFolder.put_thumbnails`). on_progress: (files done, files).
     workers: decoding threads, 0 for two to four by the machine.
@@ -70,12 +76,12 @@ def find_images(
     """
     root = Path(folder)
     _check_folder(root)
-    files, unreadable, skipped = _walk(root)
+    found_files, unreadable, skipped = _walk(root) if files is None else (sorted(set(files)), [], 0)
     reader = _Reader(root, known or {})
     paths: dict[str, list[str]] = {}
     batch: list[Thumbnail] = []
     threads = workers or min(4, max(2, os.cpu_count() or 2))
-    for done, (path, found) in enumerate(_in_order(reader.read, files, threads), start=1):
+    for done, (path, found) in enumerate(_in_order(reader.read, found_files, threads), start=1):
         if isinstance(found, Thumbnail):
             batch.append(found)
         if isinstance(found, Unreadable):
@@ -87,7 +93,7 @@ def find_images(
         if len(batch) >= 64:
             keep(batch)
             batch = []
-        on_progress(done, len(files))
+        on_progress(done, len(found_files))
     if batch:
         keep(batch)
     images = []
@@ -99,7 +105,7 @@ def find_images(
             images.append(Image(image_id, tuple(sorted(paths[image_id])), *size))
     if not images and not unreadable:
         raise UsageError(
-            f"a folder needs at least one image, {printable(str(root))} has none among {skipped:,} files",
+            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files",
             "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
         )
     unreadable.sort(key=lambda file: file.path)
@@ -139,18 +145,17 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
     real: deque[tuple[str, frozenset[tuple[int, int]]]] = deque([("", above)])
     linked: deque[tuple[str, frozenset[tuple[int, int]]]] = deque()
     while real or linked:
-        if real:
-            folder, above = real.popleft()
-        else:
-            folder, above = linked.popleft()
-            status = os.stat(os.path.join(root, folder))
-            place = (status.st_dev, status.st_ino)
-            if place in entered:
-                skipped += 1
-                continue
-            entered.add(place)
-            above = above | {place}
+        is_real = bool(real)
+        folder, above = (real or linked).popleft()
         try:
+            if not is_real:
+                status = os.stat(os.path.join(root, folder))
+                place = (status.st_dev, status.st_ino)
+                if place in entered:
+                    skipped += 1
+                    continue
+                entered.add(place)
+                above = above | {place}
             names = sorted(os.listdir(os.path.join(root, folder)))
         except OSError as error:
             check_resources(error)
@@ -162,11 +167,14 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
             claims = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            is_link = os.path.islink(full)
             try:
-                is_link = os.path.islink(full)
                 status = os.stat(full)
             except OSError as error:
-                unreadable.append(Unreadable(path, plain_reason(error, link=True)))
+                if name.startswith(".") or (error.errno == errno.ENOENT and not claims):
+                    skipped += 1  # a broken link that nobody calls a picture
+                else:
+                    unreadable.append(Unreadable(path, plain_reason(error, link=is_link)))
                 continue
             if stat.S_ISDIR(status.st_mode):
                 place = (status.st_dev, status.st_ino)
@@ -226,26 +234,27 @@ class _Reader:
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
         except OSError as error:
             check_resources(error)
-            return Unreadable(path, plain_reason(error)) if claims else None
+            link = os.path.islink(self._root / path)
+            return Unreadable(path, plain_reason(error, link)) if claims else None
 
 
 def _in_order(
     read: Callable[[str], Thumbnail | Unreadable | str | None], files: Sequence[str], threads: int
 ) -> Iterator[tuple[str, Thumbnail | Unreadable | str | None]]:
     """Results in the order of the files, with only a few files in flight."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="manylens-images") as pool:
-        waiting: deque[tuple[str, Future[Thumbnail | Unreadable | str | None]]] = deque()
-        try:
-            for path in files:
-                waiting.append((path, pool.submit(read, path)))
-                if len(waiting) > 4 * threads:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="manylens-images")
+    waiting: deque[tuple[str, Future[Thumbnail | Unreadable | str | None]]] = deque()
+    try:
+        for path in files:
+            waiting.append((path, pool.submit(read, path)))
+            if len(waiting) > 4 * threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:  # after a Ctrl-C nobody waits for a slow disk or a large picture
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _looks_like_image(head: bytes) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.text import singular
 from manylens.types import NO_TOKENS, Interest, Tokens
 
 _ARTICLES = frozenset({"a", "an", "the"})
@@ -24,16 +25,10 @@ _NOT_WORD = re.compile(r"[^\w]+|_")
 
 def normalise_description(text: str) -> str:
     """The form in which descriptions are compared, never shown: lower case, no articles, punctuation and quotes
-    folded to spaces, a plain plural `s` dropped (`Hearts.` and `a heart` are equal; `glass` and `bus` keep theirs)."""
+    folded to spaces, nouns in the singular (`Hearts.` and `a heart` are equal)."""
     lowered = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("'s ", " ")
     words = [word for word in _NOT_WORD.sub(" ", lowered).split() if word not in _ARTICLES]
-    return " ".join(_singular(word) for word in words) or lowered.strip()
-
-
-def _singular(word: str) -> str:
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
+    return " ".join(map(singular, words)) or lowered.strip()
 
 
 def seeded_share(seed: int, *parts: str) -> float:

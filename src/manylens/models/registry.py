@@ -5,12 +5,15 @@ nano:FOLDER                the same with other weights, as `manylens tune` write
 openai:NAME                a model of OpenAI, or of the server at --base-url
 NAME with --base-url URL   the same, for any OpenAI-compatible server
 hf:FOLDER, hf:ORG/NAME     an image-text-to-text checkpoint on this computer
+NAME, NAME:REST            a model of another package, by its entry point NAME in the group `manylens.models`: a
+                           callable that takes REST (or an empty text) and `ModelOptions`, and gives a model
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +23,7 @@ from PIL.Image import new as new_picture
 from manylens.collection.decode import encode_jpeg
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ModelError, ModelUnavailable, UsageError
-from manylens.models.base import LookRequest, Model, ModelOptions
+from manylens.models.base import LookRequest, Model, ModelOptions, check_model, open_model
 from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
@@ -29,6 +32,7 @@ from manylens.models.openai_compatible.model import OpenAICompatible, find_diale
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import run_until_done
 
+PLUGINS = "manylens.models"
 OPENAI_PREFIX = "openai:"
 NANO_PREFIX = "nano:"
 
@@ -52,11 +56,12 @@ def check_model_name(spec: str, options: ModelOptions | None = None) -> None:
         )
     elif spec.startswith(NANO_PREFIX):
         find_nano(spec)
-    elif spec != "nano":
+    elif spec != "nano" and _plugin(spec) is None:
+        also = "".join(f", {name}" for name in sorted(entry_points(group=PLUGINS).names))
         raise UsageError(
             f"a model is known by its name, got {spec!r}",
-            "pass --model nano, the embedded model, --model hf:FOLDER for a checkpoint, or --model NAME with "
-            "--base-url URL for one behind a server",
+            f"pass --model nano{also}, --model hf:FOLDER for a checkpoint, or --model NAME with --base-url URL for one "
+            "behind a server",
         )
 
 
@@ -83,7 +88,17 @@ def load_model(
         folder = find_nano(spec)
         _try_nano(folder)
         return Nano(images, open_features, folder=folder, name=spec)
+    if (plugin := _plugin(spec)) is not None:
+        model: Model = plugin.load()(spec.partition(":")[2], options)
+        check_model(model)
+        open_model(model, images)
+        return model
     return Nano(images, open_features)
+
+
+def _plugin(spec: str) -> EntryPoint | None:
+    """The entry point that a package has registered for this name."""
+    return next(iter(entry_points(group=PLUGINS, name=spec.partition(":")[0])), None)
 
 
 class _Grey:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import ModelError
 from manylens.models.base import CompleteReply, CompleteRequest
+from manylens.text import singular
 
 Vector: TypeAlias = NDArray[np.float64]
 Level: TypeAlias = Literal["coarse", "medium", "fine"]
@@ -289,8 +290,7 @@ def _by_zipf(chance: float, many: int) -> int:
 
 def _folded(text: str) -> str:
     """Case and final marks make no difference, nor does a plural."""
-    folded = " ".join(text.casefold().split()).strip(" .,")
-    return folded[:-1] if len(folded) > 3 and folded.endswith("s") else folded
+    return " ".join(map(singular, text.casefold().strip(" .,").split()))
 
 
 def _unit(vector: Vector) -> Vector:

@@ -145,7 +145,7 @@ class JudgeSession:
                 if abs(total - 1) < _TOLERANCE:
                     return Answer(tuple(x / total for x in p), reply.reason)
             reply = ModelError("a choice has a probability for each option and for none, which sum to one")
-        self.failures.append(public_reason(reply))
+        self.failures.append(public_reason(reply) if isinstance(reply, ModelError) else str(reply))
         return Answer()
 
     def _request(self, question: Question) -> Request:

@@ -78,9 +78,9 @@ async def look_at_images(
         for interest in distinct
     }
     for interest, seen in looks.items():
-        described = counted(len(seen), "image")
+        described = counted(len(seen), "picture")
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
-        left = f", {len(seen.not_looked):,} not looked at: the budget was spent" if seen.not_looked else ""
+        left = f", {len(seen.not_looked):,} not reached: the budget was spent" if seen.not_looked else ""
         emit(StageFinished("look", interest.text, f"{described} described{failed}{left}"))
     return looks
 

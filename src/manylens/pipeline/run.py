@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.events import Event, Foreseen, Notice
+from manylens.files import public_name
 from manylens.method.assignment import assign, exemplars
 from manylens.method.check import Check
 from manylens.method.estimate import estimate_misplaced
@@ -32,7 +33,7 @@ from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.notes import write_notes
 from manylens.settings import Settings
-from manylens.text import counted, public_name
+from manylens.text import counted
 from manylens.types import Cluster as FinalCluster
 from manylens.types import Clustering, Interest, Misplaced
 
@@ -112,8 +113,8 @@ def gather(looks: Looks, edge: EdgeScale, settings: Settings, session: JudgeSess
     """The relational graph, and the walks that make units of it."""
     session.start("walk")
     units = walk(looks, edge, settings)
-    descriptions = counted(len(set(looks.words)), "description")
-    session.finish("walk", f"{descriptions}, {counted(len(units), 'unit')}, density {units.density:.4f}")
+    groups = counted(len(units), "group of alike pictures", "groups of alike pictures")
+    session.finish("walk", f"{counted(len(set(looks.words)), 'description')}, {groups}")
     return units
 
 
@@ -193,7 +194,7 @@ async def present(
         for number, (group, label) in enumerate(zip(groups, named, strict=True), start=1)
     ]
     unassigned = sum(assignment.cluster is None for assignment in assignments)
-    loose = f", {counted(unassigned, 'image')} unassigned" if unassigned else ""
+    loose = f", {counted(unassigned, 'picture')} unassigned" if unassigned else ""
     session.finish("name", f"{counted(len(clusters), 'cluster')} named{loose}")
     return Clustering(
         interest=looks.interest,

@@ -26,9 +26,13 @@ from numpy.typing import NDArray
 
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
+from manylens.text import singular
 
 FILE_COLUMNS = ("file", "image")
 """What the column that names the files may be called."""
+
+BOOKKEEPING = ("split", "subset", "fold", "partition")
+"""Columns of data sets that say how the files are dealt out, not what they show: compared only where asked for."""
 
 ChosenBy: TypeAlias = Literal["asked", "same name", "word", "every column"]
 """Why a label column was compared with an interest: the person said so, it has the interest's name, its name occurs in
@@ -173,8 +177,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
         header_line = text.split("\n", 1)[0]
         if "\0" in text or "\\udc" in header_line:
             raise UsageError(f"labels are read from a CSV file in UTF-8, {path} is none", "save it as CSV, UTF-8")
-        delimiter = max(",;\t", key=header_line.count)
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text)))
     except OSError as error:
         rule = f"labels are read from a CSV file, cannot read {path}: {error.strerror}"
         raise UsageError(rule, "check --labels") from None
@@ -248,6 +251,7 @@ def choose_columns(
             near = difflib.get_close_matches(asked, attributes) or list(attributes)
             raise UsageError(f"the labels have no column {asked!r}", f"did you mean {' or '.join(near)}?")
         return (asked,), "asked"
+    attributes = [name for name in attributes if name.lower() not in BOOKKEEPING]
     if same := tuple(name for name in attributes if _slug(name) == slug):
         return same, "same name"
     words = _words(interest)
@@ -262,8 +266,8 @@ def _slug(name: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case, without underscores or a plural s, so that `suits` finds `suit`."""
-    return [word.removesuffix("s") or word for word in re.findall(r"[^\W_]+", text.lower())]
+    """Words in lower case and the singular, without underscores, so that `suits` finds `suit`."""
+    return [singular(word) for word in re.findall(r"[^\W_]+", text.lower())]
 
 
 def _occurs(name: list[str], words: list[str]) -> int:
@@ -320,7 +324,8 @@ def evaluate_run(
     if not results and strange is not None:
         raise strange
     if not results:
-        raise UsageError(f"a comparison needs labels, those of {labels.path} are empty", "fill in its columns")
+        columns_are = f"its columns ({', '.join(labels.attributes)}) are empty or bookkeeping"
+        raise UsageError(f"a comparison needs labels, {labels.path} has none: {columns_are}", "fill in a column")
     return tuple(results)
 
 
@@ -333,11 +338,17 @@ def _interest(folder: Path) -> str:
 
 
 def _read_assignments(path: Path) -> dict[str, str | None]:
-    """Image -> cluster, None where it is unassigned."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"image", "cluster"} <= set(rows.fieldnames or ()):
-            raise UsageError(
-                f"assignments have the columns image and cluster, {path} has {rows.fieldnames}", "run again"
-            )
-        return {row["image"]: row["cluster"] or None for row in rows}
+    """Image -> cluster, None where it is unassigned. A spreadsheet may have saved the file in its own way."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+    if not {"image", "cluster"} <= set(rows.fieldnames or ()):
+        raise UsageError(f"assignments have the columns image and cluster, {path} has {rows.fieldnames}", "run again")
+    return {row["image"]: row["cluster"] or None for row in rows if row["image"]}
+
+
+def _delimiter(text: str) -> str:
+    return max(",;\t", key=text.split("\n", 1)[0].count)

@@ -1,16 +1,12 @@
 """The result files of a run: tables and JSON that other programs rely on, and optional folders of links.
 
-In: a finished `Clustering` and the `Collection` it is about. Out: `OUT/unreadable.csv` and, per interest,
-`OUT/<slug>/assignments.csv`, `clusters.json`, `summary.json`, `vocabulary.json` and, on request, `clusters/<name>/`
-with links.
-Promise: everything is counted by *file*, so files with equal bytes each have their row; assigned + unassigned +
-failed + not looked at = files found, where failed are the unreadable files and those whose look failed, and not looked
-at those that the budget did not reach. Equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is
-replaced whole or not at all.
+In: a `FileTable` of an interest. Out: `OUT/unreadable.csv` and, per interest, `OUT/<slug>/assignments.csv`,
+`clusters.json`, `summary.json`, `vocabulary.json` and, on request, `clusters/<name>/` with links.
+Promise: equal inputs give equal bytes, but for `seconds` in `summary.json`. Each file is replaced whole or not at all.
 
 Names are data. Text is UTF-8; a file name that is not is written with `\\udcXX` in place of its odd bytes. A
-spreadsheet takes a cell that starts with `=`, `+`, `-` or `@` for a formula: such a path is written as `./=name`, which
-is the same file, and such a name or reason gets a leading `'`.
+spreadsheet takes a cell that starts with `=`, `+`, `-`, `@` or white space for a formula: such a path is written as
+`./=name`, which is the same file, and such a name or reason gets a leading `'`.
 """
 
 from __future__ import annotations
@@ -18,17 +14,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from manylens.collection.find import Collection
 from manylens.files import own_folder, write_atomically
 from manylens.results.links import remove_links, write_links
+from manylens.results.table import FileRow, FileTable
 from manylens.settings import Settings
-from manylens.types import Assignment, Clustering
 
 RESULT_FILES = ("assignments.csv", "clusters.json", "summary.json", "vocabulary.json")
 
@@ -38,65 +32,25 @@ ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decid
 
 UNREADABLE_COLUMNS = ("image", "reason")
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True, slots=True)
-class FileCounts:
-    """How many files ended where; found is the sum. failed = unreadable + looks that failed."""
-
-    found: int
-    assigned: int
-    unassigned: int
-    failed: int
-    not_looked: int = 0
-
-
-def count_files(clustering: Clustering, collection: Collection) -> FileCounts:
-    """Count by file: an image of three equal files counts three times."""
-    failed_ids = {image_id for image_id, _ in clustering.failed}
-    assigned_ids = {a.image_id for a in clustering.assignments if a.cluster is not None} - failed_ids
-    not_looked_ids = set(clustering.not_looked)
-    assigned = unassigned = failed = not_looked = 0
-    for image in collection.images:
-        if image.id in failed_ids:
-            failed += len(image.paths)
-        elif image.id in assigned_ids:
-            assigned += len(image.paths)
-        elif image.id in not_looked_ids:
-            not_looked += len(image.paths)
-        else:
-            unassigned += len(image.paths)
-    unreadable = len(collection.unreadable)
-    found = assigned + unassigned + failed + not_looked + unreadable
-    return FileCounts(found, assigned, unassigned, failed + unreadable, not_looked)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def write_results(
-    out: Path,
-    clustering: Clustering,
-    collection: Collection,
-    *,
-    settings: Settings,
-    seconds: float,
-    version: str,
-    links: bool = False,
+    out: Path, table: FileTable, *, settings: Settings, seconds: float, version: str, links: bool
 ) -> Path:
     """Write one interest's files below `out` and return their folder, `out/<slug>`.
 
     seconds: wall-clock time of the whole run so far. Raises UsageError where links cannot be made.
     """
-    folder = own_folder(out / clustering.interest.slug)
-    write_atomically(
-        folder / "assignments.csv", _csv_bytes(ASSIGNMENT_COLUMNS, _assignment_rows(clustering, collection))
-    )
-    write_atomically(folder / "clusters.json", _json_bytes(cluster_values(clustering, collection)))
-    summary = summary_values(clustering, collection, settings=settings, seconds=seconds, version=version)
+    folder = own_folder(out / table.clustering.interest.slug)
+    write_atomically(folder / "assignments.csv", _csv_bytes(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
+    write_atomically(folder / "clusters.json", _json_bytes(cluster_values(table)))
+    summary = summary_values(table, settings=settings, seconds=seconds, version=version)
     write_atomically(folder / "summary.json", _json_bytes(summary))
-    write_atomically(folder / "vocabulary.json", _json_bytes(dict(clustering.vocabulary)))
+    write_atomically(folder / "vocabulary.json", _json_bytes(dict(table.clustering.vocabulary)))
     remove_links(folder / "clusters")  # those of an earlier run, which may have sorted otherwise
     if links:
-        write_links(folder / "clusters", clustering, collection)
+        write_links(folder / "clusters", table)
     return folder
 
 
@@ -108,34 +62,26 @@ def write_unreadable(out: Path, collection: Collection) -> Path:
     return path
 
 
-def cluster_values(clustering: Clustering, collection: Collection) -> list[dict[str, Any]]:
+def cluster_values(table: FileTable) -> list[dict[str, Any]]:
     """What `clusters.json` holds: clusters by id, sizes in files, exemplars as paths in the collection's folder."""
-    paths = {image.id: image.paths for image in collection.images}
-    failed_ids = {image_id for image_id, _ in clustering.failed}
-    sizes: Counter[int] = Counter()
-    for assignment in clustering.assignments:
-        if assignment.cluster is not None and assignment.image_id not in failed_ids:
-            sizes[assignment.cluster] += len(paths[assignment.image_id])
     return [
         {
             "id": cluster.id,
             "name": cluster.name,
             "definition": cluster.definition,
-            "size": sizes[cluster.id],
-            "exemplars": [paths[image_id][0] for image_id in cluster.exemplars],
+            "size": cluster.size,
+            "exemplars": list(cluster.exemplars),
             "parent": cluster.parent,
             "misplaced": None if cluster.misplaced is None else cluster.misplaced.to_dict(),
         }
-        for cluster in sorted(clustering.clusters, key=lambda cluster: cluster.id)
+        for cluster in table.clusters
     ]
 
 
-def summary_values(
-    clustering: Clustering, collection: Collection, *, settings: Settings, seconds: float, version: str
-) -> dict[str, Any]:
+def summary_values(table: FileTable, *, settings: Settings, seconds: float, version: str) -> dict[str, Any]:
     """What `summary.json` holds. `images` is the number of readable files, the rows of `assignments.csv`."""
-    counts = count_files(clustering, collection)
-    images = sum(len(image.paths) for image in collection.images)
+    clustering, collection, counts = table.clustering, table.collection, table.counts
+    images = len(table.rows)
     calls = clustering.calls
     return {
         "interest": clustering.interest.text,
@@ -173,28 +119,10 @@ def summary_values(
     }
 
 
-def _assignment_rows(clustering: Clustering, collection: Collection) -> Iterator[tuple[str, ...]]:
-    """One row per readable file, sorted by path."""
-    names = {cluster.id: cluster.name for cluster in clustering.clusters}
-    decided = {assignment.image_id: assignment for assignment in clustering.assignments}
-    failed = dict(clustering.failed)
-    not_looked = set(clustering.not_looked)
-    placed = sorted((path, image.id) for image in collection.images for path in image.paths)
-    for path, image_id in placed:
-        assignment = decided.get(image_id)
-        if image_id in failed or assignment is None:
-            reason = f"the look failed: {failed[image_id]}" if image_id in failed else "not decided"
-            reason = "not looked at: the budget was spent" if image_id in not_looked else reason
-            assignment = Assignment(image_id, None, 0.0, reason, "")
-        assigned = assignment.cluster is not None
-        yield (
-            _path_cell(path),
-            str(assignment.cluster) if assigned else "",
-            _text_cell(names[assignment.cluster]) if assignment.cluster is not None else "",
-            f"{assignment.confidence:.4f}",
-            _text_cell(assignment.reason),
-            assignment.decided_by,
-        )
+def _assignment_cells(row: FileRow) -> tuple[str, ...]:
+    cluster = "" if row.cluster is None else str(row.cluster)
+    name, reason = _text_cell(row.name), _text_cell(row.reason)
+    return _path_cell(row.path), cluster, name, f"{row.confidence:.4f}", reason, row.decided_by
 
 
 def _path_cell(path: str) -> str:

@@ -11,10 +11,9 @@ import os
 import re
 from pathlib import Path
 
-from manylens.collection.find import Collection
 from manylens.errors import UsageError
 from manylens.files import own_folder
-from manylens.types import Clustering
+from manylens.results.table import FileTable
 
 MAX_FOLDER_NAME_CHARACTERS = 80
 
@@ -22,32 +21,29 @@ MAX_LINK_NAME_BYTES = 220
 """File systems allow 255 bytes in a name; a hash and a number in brackets may come to it."""
 
 
-def write_links(folder: Path, clustering: Clustering, collection: Collection) -> None:
+def write_links(folder: Path, table: FileTable) -> None:
     """Make `folder/<id> <name>/` per cluster with a symbolic link to each of its files.
 
     What is found there is left alone. Raises UsageError where this file system has no symbolic links.
     """
-    names = {cluster.id: cluster.name for cluster in clustering.clusters}
-    digits = len(str(max(names, default=1)))
-    paths = {image.id: image.paths for image in collection.images}
-    root = collection.root.resolve()
-    for assignment in clustering.assignments:
-        if assignment.cluster is None:
+    digits = len(str(max((cluster.id for cluster in table.clusters), default=1)))
+    root = table.collection.root.resolve()
+    for row in table.rows:
+        if row.cluster is None:
             continue
-        below = folder / f"{assignment.cluster:0{digits}} {folder_name(names[assignment.cluster])}"
+        below = folder / f"{row.cluster:0{digits}} {folder_name(row.name)}"
         own_folder(folder)
         own_folder(below)
-        for path in paths[assignment.image_id]:
-            link = _free_name(below, _link_name(path))
-            # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
-            target = os.path.relpath(root / path, below.resolve())
-            try:
-                link.symlink_to(target)
-            except OSError as error:
-                raise UsageError(
-                    f"--links needs a file system with symbolic links, got {error.strerror} at {str(link)!r}",
-                    "leave --links out, or write to another disk with --out",
-                ) from error
+        link = _free_name(below, _link_name(row.path))
+        # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
+        target = os.path.relpath(root / row.path, below.resolve())
+        try:
+            link.symlink_to(target)
+        except OSError as error:
+            raise UsageError(
+                f"--links needs a file system with symbolic links, got {error.strerror} at {str(link)!r}",
+                "leave --links out, or write to another disk with --out",
+            ) from error
 
 
 def _link_name(path: str) -> str:

@@ -9,59 +9,56 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 from manylens.collection.find import Collection
-from manylens.results.files import (
-    FileCounts,
-    cluster_values,
-)
+from manylens.errors import ManylensError, ModelError, UsageError
+from manylens.results.files import UNREADABLE_NAME
 from manylens.results.report import REPORT_NAME
+from manylens.results.table import ClusterRow, FileCounts, FileTable
 from manylens.text import counted
-from manylens.types import NO_TOKENS, CallCounts, Cluster, Clustering, Misplaced, Unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterRow:
-    """A cluster as it is shown. size: files. confidence: mean over its images, in [0, 1]. exemplars: paths. misplaced:
-    the estimated share of its images, or None where that is not known."""
-
-    id: int
-    name: str
-    definition: str
-    size: int
-    confidence: float
-    exemplars: tuple[str, ...]
-    misplaced: Misplaced | None = None
+from manylens.types import NO_TOKENS, CallCounts, Cluster, Clustering, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class InterestResult:
-    """One interest's clustering.
+    """One interest's clustering. files: it, file by file. folder: where its files lie. report: the page that shows all
+    interests."""
 
-    labels: every readable file's path in the folder -> its cluster's name, or None where it is unassigned.
-    table: the clusters in files and paths. folder: where its files lie. report: the page that shows all interests.
-    """
-
-    clustering: Clustering = field(repr=False)
-    labels: Mapping[str, str | None] = field(repr=False)
-    table: tuple[ClusterRow, ...]
-    counts: FileCounts
+    files: FileTable = field(repr=False)
     folder: Path
     report: Path
+
+    @property
+    def clustering(self) -> Clustering:
+        return self.files.clustering
 
     @property
     def clusters(self) -> tuple[Cluster, ...]:
         """The clusters found, the largest first."""
         return self.clustering.clusters
 
+    @property
+    def labels(self) -> Mapping[str, str | None]:
+        """Every readable file's path in the folder -> its cluster's name, or None where it is in none."""
+        return self.files.labels
+
+    @property
+    def table(self) -> tuple[ClusterRow, ...]:
+        """The clusters in files and paths."""
+        return self.files.clusters
+
+    @property
+    def counts(self) -> FileCounts:
+        return self.files.counts
+
 
 class Result(Mapping[str, InterestResult]):
     """The interests of one run, by their words: `result["suit"].labels`.
 
     calls: all model calls that it rests on, over all interests. calls_asked: those made now. calls_kept: answers that
-    the run folder already held. planned_calls: what `plan` expected. in_vain: requests that were sent beside them over
-    all runs of the folder (failed tries, mended answers, probes of the model), and their tokens in and out.
+    the run folder already held. planned_calls: what `plan` expected. max_failed: as in `Settings`.
+    in_vain: requests that were sent beside them over all runs of the folder (failed tries, mended answers, probes of
+    the model), and their tokens in and out.
     """
 
     def __init__(
@@ -73,8 +70,10 @@ class Result(Mapping[str, InterestResult]):
         calls_asked: int = 0,
         calls_kept: int = 0,
         planned_calls: tuple[int, int] = (0, 0),
+        max_failed: float = 1.0,
         in_vain: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
+        self.max_failed = max_failed
         self.in_vain = in_vain
         self.planned_calls = planned_calls
         self.calls_asked = calls_asked
@@ -128,6 +127,24 @@ class Result(Mapping[str, InterestResult]):
         return calls.failed / calls.total if calls.total else 0.0
 
     @property
+    def problem(self) -> ManylensError | None:
+        """Why the run counts as failed, though its results are written: nothing could be read, or too many calls
+        failed. None where all is well; the command line's exit code is 1 otherwise."""
+        if not self.collection.images:
+            return UsageError(
+                f"a folder needs at least one image that can be read, none of the {len(self.unreadable):,} found can",
+                f"see the reasons in {self.out / UNREADABLE_NAME}",
+            )
+        if self.failed_share > self.max_failed:
+            calls = self.calls
+            return ModelError(
+                f"at most {self.max_failed:.1%} of the calls may fail, {calls.failed:,} of {calls.total:,} did "
+                f"({self.failed_share:.1%}); the results are written without them",
+                "the same command asks only those again; --max-failed allows more",
+            )
+        return None
+
+    @property
     def is_partial(self) -> bool:
         """Whether the budget ended before the questions did."""
         return any(one.clustering.is_partial for one in self.values())
@@ -136,29 +153,3 @@ class Result(Mapping[str, InterestResult]):
     def unreadable(self) -> tuple[Unreadable, ...]:
         """Files that were found and could not be used, with the reason."""
         return self.collection.unreadable
-
-
-def labels_of(clustering: Clustering, collection: Collection) -> dict[str, str | None]:
-    names = {cluster.id: cluster.name for cluster in clustering.clusters}
-    placed = {a.image_id: names[a.cluster] for a in clustering.assignments if a.cluster is not None}
-    pairs = ((path, placed.get(image.id)) for image in collection.images for path in image.paths)
-    return dict(sorted(pairs, key=lambda pair: pair[0]))
-
-
-def table_of(clustering: Clustering, collection: Collection) -> tuple[ClusterRow, ...]:
-    confidences: dict[int, list[float]] = {}
-    for assignment in clustering.assignments:
-        if assignment.cluster is not None:
-            confidences.setdefault(assignment.cluster, []).append(assignment.confidence)
-    return tuple(
-        ClusterRow(
-            id=values["id"],
-            name=values["name"],
-            definition=values["definition"],
-            size=values["size"],
-            confidence=fmean(confidences.get(values["id"], [0.0])),
-            exemplars=tuple(values["exemplars"]),
-            misplaced=None if values["misplaced"] is None else Misplaced.from_dict(values["misplaced"]),
-        )
-        for values in cluster_values(clustering, collection)
-    )

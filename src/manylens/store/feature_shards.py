@@ -36,9 +36,10 @@ class FeatureShards:
         for index in sorted(self.folder.glob(_INDEX_NAMES)):
             self._next_number = max(self._next_number, int(index.stem) + 1)  # 10000 sorts before 9999
             shard = _open_shard(index.with_suffix(".npy"))
-            ids, _ = _read_index(index)
+            ids, checksum = _read_index(index)
             same_shape = shard is not None and shard.shape[1:] == (self._shards[0] if self._shards else shard).shape[1:]
-            if shard is not None and same_shape and len(shard) == len(ids):
+            whole = shard is not None and same_shape and len(shard) == len(ids)
+            if shard is not None and whole and zlib.crc32(shard.data) == checksum:
                 self._add(ids, shard)
 
     def _add(self, ids: Sequence[str], shard: Vector) -> None:
@@ -66,7 +67,7 @@ class FeatureShards:
             own_folder(self.folder.parent)
             path = own_folder(self.folder) / f"{self._next_number:04d}.npy"
             write_atomically(path, _npy_bytes(shard))
-            index = {"ids": list(rows), "checksum": zlib.crc32(shard.tobytes())}
+            index = {"ids": list(rows), "checksum": zlib.crc32(shard.data)}
             write_atomically(path.with_suffix(".json"), json.dumps(index))
             self._next_number += 1
             mapped = _open_shard(path)
@@ -88,7 +89,7 @@ class FeatureShards:
         found = []
         for index in sorted(folder.glob(_INDEX_NAMES)):
             shard = _open_shard(index.with_suffix(".npy"))
-            if shard is None or zlib.crc32(shard.tobytes()) != _read_index(index)[1]:
+            if shard is None or zlib.crc32(shard.data) != _read_index(index)[1]:
                 found.append(index.with_suffix(".npy"))
         return found
 

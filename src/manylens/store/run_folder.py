@@ -52,6 +52,8 @@ _T = TypeVar("_T")
 
 _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
+_NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
+"""Files, in lower case, that a folder may hold and be empty to a person: file managers leave them behind."""
 
 
 class RunFolder:
@@ -340,7 +342,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 def _refuse_strangers(folder: Path) -> None:
     """Raise StoreError where `folder` holds files and is no run."""
-    strangers = {entry.name for entry in folder.iterdir()} - {LOCK_NAME}
+    strangers = {entry.name for entry in folder.iterdir() if entry.name.lower() not in _NO_STRANGERS}
     if strangers and not (folder / DATABASE_NAME).is_file():
         raise StoreError(
             f"--out must be a new or empty folder or an earlier run, {folder} holds other files "

@@ -13,7 +13,6 @@ A checkpoint that `manylens checkpoint` wrote is asked in nano's own words, and 
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import threading
@@ -47,6 +46,7 @@ from manylens.models.base import (
 from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory
 from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, WritingTask, writing_task
+from manylens.sync import in_thread
 
 HF_PREFIX = "hf:"
 
@@ -161,20 +161,20 @@ class HuggingFace:
         return json.dumps([version, asked, self._checkpoint.dtype], ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
-        return await asyncio.to_thread(self._answer, requests, self._look_parts, self._look)
+        return await self._in_thread(requests, self._look_parts, self._look)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        return await asyncio.to_thread(self._answer, requests, self._judge_parts, self._judge)
+        return await self._in_thread(requests, self._judge_parts, self._judge)
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
         choose = self._choose_by_names if self._is_nano else self._choose
-        return await asyncio.to_thread(self._answer, requests, self._choose_parts, choose)
+        return await self._in_thread(requests, self._choose_parts, choose)
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         if self._is_nano:
             refusal = ModelReplyInvalid("nano writes no text beside descriptions", "use a larger model for names")
             return [refusal for _ in requests]
-        return await asyncio.to_thread(self._answer, requests, self._complete_parts, self._complete)
+        return await self._in_thread(requests, self._complete_parts, self._complete)
 
     # What is asked
 
@@ -257,18 +257,28 @@ class HuggingFace:
 
     # Asking
 
+    async def _in_thread(
+        self,
+        requests: Sequence[_Request],
+        parts_of: Callable[[_Request, Shown], list[Part]],
+        ask: Callable[[Sequence[_Request], Sequence[list[Part]]], list[_Reply | ModelError]],
+    ) -> list[_Reply | ModelError]:
+        stopped = threading.Event()
+        return await in_thread(lambda: self._answer(requests, parts_of, ask, stopped), stopped.set)
+
     def _answer(
         self,
         requests: Sequence[_Request],
         parts_of: Callable[[_Request, Shown], list[Part]],
         ask: Callable[[Sequence[_Request], Sequence[list[Part]]], list[_Reply | ModelError]],
+        stopped: threading.Event,
     ) -> list[_Reply | ModelError]:
         """Replies in order, batch by batch. A batch that does not fit into memory is halved, and so are all later ones;
         one that the checkpoint's processor refuses is asked image by image."""
         replies: list[_Reply | ModelError] = []
         with self._lock:
             alone = 0  # requests left of a refused batch
-            while len(replies) < len(requests):
+            while len(replies) < len(requests) and not stopped.is_set():
                 size = 1 if alone else self._batch
                 places: list[int] = []
                 put: list[_Request] = []

@@ -11,7 +11,6 @@ A choice asks how probable it is that nano describes the picture by the name of 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -46,6 +45,7 @@ from manylens.models.base import (
     Request,
 )
 from manylens.store.feature_shards import FeatureShards
+from manylens.sync import in_thread
 
 FloatArray: TypeAlias = NDArray[np.float32]
 T = TypeVar("T")
@@ -83,6 +83,7 @@ class Nano:
         self._folder = folder or Path(str(resources.files("manylens.models") / "nano"))
         self._threads = threads or min(os.cpu_count() or 1, 8)
         self._lock = threading.Lock()
+        self._running = onnxruntime.RunOptions()  # of all sessions, so that a Ctrl-C ends what they are doing
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._prefixes: OrderedDict[str, tuple[FloatArray, FloatArray]] = OrderedDict()
         self._weighed: OrderedDict[tuple[str, str], _Weighed] = OrderedDict()
@@ -127,17 +128,27 @@ class Nano:
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
-        return await asyncio.to_thread(self._look_at_all, requests)
+        return await self._in_thread(lambda: self._look_at_all(requests))
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
-        return await asyncio.to_thread(self._judge_all, requests)
+        return await self._in_thread(lambda: self._judge_all(requests))
 
     async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
-        return await asyncio.to_thread(self._choose_all, requests)
+        return await self._in_thread(lambda: self._choose_all(requests))
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         refusal = ModelReplyInvalid("nano writes no text beside descriptions", "use a larger model for names in prose")
         return [refusal for _ in requests]
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        def stop() -> None:
+            self._running.terminate = True
+
+        try:
+            return await in_thread(work, stop)
+        finally:
+            if self._running.terminate:
+                self._running = onnxruntime.RunOptions()
 
     # The model's parts, loaded when first used
 
@@ -199,7 +210,7 @@ class Nano:
                 except ImageUnreadable as error:
                     found[image_id] = ModelError(error.rule, error.hint)
             if readable:
-                (tokens,) = self._vision.run(None, {"pixels": pixels})
+                (tokens,) = self._vision.run(None, {"pixels": pixels}, self._running)
                 fresh.update(zip(readable, tokens.astype(np.float16), strict=False))
         if fresh and self._features is not None:
             self._features.append(list(fresh), np.stack(list(fresh.values())))
@@ -222,7 +233,8 @@ class Nano:
 
     def _decode(self, embeds: FloatArray, past: tuple[FloatArray, FloatArray]) -> list[FloatArray]:
         """state (b, width), H (b, 256), new keys and values (layers, b, heads, t, head width)."""
-        outputs: list[FloatArray] = self._decoder.run(None, {"embeds": embeds, "past_k": past[0], "past_v": past[1]})
+        given = {"embeds": embeds, "past_k": past[0], "past_v": past[1]}
+        outputs: list[FloatArray] = self._decoder.run(None, given, self._running)
         return outputs
 
     def _prefix(self, text: str) -> tuple[FloatArray, FloatArray]:

@@ -84,7 +84,6 @@ HALFWAY_NAME = "halfway.json"
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
-REPLIES_KEPT = 1024
 VECTORS_KEPT = 4096
 
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
@@ -127,7 +126,7 @@ class OpenAICompatible:
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
-        self._kept: OrderedDict[str, Json] = OrderedDict(_read_object(self._halfway))
+        self._kept = _read_object(self._halfway)
         self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
 
@@ -287,7 +286,7 @@ class OpenAICompatible:
         if self.dialect.words == "json":
             return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
         found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
-        sure = prompts.joint_probability(answer_logprobs(await talk.ask(body)))  # from memory: it was just asked
+        sure = prompts.joint_probability(answer_logprobs(talk.last))
         return found if sure is None else prompts.Described(found.description, sure)
 
     @property
@@ -520,6 +519,8 @@ class _Talk:
         self._model = model
         self._keys: list[str] = []
         self._is_counted = True
+        self.last: Json = {}
+        """The reply that was read: the repair's, where there was one."""
         self.tokens_in = self._tokens_out = 0
 
     @property
@@ -541,8 +542,6 @@ class _Talk:
             )
             reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
             kept[key] = reply
-            while len(kept) > REPLIES_KEPT:
-                kept.popitem(last=False)
         if key in self._keys:
             return reply
         self._keys.append(key)
@@ -596,9 +595,9 @@ class _Talk:
         )
 
     async def _text(self, body: Json) -> str:
-        reply = await self.ask(body)
+        self.last = await self.ask(body)
         try:
-            return answer_text(reply)
+            return answer_text(self.last)
         except ModelError:
             self.end()
             raise

@@ -1,14 +1,17 @@
-"""The sample collection: photographs of playing cards, drawn on the spot from outlines and noise.
+"""Photographs of playing cards, drawn from outlines and noise: nano learns from such, the tests and `bench` sort such.
 
 In: a card (or a folder) and a seed. Out: an RGB photo (or 312 of them with `labels.csv`). One collection, four true
 clusterings: suit, rank, color, deck style. Equal seeds give equal bytes under equal versions of Pillow and NumPy; file
-names and their order say nothing of the labels. No image or font file ships with the package.
+names and their order say nothing of the labels. `python training/draw_cards.py` draws the collection of `manylens demo`
+again, which ships as pictures: src/manylens/cli/sample.zip.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -448,3 +451,15 @@ def write_sample(
             progress(i, len(cards))
     write_atomically(labels, "".join(table))
     return images
+
+
+def pack_sample(archive: Path) -> None:
+    """Draw the collection of `manylens demo` into a zip; equal pictures give equal bytes."""
+    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(archive, "w") as packed:  # JPEGs: stored as they are
+        images = write_sample(Path(scratch))
+        for file in [*sorted(images.iterdir()), images.parent / "labels.csv"]:
+            packed.writestr(zipfile.ZipInfo(str(file.relative_to(scratch))), file.read_bytes())
+
+
+if __name__ == "__main__":
+    pack_sample(Path(__file__).parents[1] / "src" / "manylens" / "cli" / "sample.zip")
