@@ -116,6 +116,7 @@ COLUMNS = {
 }  # fmt: skip
 
 
+@pytest.mark.fuzz
 @settings(max_examples=int(os.environ.get("MANYLENS_FUZZ", "60")), deadline=None)
 @given(data=st.data())
 def test_values_of_other_types_in_a_database_are_explained(data: st.DataObject, tmp_path_factory: Any) -> None:
@@ -202,12 +203,12 @@ def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path
      "[" * 99_999, "{",      '{"a": {"thinks": 3}}', '{"a": {"unknown": 3}}', '{"a": 5}', "[]", "\x00"],
 )  # fmt: skip
 def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str) -> None:
-    from manylens.models.openai_compatible.model import _read_recorded
+    from manylens.models.openai_compatible.records import read_recorded
 
     (tmp_path / "models.json").write_text(record)
-    assert _read_recorded(tmp_path / "models.json") == {}
+    assert read_recorded(tmp_path / "models.json") == {}
     (tmp_path / "models.json").write_text(json.dumps({"a": Dialect(thinks=True).to_dict()}))
-    assert _read_recorded(tmp_path / "models.json") == {"a": Dialect(thinks=True)}
+    assert read_recorded(tmp_path / "models.json") == {"a": Dialect(thinks=True)}
 
 
 NANO = Path(str(resources.files("manylens.models") / "nano"))

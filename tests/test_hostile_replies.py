@@ -28,8 +28,8 @@ from manylens.models.prompts_writing import WRITING
 pytest.importorskip("openai")
 
 from manylens.models.openai_compatible import client, endpoint
-from manylens.models.openai_compatible.dialect import answer_logprobs, answer_text, counted_usage, embedding_rows
 from manylens.models.openai_compatible.endpoint import Endpoint, retry_after
+from manylens.models.openai_compatible.replies import answer_logprobs, answer_text, counted_usage, embedding_rows
 
 NESTED = "[" * 100_000 + "]" * 100_000
 
@@ -163,6 +163,22 @@ def test_nothing_follows_a_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(raised.value)
 
 
+def test_ctrl_c_ends_the_probe_of_a_server_that_drips(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 3)
+    with serve(a_byte_a_second) as (url, asked):
+        command = [sys.executable, "-m", "manylens", "cluster", str(tmp_path / "pictures"), "--by", "color"]
+        process = subprocess.Popen(
+            [*command, "--model", "fake", "--base-url", url, "--timeout", "60", "--out", str(tmp_path / "out")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not asked:
+            time.sleep(0.05)
+        process.send_signal(2)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+
+
 # What is in a reply
 
 
@@ -280,6 +296,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.fuzz
 @settings(max_examples=int(os.environ.get("MANYLENS_FUZZ", "150")), deadline=None)
 @given(JSON, st.text(max_size=20))
 def test_no_reply_ends_a_run(value: Any, around: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -150,7 +151,8 @@ def moods(draw: st.DrawFn) -> Callable[[], tuple[str, int]]:
     return mood
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.fuzz
+@settings(max_examples=int(os.environ.get("MANYLENS_FUZZ", "30")), deadline=None)
 @given(moods(), st.integers(0, 40), st.none() | st.floats(0.0001, 0.2), st.integers(1, 4))
 def test_no_server_sees_more_than_the_limit_over_any_number_of_runs(
     mood: Callable[[], tuple[str, int]], most_calls: int, most_usd: float | None, runs: int

@@ -28,7 +28,8 @@ from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
 from manylens.models.huggingface.nano_checkpoint import write_checkpoint as write_checkpoint
 from manylens.models.nano.model import MODEL_FILES, Nano
-from manylens.models.openai_compatible.model import OpenAICompatible, find_dialect, server_url
+from manylens.models.openai_compatible.model import OpenAICompatible
+from manylens.models.openai_compatible.records import find_dialect, server_url
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import run_until_done
 

@@ -13,23 +13,29 @@ import difflib
 import hashlib
 import io
 import json
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
 from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelUnavailable
 from manylens.models import prompts
-from manylens.models.base import MOST_EXEMPLARS, Capabilities, Usage
-from manylens.models.metering import Bound, current_call, usable_count
+from manylens.models.base import MOST_EXEMPLARS, Capabilities
+from manylens.models.metering import Bound, current_call
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
+from manylens.models.openai_compatible.replies import (
+    Vector,
+    answer_logprobs,
+    answer_text,
+    counted_usage,
+    embedding_rows,
+    first_choice,
+)
 from manylens.models.text_embedder import TextEmbedder
 
 EXEMPLARS_SHOWN = 3
@@ -41,8 +47,6 @@ TOP_LOGPROBS = (20, 5)
 ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "nano": 10}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
-
-Vector: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,80 +130,7 @@ class Dialect:
         return body
 
 
-# --- reading replies --------------------------------------------------------------------------------------------------
-
-
-def answer_text(reply: Json) -> str:
-    """The text of the first choice; empty where there is none. Raises ModelError where the model refuses to speak."""
-    choice = _first(reply.get("choices"))
-    message = choice.get("message")
-    message = message if isinstance(message, dict) else {}
-    content = message.get("content")
-    if isinstance(content, list):  # some servers answer in parts
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if not content and (choice.get("finish_reason") == "content_filter" or message.get("refusal")):
-        raise ModelError("the model refuses to speak about this picture", "nothing to do here")
-    # Whatever takes more is no answer, and would take minutes to read.
-    return content if isinstance(content, str) and len(content) <= MOST_CHARACTERS else ""
-
-
-MOST_CHARACTERS = 1_000_000
-
-
-def answer_logprobs(reply: Json) -> list[tuple[str, list[tuple[str, float]]]]:
-    """(token, alternatives with log-probabilities) per token of the first choice; empty where the server gave none."""
-    logprobs = _first(reply.get("choices")).get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    tokens = []
-    for entry in content if isinstance(content, list) else ():
-        try:
-            top = [(str(other["token"]), _logprob(other)) for other in entry.get("top_logprobs") or ()]
-            tokens.append((str(entry["token"]), [(str(entry["token"]), _logprob(entry)), *top]))
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            return []
-    return tokens
-
-
-def _logprob(entry: Json) -> float:
-    """Raises ValueError for what is none: a token may have none of the probability, but not more than all."""
-    value = float(entry["logprob"])
-    if math.isnan(value) or value == math.inf:
-        raise ValueError("a log-probability is a number")
-    return value
-
-
-MOST_DIMENSIONS = 1 << 16
-
-
-def embedding_rows(reply: Json, rows: int) -> Vector:
-    """(rows, d) float32, of unit length. Raises ValueError where the reply does not hold that."""
-    data = reply.get("data")
-    if not isinstance(data, list) or len(data) != rows:
-        raise ValueError("an embeddings reply holds one vector per input")
-    try:
-        ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            vectors = np.array([entry["embedding"] for entry in ordered], np.float32)
-    except (AttributeError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError("an embeddings reply holds vectors of numbers") from error
-    if vectors.ndim != 2 or vectors.shape[1] > MOST_DIMENSIONS:
-        raise ValueError("an embeddings reply holds flat vectors")
-    with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        raise ValueError("an embedding is finite and not zero")
-    unit: Vector = vectors / lengths
-    return unit
-
-
-def counted_usage(reply: Json) -> Usage | None:
-    """What a reply took, where its server counted that usably: tokens in, and out for all that writes."""
-    usage = reply.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    tokens_in = usable_count(usage.get("prompt_tokens"))
-    tokens_out = usable_count(usage.get("completion_tokens", None if reply.get("choices") else 0))
-    return None if tokens_in is None or tokens_out is None else Usage(tokens_in, tokens_out)
+# --- what a request holds ---------------------------------------------------------------------------------------------
 
 
 def embedding_bound(body: Json, image_tokens: int) -> Bound:
@@ -222,11 +153,6 @@ def _pictures_of(body: Json) -> list[Json]:
 def _parts_of(body: Json) -> list[Json]:
     contents = [message["content"] for message in body.get("messages", ())]
     return [part for one in contents for part in ([text_part(one)] if isinstance(one, str) else one)]
-
-
-def _first(choices: object) -> Json:
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
 
 
 def picture_part(jpeg: bytes) -> Json:
@@ -447,11 +373,16 @@ def _probe_sight(endpoint: Endpoint) -> Dialect:
             dialect = simpler
             continue
         thinks = (
-            "<think>" in text or "</think>" in text or _first(reply.get("choices")).get("finish_reason") == "length"
+            "<think>" in text
+            or "</think>" in text
+            or first_choice(reply.get("choices")).get("finish_reason") == "length"
         )
         if thinks and not dialect.thinks:
             dialect = dataclasses.replace(dialect, thinks=True)
-            if not prompts.after_thoughts(text).strip() or _first(reply["choices"]).get("finish_reason") == "length":
+            if (
+                not prompts.after_thoughts(text).strip()
+                or first_choice(reply["choices"]).get("finish_reason") == "length"
+            ):
                 continue  # its thoughts took all the room
         text = prompts.after_thoughts(text)
         if dialect.structured == "json_schema" and not _is_json_color(text):

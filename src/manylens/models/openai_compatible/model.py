@@ -16,10 +16,8 @@ log-probabilities where there are any.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,21 +51,22 @@ from manylens.models.metering import current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
-    Dialect,
+    embed_by_words,
+    embedding_body,
+    embedding_bound,
+    look_messages,
+    picture_part,
+    text_part,
+)
+from manylens.models.openai_compatible.endpoint import Endpoint, Json
+from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
+from manylens.models.openai_compatible.replies import (
     Vector,
     answer_logprobs,
     answer_text,
     counted_usage,
-    embed_by_words,
-    embedding_body,
-    embedding_bound,
     embedding_rows,
-    look_messages,
-    picture_part,
-    probe,
-    text_part,
 )
-from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, check_variables, clean_url
 from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
 from manylens.models.text_embedder import TextEmbedder
 
@@ -96,11 +95,6 @@ Shown = Callable[[str, int], Json]
 """(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
 
 
-def server_url(options: ModelOptions) -> str:
-    """Where the server answers: `base_url`, else the client's own variable, else OpenAI. Raises UsageError."""
-    return clean_url(options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
-
-
 class OpenAICompatible:
     """The `Model` protocol over one model of one server. name: what the user typed. Use from one event loop at a time.
 
@@ -120,20 +114,20 @@ class OpenAICompatible:
         self.name = name
         self._images = images
         self._options = options
-        self._endpoint, self._embedding_endpoint = _endpoints(model, options)
+        self._endpoint, self._embedding_endpoint = endpoints_of(model, options)
         self.dialect = find_dialect(model, options, recorded)
         self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
-        self._kept = _read_object(self._halfway)
+        self._kept = read_object(self._halfway)
         self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
 
     @property
     def identity(self) -> str:
         """Endpoint and model name; the embedding model's too where it is another."""
-        return _identity(self._endpoint, self._embedding_endpoint)
+        return identity_of(self._endpoint, self._embedding_endpoint)
 
     @property
     def url(self) -> str:
@@ -451,62 +445,6 @@ class OpenAICompatible:
         except ImageUnreadable as error:
             problem = ModelError(error.rule, error.hint)
         raise problem
-
-
-def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
-    """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
-
-    Raises ModelUnavailable where the server cannot be used, UsageError where a variable stands in the way.
-    """
-    endpoint, embedding_endpoint = _endpoints(model, options)
-    for one in (endpoint, embedding_endpoint):
-        if one is not None:
-            check_variables(one.url)
-    known = _read_recorded(recorded)
-    identity = _identity(endpoint, embedding_endpoint)
-    if identity in known:
-        return known[identity]
-    dialect = probe(endpoint, embedding_endpoint)
-    if recorded is not None:
-        known[identity] = dialect
-        content = {key: known[key].to_dict() for key in sorted(known)}
-        write_atomically(recorded, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return dialect
-
-
-def _endpoints(model: str, options: ModelOptions) -> tuple[Endpoint, Endpoint | None]:
-    """The model's server, and the embedding model's where one was named."""
-    url = server_url(options)
-    embeds = options.embedding_model
-    endpoint = Endpoint(url, model, options.timeout_s)
-    return endpoint, None if embeds is None else Endpoint(options.embedding_url or url, embeds, options.timeout_s)
-
-
-def _identity(endpoint: Endpoint, embedding_endpoint: Endpoint | None) -> str:
-    parts = [endpoint.url, endpoint.model]
-    if embedding_endpoint is not None:
-        parts += [embedding_endpoint.url, embedding_endpoint.model]
-    return " ".join(parts)
-
-
-def _read_recorded(recorded: Path | None) -> dict[str, Dialect]:
-    """Dialects by model identity; those of another version of this file count as not recorded."""
-    found: dict[str, Dialect] = {}
-    for identity, values in _read_object(recorded).items():
-        with contextlib.suppress(TypeError):
-            found[identity] = Dialect.from_dict(values)
-    return found
-
-
-def _read_object(path: Path | None) -> dict[str, Any]:
-    """A file's JSON object of objects; what is missing or damaged counts as not there."""
-    try:
-        content = json.loads(path.read_text("utf-8")) if path is not None else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(value, dict)}
 
 
 class _Talk:
