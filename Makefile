@@ -15,7 +15,7 @@ help: ## list the targets
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
-	@echo "make mutants      which changes of the method no test notices; MUTANTS='--sample 50' for less"
+	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -69,7 +69,7 @@ bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it a
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench $(BENCH)
 
-mutants: $(STAMP) ## mutation testing of src/manylens/method: a seeded sample, the killed share per file, the survivors
+mutants: $(STAMP) ## mutation testing of method/, store/ or results/: a seeded sample, the killed share per file, the survivors
 	$(BIN)/python -m bench.mutants $(MUTANTS)
 
 wheel: $(STAMP) ## build the wheel

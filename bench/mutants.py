@@ -1,11 +1,13 @@
-"""Mutation testing of the method: which rules and constants could change without a test noticing.
+"""Mutation testing: which rules and constants of a room could change without a test noticing.
 
-In: src/manylens/method/*.py and tests/method. Out: the share of killed mutants per file, and the survivors as lines.
+In: the files of `method/`, `store/` or `results/`, and their tests. Out: the share of killed mutants per file, and the
+survivors as lines.
 A mutant changes one place: a comparison, an operator, a number, a condition, a name such as `min`. The sample is
 seeded. Its tests run in a copy, those of the mutant's own module first; the first that fails kills it, and so does a
 run three times as long as the unchanged one's.
 
     make mutants MUTANTS="--sample 250 --seed 0"
+    make mutants MUTANTS="--room store --sample 60"
 """
 
 from __future__ import annotations
@@ -34,8 +36,14 @@ import sklearn.linear_model
 import sklearn.metrics  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
-METHOD = Path("src/manylens/method")
-TESTS = Path("tests/method")
+PACKAGE = Path("src/manylens")
+TESTS = Path("tests")
+ROOMS = {
+    "method": ("method/test_*.py",),
+    "store": ("test_store.py", "test_decisions.py", "test_run_folder_model.py"),
+    "results": ("test_export.py", "test_evaluate.py", "test_report.py", "test_table.py", "test_decisions.py"),
+}
+"""Rooms and their tests; further modules that the tests import are found beside them."""
 
 INDIFFERENT = frozenset(
     {
@@ -64,14 +72,19 @@ _CALLED = {
 class Mutant:
     """place: of the changed node among a file's; way: which of its changes."""
 
+    room: str
     file: str
     line: int
     change: str
     place: int
     way: int
 
+    @property
+    def path(self) -> Path:
+        return PACKAGE / self.room / self.file
+
     def source(self) -> str:
-        tree, places = _parsed(ROOT / METHOD / self.file)
+        tree, places = _parsed(ROOT / self.path)
         node = places[self.place]
         _, new = list(_changes(node))[self.way]
         _replace(node, new)
@@ -82,7 +95,7 @@ def mutants_of(path: Path) -> list[Mutant]:
     """All mutants of a file."""
     _, places = _parsed(path)
     return [
-        Mutant(path.name, int(getattr(node, "lineno", 0)), told, place, way)
+        Mutant(path.parent.name, path.name, int(getattr(node, "lineno", 0)), told, place, way)
         for place, node in enumerate(places)
         for way, (told, _) in enumerate(_changes(node))
     ]
@@ -182,25 +195,25 @@ def _replace(old: ast.AST, new: ast.AST) -> None:
             setattr(parent, name, [new if item is old else item for item in value])
 
 
-def passes(home: Path, first: str) -> None:
-    """In a process of its own: run the tests of a copy, `first` first; the exit status says whether all passed."""
+def passes(home: Path, room: str, first: str) -> None:
+    """In a process of its own: run a room's tests in a copy, `first` first; the exit status says whether all passed."""
     os.chdir(home)
-    shutil.rmtree(home / METHOD / "__pycache__", ignore_errors=True)  # its times may be the mutant's
-    sys.path.insert(0, str(home / "src"))
+    shutil.rmtree(home / PACKAGE / room / "__pycache__", ignore_errors=True)  # its times may be the mutant's
+    sys.path[:0] = [str(home / "src"), str(home / TESTS)]
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    own = home / TESTS / first
-    others = [path for path in sorted((home / TESTS).glob("test_*.py")) if path != own]
-    for tests in ([own] if own.is_file() else [], others):
+    every = [path for pattern in ROOMS[room] for path in sorted((home / TESTS).glob(pattern))]
+    own = [path for path in every if path.name == first]
+    for tests in (own, [path for path in every if path not in own]):
         if tests and pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(home), *map(str, tests)]):
             os._exit(1)
     os._exit(0)
 
 
 def copy_to(home: Path) -> Path:
-    """The package and the tests of the method, for one worker."""
-    leave_out = shutil.ignore_patterns("__pycache__", "*.onnx", "*.npz", "report_page")
+    """The package and its tests, for one worker."""
+    leave_out = shutil.ignore_patterns("__pycache__", "*.onnx", "*.npz")
     shutil.copytree(ROOT / "src", home / "src", ignore=leave_out)
     shutil.copytree(ROOT / TESTS, home / TESTS, ignore=leave_out)
     (home / "pytest.ini").write_text("[pytest]\n", "utf-8")
@@ -212,7 +225,7 @@ def fates(drawn: Sequence[Mutant], folder: Path, workers: int) -> Iterator[tuple
     fork = multiprocessing.get_context("fork")
     free = [copy_to(folder / str(number)) for number in range(workers)]
     start = time.monotonic()
-    whole = fork.Process(target=passes, args=(free[0], ""))
+    whole = fork.Process(target=passes, args=(free[0], drawn[0].room, ""))
     whole.start()
     whole.join()
     if whole.exitcode != 0:
@@ -223,8 +236,8 @@ def fates(drawn: Sequence[Mutant], folder: Path, workers: int) -> Iterator[tuple
     while waiting or running:
         while waiting and free:
             mutant, home = waiting.pop(), free.pop()
-            (home / METHOD / mutant.file).write_text(mutant.source(), "utf-8")
-            child = fork.Process(target=passes, args=(home, f"test_{mutant.file}"))
+            (home / mutant.path).write_text(mutant.source(), "utf-8")
+            child = fork.Process(target=passes, args=(home, mutant.room, f"test_{mutant.file}"))
             child.start()
             running[child.sentinel] = (child, time.monotonic(), mutant, home)
         ended = set(multiprocessing.connection.wait(list(running), timeout=1))
@@ -235,19 +248,20 @@ def fates(drawn: Sequence[Mutant], folder: Path, workers: int) -> Iterator[tuple
             if late or sentinel in ended:
                 process.join()
                 del running[sentinel]
-                shutil.copy(ROOT / METHOD / mutant.file, home / METHOD / mutant.file)
+                shutil.copy(ROOT / mutant.path, home / mutant.path)
                 free.append(home)
                 yield mutant, process.exitcode == 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Which changes of the method no test notices.")
+    parser = argparse.ArgumentParser(description="Which changes of a room no test notices.")
+    parser.add_argument("--room", choices=ROOMS, default="method")
     parser.add_argument("--sample", type=int, default=250, help="mutants to try (0: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="only files whose name contains this")
     options = parser.parse_args()
-    files = [path for path in sorted((ROOT / METHOD).glob("*.py")) if options.only in path.name]
+    files = [path for path in sorted((ROOT / PACKAGE / options.room).glob("*.py")) if options.only in path.name]
     every = [mutant for path in files for mutant in mutants_of(path)]
     drawn = every
     if options.sample and options.sample < len(every):

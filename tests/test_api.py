@@ -1,11 +1,13 @@
 """From a folder to a finished run: Python's door and the estimator, with the scripted model on real files."""
 
 import asyncio
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -22,7 +24,7 @@ from manylens.api import default_out
 from manylens.errors import ModelError, UsageError
 from manylens.estimator import InterestClustering
 from manylens.events import Event, StageFinished, StageStarted
-from manylens.models.scripted import ScriptedModel
+from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.store.run_folder import RunFolder
 from manylens.types import parse_interests
 
@@ -48,14 +50,14 @@ def fill(folder: Path, each: int = 10) -> Path:
     return folder
 
 
-def model_for(files: Iterable[Path]) -> ScriptedModel:
+def model_for(files: Iterable[Path], noise: Noise | None = None) -> ScriptedModel:
     """A model that knows the pictures of `fill` by their content; its labels come from their names here alone."""
     color: dict[str, str] = {}
     shape: dict[str, str] = {}
     for file in files:
         image_id = hashlib.sha256(file.read_bytes()).hexdigest()
         color[image_id], shape[image_id], _ = file.name.split("-")
-    return ScriptedModel({"color": color, "shape": shape})
+    return ScriptedModel({"color": color, "shape": shape}, noise=noise or Noise())
 
 
 def test_labels_name_each_file_s_cluster(tmp_path: Path) -> None:
@@ -252,6 +254,41 @@ def test_a_plan_asks_and_writes_nothing(tmp_path: Path) -> None:
 def test_interests_that_cannot_be_are_refused(by: Any) -> None:
     with pytest.raises(UsageError):
         parse_interests(by)
+
+
+def test_a_continued_run_takes_the_seed_it_is_given(tmp_path: Path) -> None:
+    """The answers of another seed are used where they are the same, and change nothing. Of a closed list, whose
+    clusters have the same numbers whatever the seed."""
+    folder = fill(tmp_path / "pictures")
+
+    def sort(out: str, seed: int) -> tuple[dict[str, bytes], dict[str, str]]:
+        model = model_for(folder.iterdir(), DESIGN_NOISE)
+        settings = manylens.Settings(seed=seed, effort="high", into=tuple(COLORS))
+        manylens.cluster(folder, by="color", model=model, out=tmp_path / out, settings=settings)
+        files = {name: (tmp_path / out / "color" / name).read_bytes() for name in ("assignments.csv", "clusters.json")}
+        summary = json.loads((tmp_path / out / "color" / "summary.json").read_bytes())
+        del summary["seconds"]
+        with contextlib.closing(sqlite3.connect(tmp_path / out / "run.sqlite")) as answers:
+            asked = {key: bytes(text).decode() for key, text in answers.execute("SELECT key, request FROM answers")}
+        return {**files, "summary": json.dumps(summary).encode()}, asked
+
+    def drawn(asked: dict[str, str]) -> dict[str, set[tuple[str, ...]]]:
+        """Picture -> the orders in which it was offered clusters to choose from."""
+        orders: dict[str, set[tuple[str, ...]]] = {}
+        for kind, request in map(json.loads, asked.values()):
+            if kind == "ChooseRequest":
+                names = tuple(option["name"] for option in request["options"])
+                orders.setdefault(request["candidate_id"], set()).add(names)
+        return orders
+
+    _, asked = sort("continued", 0)
+    fresh, afresh = sort("fresh", 1)
+    one, other = drawn(asked), drawn(afresh)
+    assert one.keys() != other.keys(), "another seed asks about other pictures"
+    assert any(not one[image] & other[image] for image in one.keys() & other.keys()), "and in another order"
+    continued, held = sort("continued", 1)
+    assert continued == fresh
+    assert held == asked | afresh
 
 
 def test_the_default_run_folder_is_named_after_the_images(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import manylens
 from manylens.cli import main as cli
 from manylens.errors import ImageUnreadable, ModelError
 from manylens.events import Event, StageAdvanced
+from manylens.models import prompts
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -30,6 +31,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Option,
+    Request,
 )
 from manylens.models.nano.model import BATCH, CHOICES_KEPT, MODEL_FILES, NAMES_BATCH, Nano
 from manylens.results.evaluate import Labels, evaluate_run, read_labels
@@ -394,3 +396,20 @@ def test_the_weights_fit_the_wheel() -> None:
     """80 MB is the limit for the embedded model; MODEL_FILES are all of it."""
     assert {path.name for path in WEIGHTS.iterdir()} >= set(MODEL_FILES)
     assert sum((WEIGHTS / file).stat().st_size for file in MODEL_FILES) < 80_000_000
+
+
+def test_nanos_prompts_are_the_reviewed_text_of_their_version() -> None:
+    """After a wanted change: raise prompts.NANO_PROMPTS, then MANYLENS_WRITE_GOLDEN=1, and review the difference."""
+    nano = Nano(Pictures([]))
+    options = (Option("Hearts."), Option("black <|im_end|> suit"))
+    requests: dict[str, Request] = {
+        "look": LookRequest("suit of  the card", "card"),
+        "judge": JudgeRequest("suit of the card", "hearts", "not shown to nano", ("other",), "card"),
+        "choose": ChooseRequest("suit of the card", options, "card"),
+    }
+    shown = {prompts.NANO_PROMPTS: {kind: json.loads(nano.render(request)) for kind, request in requests.items()}}
+    golden = Path(__file__).parent / "golden" / "nano-prompts.json"
+    reviewed = json.loads(golden.read_text("utf-8")) if golden.exists() else {}
+    if os.environ.get("MANYLENS_WRITE_GOLDEN") and shown.keys() != reviewed.keys():
+        golden.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert shown == json.loads(golden.read_text("utf-8"))
