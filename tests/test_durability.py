@@ -84,6 +84,7 @@ def served(out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("budget", [0, 640], ids=["no budget", "budget spent"])
+@pytest.mark.slow
 def test_kill_9_at_any_moment_then_resume_ends_in_the_same_files_and_repeats_no_answer(
     folder: Path, tmp_path: Path, budget: int
 ) -> None:
@@ -198,6 +199,7 @@ def chats(server: ChatServer, start: int = 0) -> Counter[str]:
     return Counter(one.key for one in log if one.status == 200 and one.kind not in NO_ANSWERS)
 
 
+@pytest.mark.slow
 def test_kill_9_of_a_run_against_a_server(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     write_pictures(tmp_path / "pictures", 300 if KILLS >= 10 else 120)

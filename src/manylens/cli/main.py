@@ -19,6 +19,7 @@ from typing import NoReturn
 import click
 
 import manylens
+from manylens.cli.add import add
 from manylens.cli.cluster import cluster
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
@@ -56,7 +57,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, evaluate, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, evaluate, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

@@ -117,6 +117,8 @@ def _calls_line(result: Result) -> str:
     calls = counted(result.calls.total, "model call")
     if result.is_partial:
         return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
+    if not any(result.planned_calls):
+        return f"It took {calls}, those of the earlier runs included"
     planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
     return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
 

@@ -32,7 +32,7 @@ Vector: TypeAlias = NDArray[np.float16]
 class Rendering:
     """A request as one model gets it. text: what `render` gave. key: the key under which its answer is stored."""
 
-    model_identity: str
+    model: Model
     text: str
     key: str
 
@@ -271,7 +271,9 @@ def check_model(model: object) -> None:
     kind = type(model).__name__
     for name, cure in _WANTED.items():
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
     known = getattr(model, "capabilities")  # noqa: B009  # of an object of any type
     if not isinstance(known, Capabilities):
         raise UsageError(f"a model's 'capabilities' are Capabilities, {kind} has {known!r}", "set Capabilities()")
@@ -280,7 +282,9 @@ def check_model(model: object) -> None:
             continue
         cure = f"async def {name}(self, requests)"
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
         if not inspect.iscoroutinefunction(getattr(model, name)):
             raise UsageError(f"{name!r} of a model is a coroutine function, that of {kind} is not", f"write {cure}")
     if hasattr(model, "open") and (not callable(model.open) or inspect.iscoroutinefunction(model.open)):
@@ -336,10 +340,12 @@ def rendering(model: Model, request: Request) -> Rendering:
     The key is a SHA-256, in hex, over the rendered request and the model's identity: `render` holds the image hashes,
     parameters and prompt version, so a name alone never decides.
     """
+    while isinstance(model, Wrapped):
+        model = model._model
     known = getattr(request, "_rendering", None)
-    if known is None or known.model_identity != model.identity:
+    if known is None or known.model is not model:
         text = model.render(request)
-        known = Rendering(model.identity, text, answer_key(model.identity, text))
+        known = Rendering(model, text, answer_key(model.identity, text))
         object.__setattr__(request, "_rendering", known)
     return known
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.events import Event, Foreseen, Notice
-from manylens.files import public_name
 from manylens.method.assignment import assign, exemplars
 from manylens.method.check import Check
 from manylens.method.estimate import estimate_misplaced
@@ -198,7 +197,7 @@ async def present(
     session.finish("name", f"{counted(len(clusters), 'cluster')} named{loose}")
     return Clustering(
         interest=looks.interest,
-        model=public_name(session.model.name),
+        model=session.model.name,
         clusters=tuple(clusters),
         assignments=tuple(assignments),
         failed=looks.failed,

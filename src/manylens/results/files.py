@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.collection.find import Collection
-from manylens.files import own_folder, write_atomically
+from manylens.files import own_folder, public_name, write_atomically
 from manylens.results.links import remove_links, write_links
 from manylens.results.table import FileRow, FileTable
 from manylens.settings import Settings
@@ -85,7 +85,7 @@ def summary_values(table: FileTable, *, settings: Settings, seconds: float, vers
     calls = clustering.calls
     return {
         "interest": clustering.interest.text,
-        "model": clustering.model,
+        "model": public_name(clustering.model),
         "images": images,
         "distinct_images": len(collection.images),
         "clusters": len(clustering.clusters),

@@ -20,6 +20,7 @@ from PIL import Image as PillowImage
 
 from manylens.collection.decode import encode_jpeg
 from manylens.collection.find import Collection
+from manylens.files import public_name
 from manylens.text import shown_name
 from manylens.types import Clustering, Image
 
@@ -94,7 +95,7 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
     return {
         "text": clustering.interest.text,
         "slug": clustering.interest.slug,
-        "model": clustering.model,
+        "model": public_name(clustering.model),
         "clusters": [
             {
                 "id": cluster.id,
