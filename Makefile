@@ -6,13 +6,14 @@ MODELS := .venv-models
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models check bench mutants docs wheel clean
+.PHONY: help demo test test-models check fuzz bench mutants docs wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
 	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
+	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
 	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
 	@echo "make docs         build the documentation into build/site; a broken link is an error"
@@ -56,6 +57,14 @@ check: $(STAMP) ## all that must hold
 	$(BIN)/ruff format --check src tests bench training
 	$(BIN)/mypy
 	$(PYTEST)
+
+# Random attacks for as long as is wanted: parsers of replies, run folders, pictures, the budget. Examples of each test
+# are many more than in `make test`; one that fails is printed with what reproduces it.
+FUZZ_MINUTES := 10
+fuzz: $(STAMP) ## attack the parsers, the run-folder reader, the picture reader and the budget; FUZZ_MINUTES=60 for longer
+	@end=$$(( $$(date +%s) + 60 * $(FUZZ_MINUTES) )); round=0; while [ $$(date +%s) -lt $$end ]; do \
+	  round=$$(( round + 1 )); echo "fuzz: round $$round"; \
+	  MANYLENS_FUZZ=500 $(BIN)/python -m pytest -p no:cacheprovider --hypothesis-seed=random -m fuzz || exit 1; done
 
 bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"

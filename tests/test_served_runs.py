@@ -30,7 +30,7 @@ from manylens.models import retrying
 from manylens.models.base import (
     ModelOptions,
 )
-from manylens.models.openai_compatible.model import find_dialect
+from manylens.models.openai_compatible.records import find_dialect
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.models.text_embedder import TextEmbedder
 from manylens.store.run_folder import RunFolder

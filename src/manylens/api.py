@@ -21,7 +21,7 @@ from manylens import __version__
 from manylens.collection.find import find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Event, Foreseen
+from manylens.events import Event, Foreseen, Notice
 from manylens.files import write_atomically
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -172,7 +172,8 @@ def tune(
         find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
     async def work() -> Tuned:
-        async with open_session(place, into, teacher, chosen, 0, emit) as session:
+        limits = Settings(budget_calls=teacher_calls)
+        async with open_session(place, into, teacher, chosen, limits, emit) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,
@@ -215,7 +216,7 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings.seed, emit, files) as session:
+    async with open_session(folder, out, model, options, settings, emit, files) as session:
         collection, recorded = session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
@@ -226,6 +227,9 @@ async def _cluster(
             else None
         )
         found = await cluster_images(ids, interests, recorded, settings, emit, shared)
+        for said, times in recorded.said.most_common(1):
+            if times:
+                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
@@ -236,6 +240,7 @@ async def _cluster(
         calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls,
+        in_vain=recorded.account.vain,
         max_failed=settings.max_failed,
     )
 
@@ -258,7 +263,7 @@ async def _add(
             "run the command that began it to its end; one of an earlier manylens needs it once more",
         )
     named = model or held[0][0].model
-    async with open_session(folder, out, named, options, held[0][1].seed, emit) as session:
+    async with open_session(folder, out, named, options, held[0][1], emit) as session:
         collection, recorded = session.collection, session.model
         ids = [image.id for image in collection.images]
         if not {image.id for image in collection.images} & {a.image_id for one, _ in held for a in one.assignments}:

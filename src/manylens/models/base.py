@@ -183,9 +183,12 @@ class Capabilities:
     batch_size: requests that one call of `look`, `judge`, `choose` or `complete` should hold: many for a model in this
     process, 1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
-    requests_per_call, image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a call before it is
-    sent: the most requests that one call may hold (with repairs and embeddings), the most tokens that an image may
-    take, that the reply to a look, a judgement or a choice may have, and that the reply to `complete` may have.
+    counts_requests: whether it tells the account of the run (`models.metering`) of each request that it sends; else
+    each try counts as one.
+    requests_per_call: the most requests that one call may hold (with repairs and embeddings).
+    image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a request before it is sent: the most
+    tokens that an image may take, that the reply to a look, a judgement or a choice may have, and that the reply to
+    `complete` may have.
     """
 
     writes_text: bool = False
@@ -194,6 +197,7 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
+    counts_requests: bool = False
     requests_per_call: int = 1
     image_tokens: int = 10_000
     reply_tokens: int = 1_000
