@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import cluster, plan
+    from manylens.api import add, cluster, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
@@ -33,6 +33,7 @@ __all__ = [
     "Settings",
     "TextEmbedder",
     "__version__",
+    "add",
     "cluster",
     "plan",
 ]
@@ -46,6 +47,7 @@ _HOMES = {
     "Result": "results.result",
     "Settings": "settings",
     "TextEmbedder": "models.text_embedder",
+    "add": "api",
     "cluster": "api",
     "plan": "api",
 }

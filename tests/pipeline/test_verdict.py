@@ -10,15 +10,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL.Image import Image as Picture
 from test_report import data_of
 
 import manylens
 from manylens.cli import main as cli
+from manylens.collection.find import find_images
 from manylens.collection.pictures import ImageSource
 from manylens.errors import UsageError
 from manylens.models.base import LookReply, LookRequest, check_model
 from manylens.models.scripted import ScriptedModel
 from manylens.pipeline import cluster_images
+from manylens.pipeline.add import add_images
+from manylens.pipeline.budget import Budget
 from manylens.results.result import Result
 from manylens.settings import Settings
 from manylens.types import CANNOT_TELL, NOT_APPLICABLE, Clustering, Interest, Verdict
@@ -142,7 +146,7 @@ def sorted_folder(tmp_path: Path, verdict: Verdict, out: str = "out") -> Result:
     for number in range(12):
         color = [(250, 10, 10), (10, 250, 10)][number % 2]
         PillowImage.new("RGB", (40, 30 + number), color).save(folder / f"{number}.png")
-    labels = {image.id: "thing" for image in manylens.collection.find.find_images(folder).images}
+    labels = {image.id: "thing" for image in find_images(folder).images}
     model = Seeing(verdict, labels)
     return manylens.cluster(folder, by="kind", out=tmp_path / out, model=model, n_clusters=2)
 
@@ -189,3 +193,32 @@ def test_a_picture_that_cannot_be_understood_ends_a_run_with_0(tmp_path: Path) -
     assert cli.run(["cluster", str(folder), "--by", "qwertz", "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "qwertz" / "summary.json").read_text("utf-8"))
     assert summary["verdict"]["word"] in ("good", "check", "not understood")
+
+
+def test_pictures_that_come_later_join_the_groups_by_look(tmp_path: Path) -> None:
+    before = sorted_folder(tmp_path, LOST)["kind"].clustering
+    for name, color in (("new", (240, 20, 15)), ("other", (15, 240, 20))):
+        PillowImage.new("RGB", (41, 29), color).save(tmp_path / "pictures" / f"{name}.png")
+    ids = [image.id for image in find_images(tmp_path / "pictures").images]
+    model = Seeing(LOST, dict.fromkeys(ids, "thing"))
+    model.open(Colors(tmp_path / "pictures"))
+    budget = Budget(model, Settings())
+    after = asyncio.run(add_images(before, ids, model, Settings(), lambda event: None, budget))
+    assert [cluster.name for cluster in after.clusters] == ["look 1", "look 2"]
+    assert sum(cluster.size for cluster in after.clusters) == 14
+    fresh = [a for a in after.assignments if a not in before.assignments]
+    assert len(fresh) == len({a.cluster for a in fresh}) == 2
+    assert {a.decided_by for a in fresh} == {"look"}
+
+
+class Colors:
+    """An `ImageSource` over a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = {image.id: folder / image.paths[0] for image in find_images(folder).images}
+
+    def thumbnail(self, image_id: str) -> Picture:
+        return PillowImage.open(self._files[image_id]).convert("RGB")
+
+    def jpeg(self, image_id: str, longest_side_px: int, quality: int = 90) -> bytes:
+        raise NotImplementedError

@@ -4,7 +4,7 @@ In: `pack.py`'s folder (`--data`), the parts (`--vision` the package's .pth, `--
 Out: `OUT/encoder.pt` (float16), `OUT/results.json`, the table on standard output.
 
 A step asks some groups of pictures about their labels (softmax over the label texts), some captions (InfoNCE), and some
-groups about kinds of object that the untrained network believes to see; see docs/nano.md for the recipe.
+groups about kinds of object that the untrained network believes to see; see docs/explanation/nano.md for the recipe.
 """
 
 from __future__ import annotations

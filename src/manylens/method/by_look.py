@@ -7,6 +7,7 @@ and seed give the same groups; no ground truth is used: how many groups there ar
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,16 +33,18 @@ def group_by_look(
     random = np.random.default_rng(seed)
     tries = [_k_means(rows, _first_middles(rows, groups, random)) for _ in range(_STARTS)]
     middles = tries[min(range(_STARTS), key=lambda k: (round(float(_distances(rows, tries[k]).min(1).sum()), 9), k))]
-    distances = _distances(rows, middles)
-    nearest = distances.argmin(1)
-    sizes = np.bincount(nearest, minlength=len(middles))
-    order = sorted(np.unique(nearest).tolist(), key=lambda g: (-sizes[g], int(np.flatnonzero(nearest == g)[0])))
-    number = {group: at for at, group in enumerate(order)}
-    lengths = np.sqrt(distances[:, order])
-    own = lengths.min(1)
-    other = np.partition(lengths, 1, axis=1)[:, 1] if len(order) > 1 else np.ones(len(rows))
-    clear = np.clip(1 - own / np.maximum(other, 1e-12), 0, 1)
-    return np.array([number[group] for group in nearest.tolist()], dtype=np.int64), clear
+    group, _ = nearest(rows, middles)
+    sizes = np.bincount(group, minlength=len(middles))
+    order = sorted(np.unique(group).tolist(), key=lambda g: (-sizes[g], int(np.flatnonzero(group == g)[0])))
+    return nearest(rows, middles[order])
+
+
+def nearest(rows: NDArray[Any], middles: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Of each row the nearest middle, (n,), and in [0, 1] how much nearer that is than the next."""
+    lengths = np.sqrt(_distances(rows.astype(np.float64), middles.astype(np.float64)))
+    other = np.partition(lengths, 1, axis=1)[:, 1] if len(middles) > 1 else np.ones(len(rows))
+    clear = 1 - lengths.min(1) / np.maximum(other, 1e-12)
+    return lengths.argmin(1), np.clip(clear, 0, 1)
 
 
 def _first_middles(rows: NDArray[np.float64], groups: int, random: np.random.Generator) -> NDArray[np.float64]:

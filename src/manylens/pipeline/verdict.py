@@ -6,11 +6,12 @@ model is called, and nothing it said of the interest becomes a cluster's name.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from manylens.method.by_look import group_by_look, usual_groups
+from manylens.method.by_look import group_by_look, nearest, usual_groups
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ask_verdict
 from manylens.pipeline.judge_session import JudgeSession
@@ -67,3 +68,19 @@ async def sort_by_look(looks: Looks, verdict: Verdict, settings: Settings, sessi
         is_partial=bool(looks.not_looked),
         verdict=verdict,
     )
+
+
+async def place_by_look(clustering: Clustering, image_ids: Sequence[str], model: Model) -> dict[str, Assignment]:
+    """Images that came later, each in the group by look to whose middle it is nearest."""
+    members = {a.image_id: a.cluster for a in clustering.assignments if a.cluster is not None}
+    seen = await in_thread(lambda: model.appearance([*members, *image_ids]))  # type: ignore[attr-defined]
+    numbers = sorted({number for image_id, number in members.items() if image_id in seen})
+    fresh = [image_id for image_id in image_ids if image_id in seen and numbers]
+    if not fresh:
+        return {}
+    middles = [np.mean([seen[i] for i, own in members.items() if own == number and i in seen], 0) for number in numbers]
+    group, clear = nearest(np.stack([seen[i] for i in fresh]), np.stack(middles))
+    return {
+        image_id: Assignment(image_id, numbers[int(g)], round(float(c), 4), BY_LOOK, "look")
+        for image_id, g, c in zip(fresh, group, clear, strict=True)
+    }
