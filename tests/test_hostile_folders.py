@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import manylens
 from manylens.errors import ManylensError, ModelUnavailable, StoreError
 from manylens.models.base import ModelOptions
+from manylens.models.nano.model import MODEL_FILES
 from manylens.models.openai_compatible.dialect import Dialect
 from manylens.models.registry import load_model
 from manylens.store.answers import reply_checksum, reply_problem
@@ -214,10 +215,10 @@ def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str)
 NANO = Path(str(resources.files("manylens.models") / "nano"))
 
 
-@pytest.mark.parametrize("file", ["nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx"])
+@pytest.mark.parametrize("file", MODEL_FILES)
 @pytest.mark.parametrize("how", ["cut", "empty", "other"])
 def test_a_damaged_folder_of_nano_is_explained(tmp_path: Path, file: str, how: str) -> None:
-    for one in ("nano.json", "tokenizer.json", "words.npz", "vision.onnx", "decoder.onnx"):
+    for one in MODEL_FILES:
         (tmp_path / one).symlink_to(NANO / one)
     whole = (NANO / file).read_bytes()
     (tmp_path / file).unlink()

@@ -125,7 +125,7 @@ def _try_nano(folder: Path) -> None:
     if problem:
         raise ModelUnavailable(
             f"nano:FOLDER is a folder with nano's files, those in {str(folder)!r} do not work ({problem})",
-            "tune it anew with manylens tune, or copy it again",
+            "copy it again",
         )
 
 
