@@ -124,7 +124,7 @@ class Metered(Wrapped):
         fresh = {r: reply for r, reply in zip(requests, replies, strict=True) if r not in self._seen}
         keys = {request: request_key(self._model, request) for request in fresh}
         self._learn_seconds([key for key in keys.values() if key not in self._seconds])
-        for request, reply in fresh.items():
+        for request in fresh:
             self._seen.add(request)
             self._spent.calls[request_kind(request)] += 1
             self._spent.seconds += self._seconds.get(keys[request], 0.0)

@@ -29,7 +29,7 @@ _TYPICAL = {
 }
 """Of each signal, its value where nano understands, and what it means where it speaks most against that."""
 
-_GOOD = "nano knows what is asked, and the interest in other words gets the same answers"
+_GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
 _ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
 _CHECK = "Look at the exemplars before you rely on this. "
 
@@ -73,7 +73,9 @@ def decide(signals: Signals) -> Verdict:
     if p >= GOOD_FROM:
         return Verdict("good", _GOOD)
     worst = min(_TYPICAL, key=lambda name: WEIGHTS[name] * (row[name] - _TYPICAL[name][0]))
-    reason = "nano is not sure to understand: " if p >= CHECK_FROM else "nano does not understand this interest here: "
+    reason = (
+        "the model may not understand: " if p >= CHECK_FROM else "the model does not understand this interest here: "
+    )
     reason += _TYPICAL[worst][1].format(refused=signals.refused)
     return Verdict("check", reason, _CHECK + _ADVICE) if p >= CHECK_FROM else Verdict("not understood", reason, _ADVICE)
 
