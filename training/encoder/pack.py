@@ -26,7 +26,7 @@ SHARD_BYTES = 58_000_000
 VALIDATION_SHARE = 0.15
 NEAR_BITS = 4
 FIRST_NINE = ("card", "cmuface", "fruit", "flowers", "cifar10", "textures", "emotion", "fashion", "objects1000")
-COLORS = Path(__file__).with_name("labels")
+COLORS = Path(__file__).parents[1] / "labels"
 
 
 def smaller(item: tuple[Path, bool]) -> tuple[bytes, int]:
