@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verdicts[said, "below .30" if scores.nmi < 0.3 else "above .60" if scores.nmi > 0.6 else "between"] += 1
         asked = one.clustering.calls.choose / max(1, len(known))
         print(
-            f"| {name} | {interest} | {len(known)} | {scores.nmi:.3f} | {scores.clusters_found} / {scores.clusters_true} "
+            f"| {name} | {interest} | {len(known)} | {scores.nmi:.3f} "
+            f"| {scores.clusters_found} / {scores.clusters_true} "
             f"| {scores.unassigned} | {asked:.2f} | {said} |",
             flush=True,
         )
