@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := .venv-models
+EXPORTS := .venv-exports
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models check bench mutants wheel clean
+.PHONY: help demo test test-models test-exports check bench mutants wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
 	@echo "make test         run the tests"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
+	@echo "make test-exports run the tests that need pandas, pyarrow and datasets, in an environment of their own (700 MB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
 	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
@@ -50,6 +52,15 @@ $(MODELS)/.installed: pyproject.toml
 test-models: $(MODELS)/.installed ## run the tests that need torch, and `transformers serve` as a server that is not ours
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(MODELS)/bin/python -m pytest -m models -s
 
+$(EXPORTS)/.installed: pyproject.toml
+	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
+	@echo "Installing pandas, pyarrow and datasets into $(EXPORTS) (once; some 700 MB) ..."
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]"
+	@touch $@
+
+test-exports: $(EXPORTS)/.installed ## open every export with the library that it is for
+	$(EXPORTS)/bin/python -m pytest -m exports
+
 check: $(STAMP) ## all that must hold
 	$(BIN)/ruff check src tests bench training
 	$(BIN)/ruff format --check src tests bench training
@@ -67,5 +78,5 @@ wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(MODELS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) $(MODELS) $(EXPORTS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,7 +52,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-@pytest.mark.parametrize("command", ["", "checkpoint", "cluster", "demo", "doctor", "tune", "evaluate", "verify"])
+@pytest.mark.parametrize(
+    "command", ["", "checkpoint", "cluster", "demo", "doctor", "tune", "evaluate", "export", "verify"]
+)
 def test_help_is_the_reviewed_text(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

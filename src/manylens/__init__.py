@@ -13,17 +13,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import cluster, plan
+    from manylens.api import cluster, export, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
     from manylens.pipeline.plan import Plan
+    from manylens.results.exports.run_table import Exported
     from manylens.results.result import InterestResult, Result
     from manylens.settings import ModelOptions, Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Exported",
     "InterestClustering",
     "InterestResult",
     "ManylensError",
@@ -34,10 +36,12 @@ __all__ = [
     "TextEmbedder",
     "__version__",
     "cluster",
+    "export",
     "plan",
 ]
 
 _HOMES = {
+    "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
     "InterestResult": "results.result",
     "ManylensError": "errors",
@@ -47,6 +51,7 @@ _HOMES = {
     "Settings": "settings",
     "TextEmbedder": "models.text_embedder",
     "cluster": "api",
+    "export": "api",
     "plan": "api",
 }
 

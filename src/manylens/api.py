@@ -29,6 +29,7 @@ from manylens.models.huggingface.model import HF_PREFIX
 from manylens.models.registry import check_model_name
 from manylens.pipeline import cluster_images
 from manylens.pipeline.plan import Plan, plan_run
+from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.files import (
     RESULT_FILES,
     UNREADABLE_NAME,
@@ -108,6 +109,33 @@ def plan(
     check_model_name(model, options)
     options = options or ModelOptions()
     return plan_run(find_images(folder), interests, model, options, settings or Settings())
+
+
+def export(
+    out: PathLike | Result,
+    to: Format,
+    *,
+    dest: PathLike | None = None,
+    folder: PathLike | None = None,
+    by: str | None = None,
+    mode: Mode | None = None,
+    preview: bool = False,
+    undo: bool = False,
+) -> Exported:
+    """Write what a run found in a form that other programs read; asks no model.
+
+    out: a run folder, or the result of `cluster`. to: `parquet` (every file, every interest's cluster, name,
+    confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
+    pictures), `coco`, `xmp` (keywords in side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the
+    pictures for `xmp`, and for `folders` it must be said. folder: where the pictures are, if no longer where they were.
+    by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
+    would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
+
+    Nothing is overwritten, and what could not be done is in `left` with its reason. Raises StoreError where there is no
+    run, UsageError for what cannot be exported so, or where the form's library is not installed.
+    """
+    run = out.out if isinstance(out, Result) else out
+    return export_run(run, to, dest=dest, folder=folder, by=by, mode=mode, preview=preview, undo=undo)
 
 
 def tune(

@@ -27,7 +27,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -35,7 +35,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
         raise StoreError(f"cannot write {target}: {error.strerror or error}", hint) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Without this a rename may be lost in a power cut. Windows cannot open folders and does not need it."""
     if sys.platform == "win32":
         return

@@ -32,7 +32,7 @@ def write_links(folder: Path, table: FileTable) -> None:
             continue
         below = folder / f"{row.cluster:0{digits}} {folder_name(row.name)}"
         below.mkdir(parents=True, exist_ok=True)
-        link = _free_name(below, _link_name(row.path))
+        link = _free_name(below, flat_name(row.path))
         # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
         target = os.path.relpath(root / row.path, below.resolve())
         try:
@@ -44,7 +44,7 @@ def write_links(folder: Path, table: FileTable) -> None:
             ) from error
 
 
-def _link_name(path: str) -> str:
+def flat_name(path: str) -> str:
     """`a/b.png` as `a__b.png`; a long path keeps its end, behind a hash of the whole."""
     name = path.replace("/", "__").replace(os.sep, "__")
     raw = os.fsencode(name)

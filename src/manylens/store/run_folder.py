@@ -34,6 +34,7 @@ from manylens.store.answers import (
     Answer,
     Failure,
     StoredReply,
+    Vector,
     reply_checksum,
     reply_problem,
 )
@@ -122,8 +123,10 @@ class RunFolder:
         with self._transaction() as connection:
             connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
 
-    def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
-        """Say what the collection holds now. Images that are gone keep their thumbnails."""
+    def record_collection(
+        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+    ) -> None:
+        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
@@ -134,6 +137,14 @@ class RunFolder:
                 rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
                 raise StoreError(rule, "call put_thumbnails first")
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
+            if root is not None:
+                folder = json.dumps(os.path.abspath(root))
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+
+    def root(self) -> Path | None:
+        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+        rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
+        return Path(json.loads(rows[0][0])) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
@@ -199,6 +210,19 @@ class RunFolder:
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
             )
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+
+    def embeddings(self, interest: str) -> dict[str, Vector]:
+        """Image id -> (d,) float16, unit length, of the looks through one interest. Of several models, those of the one
+        that looked at most images; of several looks at an image, the newest."""
+        rows = self._rows(
+            "SELECT model_identity, image_id, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "AND embedding IS NOT NULL ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[str, dict[str, Vector]] = {}
+        for model, image_id, embedding in rows:
+            by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
+        return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again."""
