@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,17 +19,21 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 from manylens import __version__
-from manylens.collection.find import find_images
+from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Event, Foreseen
+from manylens.events import Foreseen
 from manylens.files import write_atomically
+from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
 from manylens.models.registry import check_model_name
 from manylens.pipeline import cluster_images
+from manylens.pipeline.look import look_at_images
 from manylens.pipeline.plan import Plan, plan_run
+from manylens.pipeline.run import edge_scale
+from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.files import (
     RESULT_FILES,
@@ -62,6 +67,7 @@ def cluster(
     into: Sequence[str] | None = None,
     links: bool = False,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
@@ -74,26 +80,29 @@ def cluster(
     continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or
     which (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
     links: also make `clusters/<name>/` folders of symbolic links.
-    on_event: gets every stage's events, in the thread that works.
+    on_event: gets every stage's events, in the thread that works. progress: show them as text; None is yes in a
+    notebook or a terminal, unless there is an `on_event`. What a log should know goes to the logger `manylens`.
 
     Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
     interests = parse_interests(by)
     place = Path(folder)
-    return run_until_done(
-        _cluster(
-            place,
-            interests,
-            files=files,
-            model=model,
-            options=options or ModelOptions(),
-            out=Path(out) if out is not None else default_out(place),
-            settings=_adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into),
-            links=links,
-            emit=on_event or _ignore,
+    chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _cluster(
+                place,
+                interests,
+                files=files,
+                model=model,
+                options=options or ModelOptions(),
+                out=Path(out) if out is not None else default_out(place),
+                settings=chosen,
+                links=links,
+                emit=emit,
+            )
         )
-    )
 
 
 def plan(
@@ -138,6 +147,31 @@ def export(
     return export_run(run, to, dest=dest, folder=folder, by=by, mode=mode, preview=preview, undo=undo)
 
 
+def describe(
+    folder: PathLike,
+    by: str,
+    files: Sequence[str],
+    *,
+    model: str | Model,
+    options: ModelOptions | None = None,
+    progress: bool | None = None,
+) -> tuple[Looks, Collection]:
+    """One look at each of these files of a folder through one interest, and nothing else. Leaves nothing behind.
+
+    Raises as `cluster` does.
+    """
+    interests = parse_interests(by)
+
+    async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
+        async with open_session(Path(folder), out, model, options or ModelOptions(), 0, emit, files) as session:
+            ids = [image.id for image in session.collection.images]
+            looks = await look_at_images(ids, interests, session.model, emit)
+            return looks[interests[0]], session.collection
+
+    with tempfile.TemporaryDirectory(prefix="manylens-") as scratch, following(progress, None) as emit:
+        return run_until_done(work(Path(scratch) / "run", emit))
+
+
 def tune(
     folder: PathLike,
     by: str | Sequence[str],
@@ -149,17 +183,19 @@ def tune(
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Tuned:
     """Tune a student on the images of a folder by what a teacher says of a sample of them (`manylens.tune`).
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
     what is there. student: `hf:FOLDER_OR_ID`, or None for nano. options: of the teacher; `device` and `image_px` are
-    the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
+    the student's, too. settings: those of training, or some of them by name. progress: as for `cluster`.
+    Raises as it does.
     """
     interests = parse_interests(by)
     place, into = Path(folder), Path(out)
-    chosen, emit = options or ModelOptions(), on_event or _ignore
+    chosen = options or ModelOptions()
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if student is not None and not student.startswith(HF_PREFIX):
         raise UsageError(
@@ -168,7 +204,7 @@ def tune(
     if student is not None:
         find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
-    async def work() -> Tuned:
+    async def work(emit: OnEvent) -> Tuned:
         async with open_session(place, into, teacher, chosen, 0, emit) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
@@ -183,7 +219,8 @@ def tune(
                 emit=emit,
             )
 
-    return run_until_done(work())
+    with following(progress, on_event) as emit:
+        return run_until_done(work(emit))
 
 
 def _adapted(settings: Settings, **given: Any) -> Settings:
@@ -244,6 +281,7 @@ async def _cluster(
             below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
             results[interest.text] = InterestResult(table, below, report)
         run.record_results(written)
+    edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
         out,
@@ -253,8 +291,5 @@ async def _cluster(
         calls_kept=kept,
         planned_calls=planned.calls,
         max_failed=settings.max_failed,
+        edge=(edge.scale, edge.offset),
     )
-
-
-def _ignore(event: Event) -> None:
-    pass

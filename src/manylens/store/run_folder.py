@@ -327,16 +327,33 @@ def answers_held(path: str | os.PathLike[str]) -> int:
     Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
     """
     folder = Path(path)
-    database = (folder / DATABASE_NAME).resolve()
     with _usable(folder):
-        if not database.is_file():
+        if not (folder / DATABASE_NAME).is_file():
             if folder.exists():
                 _refuse_strangers(folder)
             return 0
-    # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
+    with _reader(folder) as reader:
+        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
+    """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
+    there is no run any more, or it cannot be read."""
+    if not (path / DATABASE_NAME).is_file():
+        return {}
+    with contextlib.suppress(StoreError), _reader(path) as reader:
+        rows = [reader.execute("SELECT id, thumbnail FROM images WHERE id = ?", (i,)).fetchone() for i in image_ids]
+        return {row[0]: bytes(row[1]) for row in rows if row is not None}
+    return {}
+
+
+@contextlib.contextmanager
+def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
+    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
+    database = (folder / DATABASE_NAME).resolve()
     how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
     with (
         explained(folder),
         contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
     ):
-        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        yield reader
