@@ -161,6 +161,7 @@ def test_an_estimator_that_is_not_fitted_says_so() -> None:
 
 
 APPLICABLE = (
+    "check_do_not_raise_errors_in_init_or_set_params",
     "check_estimator_cloneable",
     "check_estimator_repr",
     "check_estimator_tags_renamed",
