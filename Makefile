@@ -7,16 +7,18 @@ EXPORTS := .venv-exports
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models test-exports check bench mutants wheel clean
+.PHONY: help demo test test-models test-exports check fuzz bench mutants docs wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
-	@echo "make test         run the tests"
+	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make test-exports run the tests that need pandas, pyarrow and datasets, in an environment of their own (700 MB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
+	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
 	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
+	@echo "make docs         build the documentation into build/site; a broken link is an error"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -39,7 +41,7 @@ demo: $(STAMP) ## sort the sample collection by suit, rank and color
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(STAMP) ## run the tests
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
 
 # A virtual environment of its own: torch is large, and the other tests must pass without it. One thread for torch: on a
 # busy machine two that wait for each other were five times slower, and the server sets no other way of waiting.
@@ -67,12 +69,26 @@ check: $(STAMP) ## all that must hold
 	$(BIN)/mypy
 	$(PYTEST)
 
+# Random attacks for as long as is wanted: parsers of replies, run folders, pictures, the budget. Examples of each test
+# are many more than in `make test`; one that fails is printed with what reproduces it.
+FUZZ_MINUTES := 10
+fuzz: $(STAMP) ## attack the parsers, the run-folder reader, the picture reader and the budget; FUZZ_MINUTES=60 for longer
+	@end=$$(( $$(date +%s) + 60 * $(FUZZ_MINUTES) )); round=0; while [ $$(date +%s) -lt $$end ]; do \
+	  round=$$(( round + 1 )); echo "fuzz: round $$round"; \
+	  MANYLENS_FUZZ=500 $(BIN)/python -m pytest -p no:cacheprovider --hypothesis-seed=random -m fuzz || exit 1; done
+
 bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench $(BENCH)
 
 mutants: $(STAMP) ## mutation testing of method/, store/ or results/: a seeded sample, the killed share per file, the survivors
 	$(BIN)/python -m bench.mutants $(MUTANTS)
+
+docs: $(STAMP) ## write the reference from the code and build the site; a broken link is an error
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

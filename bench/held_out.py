@@ -1,4 +1,4 @@
-"""nano through the whole pipeline, default settings, on images it was never trained on: the table of docs/nano.md.
+"""nano through the whole pipeline, default settings, on pictures it was never trained on: the table of its model card.
 
 `python -m bench.held_out --data DIR [--sets cards faces ...]`; DIR holds the labelled zips that training reads. K is
 not given. `descriptions`: NMI of the looks' descriptions alone, each a cluster. `foreseen`: calls beside the look that

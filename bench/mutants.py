@@ -41,7 +41,7 @@ TESTS = Path("tests")
 ROOMS = {
     "method": ("method/test_*.py",),
     "store": ("test_store.py", "test_decisions.py", "test_run_folder_model.py"),
-    "results": ("test_export.py", "test_evaluate.py", "test_report.py", "test_decisions.py"),
+    "results": ("test_export.py", "test_evaluate.py", "test_report.py", "test_table.py", "test_decisions.py"),
 }
 """Rooms and their tests; further modules that the tests import are found beside them."""
 

@@ -153,7 +153,8 @@ class ChatServer:
     most_images: more in one request is a 400.
     reasoning: rejects `max_tokens`, `temperature` and `logprobs` as OpenAI's reasoning models do. think: puts its
     thoughts into the answer. delay_s: what every answer takes. says: (description or reason, what the picture shows) ->
-    what is served instead. synonyms: folded description -> the category that it writes for it.
+    what is served instead. synonyms: folded description -> the category that it writes for it. counts: what a chat
+    request took -> the `usage` that is served; None leaves it out.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class ChatServer:
         retry_after_s: float = 0.05,
         says: Callable[[str, Mapping[str, str]], str] = lambda words, seen: words,
         synonyms: Mapping[str, str] | None = None,
+        counts: Callable[[dict[str, int]], Any] = lambda usage: usage,
         port: int = 0,
     ) -> None:
         self.models, self.key = models, key
@@ -184,7 +186,7 @@ class ChatServer:
         self.reasoning, self.think, self.lists_models = reasoning, think, lists_models
         self.writes_json = writes_json
         self.delay_s, self.hang_s, self.retry_after_s, self.says = delay_s, hang_s, retry_after_s, says
-        self.synonyms = synonyms or {}
+        self.synonyms, self.counts = synonyms or {}, counts
         self.log: list[Served] = []
         self.answered: Counter[str] = Counter()
         """Good answers to chat requests, by key of the request."""
@@ -426,7 +428,8 @@ def _reply(server: ChatServer, path: str, kind: str, body: Any, fault: Fault | N
     if body.get("logprobs") and server.logprobs == "honours" and fault != "no-logprobs":
         choice["logprobs"] = _logprobs(content, body.get("top_logprobs", 0))
     usage = {"prompt_tokens": 100 * len(images_of(body)) + len(text_of(body)) // 4, "completion_tokens": 8}
-    return {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
+    reply = {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice]}
+    return reply if (told := server.counts(usage)) is None else {**reply, "usage": told}
 
 
 def _check(server: ChatServer, body: Any) -> None:

@@ -114,6 +114,7 @@ LARGE = {name: see_world(OPEN[name], 300, 1, True, classes=8) for name in ("two 
 
 
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name != "whole method"])
+@pytest.mark.slow
 def test_every_ablation_changes_the_questions_somewhere_and_is_gone_afterwards(name: str) -> None:
     def asked(name: str) -> list[tuple[float, int, int]]:
         runs = []

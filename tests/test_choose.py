@@ -43,6 +43,7 @@ from manylens.models.base import (
     shown_exemplars,
 )
 from manylens.models.caching import Recorded
+from manylens.models.metering import bound_of
 from manylens.models.nano.model import Nano
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
 from manylens.pipeline.budget import Budget
@@ -415,7 +416,7 @@ def test_a_budget_reserves_the_candidate_and_the_pictures_that_a_choice_shows() 
 
     def most_tokens(request: ChooseRequest, sees_exemplars: bool) -> int:
         model = Priced({"color": TRUTH}, sees_exemplars=sees_exemplars)
-        return Budget(model, Settings())._bound(request).tokens_in // 1_000_000
+        return bound_of(model, request).most.tokens_in // 1_000_000
 
     two = ChooseRequest("color", by_exemplars(), "a")
     many = ChooseRequest("color", tuple(Option(str(k), "", ("x", "y")) for k in range(MOST_EXEMPLARS + 1)), "a")

@@ -52,9 +52,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-@pytest.mark.parametrize(
-    "command", ["", "checkpoint", "cluster", "demo", "doctor", "tune", "evaluate", "export", "verify"]
-)
+COMMANDS = ("", "add", "checkpoint", "cluster", "demo", "doctor", "tune", "evaluate", "export", "verify")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_the_reviewed_text(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

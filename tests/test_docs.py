@@ -1,5 +1,7 @@
 """What the documentation shows is run."""
 
+import importlib.util
+import io
 import re
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import pytest
 from PIL import Image as PillowImage
 
 from manylens import Result
+from manylens.collection.decode import decode, encode_jpeg
 
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "your-own-model.md"
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
@@ -28,3 +31,35 @@ def test_the_model_of_ones_own_sorts_pictures_as_printed(tmp_path: Path, monkeyp
     result = shown["result"]
     assert isinstance(result, Result)
     assert result["brightness"].labels == truth
+
+
+DOCS = PAGE.parents[1]
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
+def test_the_reference_is_what_the_code_says() -> None:
+    """After a wanted change: python docs/generate.py, and review the difference."""
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, write in module.PAGES.items():
+        assert (DOCS / "reference" / name).read_text("utf-8") == write(), "run python docs/generate.py"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
+def test_links_between_pages_lead_somewhere() -> None:
+    root = DOCS.parent
+    for page in [root / "README.md", root / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_picture_is_sent_without_what_its_file_says_beside_it() -> None:
+    """As explanation/privacy.md promises: neither EXIF nor comment."""
+    exif = PillowImage.Exif()
+    exif[0x010F] = "SECRET CAMERA"
+    file = io.BytesIO()
+    PillowImage.new("RGB", (60, 40)).save(file, "JPEG", comment=b"SECRET COMMENT", exif=exif)
+    file.seek(0)
+    assert b"SECRET" not in encode_jpeg(decode(file, 32)[0], quality=90)

@@ -63,6 +63,7 @@ def test_ctrl_c_while_a_server_that_never_answers_is_probed(tmp_path: Path) -> N
             assert "the same command continues" in interrupt(process)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_folder_of_large_pictures_is_read(tmp_path: Path) -> None:
     """Twelve pictures of 81 megapixels, of which one at a time is decoded, in a second or so."""
     folder = tmp_path / "pictures"

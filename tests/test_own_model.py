@@ -1,4 +1,4 @@
-"""A model of one's own: checked before anything is asked, and given the pictures. (docs/models.md's own: test_docs.)"""
+"""A model of one's own: checked before anything is asked, and given the pictures. (The documented one: test_docs.)"""
 
 from __future__ import annotations
 

@@ -30,6 +30,7 @@ from manylens.models.base import (
     request_key,
 )
 from manylens.models.caching import Recorded, from_stored, to_stored
+from manylens.models.metering import Account
 from manylens.models.retrying import Paced
 from manylens.store.answers import Answer, StoredReply
 from manylens.store.run_folder import RunFolder
@@ -100,7 +101,7 @@ def same(a: object, b: object) -> bool:
 
 
 def test_a_model_passes_for_itself() -> None:
-    model: Model = Recorded(Fake(), run=None)  # type: ignore[arg-type]  # not used here
+    model: Model = Recorded(Fake(), run=None, account=Account())  # type: ignore[arg-type]  # not used here
     assert (model.name, model.identity, model.capabilities) == ("fake", "weights 1", Fake.capabilities)
     assert model.render(looks("a")[0]) == Fake().render(looks("a")[0])
 
@@ -400,11 +401,11 @@ def test_every_answer_is_on_the_disk_before_it_is_returned(tmp_path: Path) -> No
         order: list[str] = []
         put = run.put_answers
 
-        def spy(answers: Any) -> None:
-            put(answers)
+        def spy(*stored: Any) -> None:
+            put(*stored)
             order.append("stored")
 
-        run.put_answers = spy  # type: ignore[method-assign]
+        run.put_answers = spy  # type: ignore[assignment, method-assign]
         asyncio.run(Recorded(fake, run).look(looks("a")))
         order.append("returned")
     assert order == ["stored", "returned"]

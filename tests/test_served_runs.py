@@ -30,7 +30,7 @@ from manylens.models import retrying
 from manylens.models.base import (
     ModelOptions,
 )
-from manylens.models.openai_compatible.model import find_dialect
+from manylens.models.openai_compatible.records import find_dialect
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.models.text_embedder import TextEmbedder
 from manylens.store.run_folder import RunFolder
@@ -166,6 +166,7 @@ def test_the_doctor_shows_what_a_server_can_do(capsys: pytest.CaptureFixture[str
     assert "fake can be used" in shown
 
 
+@pytest.mark.slow
 def test_the_doctor_examines_nano_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["doctor"]) == 0
     shown = capsys.readouterr().out
@@ -333,6 +334,7 @@ def test_a_run_stops_with_the_cure_and_goes_on_from_there(
         assert not file.is_file() or SECRET.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on_and_no_answer_is_asked_twice(
     pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -516,6 +516,7 @@ with RunFolder.open(sys.argv[1]) as run:
 """
 
 
+@pytest.mark.slow
 def test_kill_9_loses_nothing_that_was_written(tmp_path: Path) -> None:
     """Killed at six random moments; each time all that was acknowledged is whole, and the lock is free again."""
     moments = random.Random(0)

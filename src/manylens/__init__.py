@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import cluster, export, plan
+    from manylens.api import add, cluster, export, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "TextEmbedder",
     "__version__",
+    "add",
     "cluster",
     "export",
     "plan",
@@ -50,6 +51,7 @@ _HOMES = {
     "Result": "results.result",
     "Settings": "settings",
     "TextEmbedder": "models.text_embedder",
+    "add": "api",
     "cluster": "api",
     "export": "api",
     "plan": "api",

@@ -22,7 +22,7 @@ from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Foreseen
+from manylens.events import Foreseen, Notice
 from manylens.files import write_atomically
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
@@ -30,6 +30,8 @@ from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
 from manylens.models.registry import check_model_name
 from manylens.pipeline import cluster_images
+from manylens.pipeline.add import add_images
+from manylens.pipeline.budget import Budget
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.plan import Plan, plan_run
 from manylens.pipeline.run import edge_scale
@@ -44,11 +46,12 @@ from manylens.results.files import (
 from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of, join
-from manylens.session import OnEvent, open_session
+from manylens.session import OnEvent, Session, open_session
 from manylens.settings import Level, Settings, TuneSettings, listed_names
+from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
 from manylens.tuning.tune import Tuned, tune_student
-from manylens.types import Interest, parse_interests
+from manylens.types import Clustering, Interest, parse_interests
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -163,13 +166,45 @@ def describe(
     interests = parse_interests(by)
 
     async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
-        async with open_session(Path(folder), out, model, options or ModelOptions(), 0, emit, files) as session:
+        async with open_session(
+            Path(folder), out, model, options or ModelOptions(), Settings(), emit, files
+        ) as session:
             ids = [image.id for image in session.collection.images]
             looks = await look_at_images(ids, interests, session.model, emit)
             return looks[interests[0]], session.collection
 
     with tempfile.TemporaryDirectory(prefix="manylens-") as scratch, following(progress, None) as emit:
         return run_until_done(work(Path(scratch) / "run", emit))
+
+
+def add(
+    out: PathLike,
+    folder: PathLike,
+    *,
+    model: str | Model | None = None,
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+    on_event: OnEvent | None = None,
+    progress: bool | None = None,
+) -> Result:
+    """Pictures that came into the folder since it was sorted join its clusterings, every interest of the run `out`.
+
+    What was placed stays where it is, clusters keep their ids and names, new ones may appear. Pictures that are gone
+    leave their clusters. model: the one that the run used, and needs saying only where it is an object. settings:
+    limits on what the addition may cost (`budget_calls`, `budget_usd`); all else is as the run had it. progress: as for
+    `cluster`. Raises as that does, and UsageError where the folder holds none of the run's pictures.
+    """
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _add(
+                Path(folder),
+                model=model,
+                options=options or ModelOptions(),
+                out=Path(out),
+                budget=settings or Settings(),
+                emit=emit,
+            )
+        )
 
 
 def tune(
@@ -205,7 +240,8 @@ def tune(
         find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
     async def work(emit: OnEvent) -> Tuned:
-        async with open_session(place, into, teacher, chosen, 0, emit) as session:
+        limits = Settings(budget_calls=teacher_calls)
+        async with open_session(place, into, teacher, chosen, limits, emit) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,
@@ -249,8 +285,8 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings.seed, emit, files) as session:
-        run, collection, recorded = session.run, session.collection, session.model
+    async with open_session(folder, out, model, options, settings, emit, files) as session:
+        collection, recorded = session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
         ids = [image.id for image in collection.images]
@@ -260,27 +296,11 @@ async def _cluster(
             else None
         )
         found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        for interest in interests:
-            run.record_clustering(found[interest], settings)
-        written = [REPORT_NAME, UNREADABLE_NAME]
-        written += [f"{interest.slug}/{file}" for interest in interests for file in RESULT_FILES]
-        run.forget_results(written)
-        write_unreadable(out, collection)
-
-        def thumbnail(image_id: str) -> bytes:
-            with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
-                return encode_thumbnail(picture)
-
-        shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
-        report = out / REPORT_NAME
-        write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
-        results = {}
-        for interest in interests:
-            table = join(found[interest], collection)
-            seconds = time.monotonic() - began
-            below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
-            results[interest.text] = InterestResult(table, below, report)
-        run.record_results(written)
+        for said, times in recorded.said.most_common(1):
+            if times:
+                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        sorted_ = [(found[interest], settings) for interest in interests]
+        results = _write(session, sorted_, began, links)
     edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -290,6 +310,78 @@ async def _cluster(
         calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls,
+        in_vain=recorded.account.vain,
         max_failed=settings.max_failed,
         edge=(edge.scale, edge.offset),
     )
+
+
+async def _add(
+    folder: Path,
+    *,
+    model: str | Model | None,
+    options: ModelOptions,
+    out: Path,
+    budget: Settings,
+    emit: OnEvent,
+) -> Result:
+    began = time.monotonic()
+    with RunFolder.open(out, must_exist=True) as run:
+        held = run.clusterings()
+    if not held:
+        raise UsageError(
+            f"pictures are added to a finished clustering, {out} has none",
+            "run the command that began it to its end; one of an earlier manylens needs it once more",
+        )
+    named = model or held[0][0].model
+    async with open_session(folder, out, named, options, held[0][1], emit) as session:
+        collection, recorded = session.collection, session.model
+        ids = [image.id for image in collection.images]
+        if not {image.id for image in collection.images} & {a.image_id for one, _ in held for a in one.assignments}:
+            raise UsageError(
+                f"the folder is the collection's own, with more pictures in it, {folder} has none of those of {out}",
+                "put the new pictures into the folder that was sorted",
+            )
+        spent = Budget(recorded, budget)
+        done = []
+        for clustering, settings in held:
+            grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
+            done.append((grown, settings))
+        results = _write(session, done, began, links=False)
+    return Result(
+        out,
+        collection,
+        results,
+        calls_asked=recorded.asked.total(),
+        calls_kept=recorded.reused.total(),
+        max_failed=budget.max_failed,
+    )
+
+
+def _write(
+    session: Session, clusterings: Sequence[tuple[Clustering, Settings]], began: float, links: bool
+) -> dict[str, InterestResult]:
+    """Record what was decided, then write the files that show it: these interests' and the report of all."""
+    run, collection, out = session.run, session.collection, session.run.path
+    for clustering, settings in clusterings:
+        run.record_clustering(clustering, settings)
+    slugs = [clustering.interest.slug for clustering, _ in clusterings]
+    written = [REPORT_NAME, UNREADABLE_NAME, *(f"{slug}/{file}" for slug in slugs for file in RESULT_FILES)]
+    run.forget_results(written)
+    write_unreadable(out, collection)
+
+    def thumbnail(image_id: str) -> bytes:
+        with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
+            return encode_thumbnail(picture)
+
+    shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
+    report = out / REPORT_NAME
+    write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
+    results = {}
+    for clustering, settings in clusterings:
+        table = join(clustering, collection)
+        seconds = time.monotonic() - began
+        below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
+        results[clustering.interest.text] = InterestResult(table, below, report)
+    run.record_results(written)
+    return results

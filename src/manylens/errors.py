@@ -35,7 +35,23 @@ class StoreError(ManylensError):
 
 
 class ModelError(ManylensError):
-    """A model call failed. Recorded on its image and counted; never silently dropped."""
+    """A model call failed. Recorded on its image and counted; never silently dropped.
+
+    `unbilled`: the server said no, so that the request took no tokens. `public`: what may stand in files that are
+    passed on: our words, without a server's own or its address; empty where `str(error)` is that.
+    """
+
+    unbilled: bool = False
+    public: str = ""
+
+
+def public_reason(error: ModelError) -> str:
+    """Why a call failed, as result files say it."""
+    return error.public or str(error)
+
+
+class BudgetSpent(ModelError):
+    """The call, or the rest of it, was not sent: it could have passed a limit. Says nothing of its image."""
 
 
 class ModelBusy(ModelError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from manylens.errors import StoreError
 
@@ -22,7 +23,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     aside = target.with_name(f".{target.name}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        aside.unlink(missing_ok=True)  # what a kill left, or a link that somebody planted: it must not be followed
+        with open(os.open(aside, _NEW, 0o666), "wb") as file:
             file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -33,6 +35,35 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             aside.unlink()
         hint = "free some space or choose another --out"
         raise StoreError(f"cannot write {target}: {error.strerror or error}", hint) from error
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def own_folder(folder: Path) -> Path:
+    """A folder below a run folder, made where it is not there. Raises StoreError where a link stands in its place:
+    what is written into a run folder, which may come from somebody else, stays in it."""
+    if folder.is_symlink():
+        raise StoreError(f"a run writes inside its folder only, {folder} is a link", "remove the link and run again")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}", "choose another --out") from error
+    return folder
+
+
+def refuse_links(*places: Path) -> None:
+    """Raises StoreError where one of these files of a run, which are written in place, is not a file of its own: a
+    link, a second name of another file, a pipe."""
+    for place in places:
+        try:
+            status = place.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise StoreError(
+                f"a run writes inside its folder only, {place} is a link, or no plain file", "remove it and run again"
+            )
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,9 +78,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file in hex; empty where it is not there."""
+    """The SHA-256 of a file in hex; empty where it is not there, or no plain file."""
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return ""
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def public_name(model: str) -> str:
+    """A model's name as files that are passed on have it: of an absolute path (`nano:/home/me/tuned/nano`) the end."""
+    kind, colon, place = model.partition(":")
+    is_path = PurePosixPath(place).is_absolute() or PureWindowsPath(place).is_absolute() or place.startswith("~")
+    return f"{kind}{colon}{PureWindowsPath(place).name}" if is_path else model

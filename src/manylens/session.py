@@ -18,9 +18,10 @@ from manylens.collection.pictures import StoredImages
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.models.base import Model, ModelOptions, check_model, open_model
-from manylens.models.caching import Recorded
+from manylens.models.caching import Recorded, open_account
 from manylens.models.registry import check_model_name, close_model, load_model, probe_model
 from manylens.models.retrying import Paced
+from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
 from manylens.text import counted, printable
 
@@ -48,11 +49,12 @@ async def open_session(
     out: Path,
     model: str | Model,
     options: ModelOptions,
-    seed: int,
+    settings: Settings,
     emit: OnEvent,
     files: Sequence[str] | None = None,
 ) -> AsyncIterator[Session]:
-    """Open the run at `out` on the images of `folder`, or on those of its `files` alone.
+    """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
+    hold from the first request on.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -64,9 +66,12 @@ async def open_session(
         find_images(folder)  # raises and says why, before a run folder is made
     fresh = not out.exists()
     with RunFolder.open(out) as run:
+        account = open_account(run)
+        account.limit(settings)
         try:
             if isinstance(model, str):
-                probe_model(model, options, out / MODELS_NAME)
+                with account.probing():
+                    probe_model(model, options, out / MODELS_NAME)
             collection = _read(folder, files, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
@@ -80,11 +85,12 @@ async def open_session(
             open_model(chosen, images)
         is_served = chosen.capabilities.batch_size == 1
         recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=seed, notify=lambda text: emit(Notice(text)))
+            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text)))
             if is_served
             else chosen,
             run,
             lambda calls: emit(Stopping(calls)),
+            account,
         )
         try:
             yield Session(run, collection, images, recorded, fresh)

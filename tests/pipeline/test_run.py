@@ -178,6 +178,7 @@ def test_an_honest_none_of_them_is_not_held_against_the_judge() -> None:
     assert found.calls.choose <= 0.6 * len(labels)
 
 
+@pytest.mark.slow
 def test_more_effort_asks_more_and_the_result_is_better() -> None:
     found = {}
     for effort in CALLS_PER_PICTURE:
@@ -222,6 +223,7 @@ def test_where_nothing_is_wrong_the_result_is_perfect_for_a_fraction_of_the_call
     assert found.estimate.low == 0
 
 
+@pytest.mark.slow
 def test_the_estimate_is_of_the_images_that_are_placed_and_of_each_cluster() -> None:
     """Of 20 runs the 95% interval leaves out the true share in at most 3."""
     left_out = 0
@@ -423,6 +425,7 @@ def test_a_budget_in_money_is_never_passed(budget_usd: float, counts: bool) -> N
         assert found.calls.tokens.uncounted == model.calls.total()
 
 
+@pytest.mark.slow
 def test_what_is_asked_stays_within_what_was_foreseen_from_the_looks() -> None:
     for seed, (images, classes) in enumerate([(60, 30), (260, 13), (400, 5), (1000, 100), (1500, 13)]):
         labels = draw_labels(images, classes, seed)

@@ -46,15 +46,15 @@ def aerial(path: str) -> str:
 # clone, set, which paths, the key of a path, columns, pictures a key at most
 SOURCES: list[tuple[str, str, str, Callable[[str], str], tuple[str, ...], int]] = [
     ("UmaimaKhan01+RESNET-and-VIT-performance-on-Human-Action-Recognition-", "human_actions15", r"^data/train/", folder, ("action",), 450),
-    ("MachineLearning2020+Homework3-PACS", "art_medium", r"^PACS/", folder, ("medium", "subject"), 130),
+    ("MachineLearning2020+Homework3-PACS", "art_medium", r"^PACS/", folder, ("medium", "subject"), 220),
     ("shubhankarm01+Weather-image-classification", "weather5", r"^train/", folder, ("weather",), 9999),
     ("GiovTemp+ml-landscape-weather-classification", "weather5", r"^datasets/dataset2/(train|validation)/", folder, ("weather",), 9999),
     ("DananauRazvan+Vehicle-Color-Recognition", "vehicle_color9", r"^dataset/train/", folder, ("color",), 500),
-    ("Mohanish-5744+Major_Ensemble_Gender", "face_age_gender", r"^crop_part1/", age, ("age group", "gender"), 60),
+    ("Mohanish-5744+Major_Ensemble_Gender", "face_age_gender", r"^crop_part1/", age, ("age group", "gender"), 90),
     ("alexeygrigorev+clothing-dataset", "clothing_kind", r"^images/", folder, ("kind of clothing",), 700),
     ("marcusklasson+GroceryStoreDataset", "grocery_items", r"^dataset/train/", food_kind, ("kind of grocery", "grocery item"), 60),
     ("AnkitJha06+Image-Description-Generation-Using-Attention-Mechanism", "ucm_aerial_captions", r"^imgs/", aerial, ("land_use", "view"), 75),
-    ("rathull+CTFs", "miniplaces100", r"^data/images/train/", folder, ("place", "setting", "kind_of_place"), 150),
+    ("rathull+CTFs", "miniplaces100", r"^data/images/train/", folder, ("place", "setting", "kind_of_place"), 210),
     ("hergerr+traffic-sign-recognition", "road_signs", r"^GTSRB/Final_Training/", folder, ("road sign", "kind of road sign"), 60),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The table of docs/nano.md's held-out numbers, through the ONNX files: what a trained encoder does on unseen pictures.
+"""The table of docs/explanation/nano.md's held-out numbers, through the ONNX files: what a trained encoder does on unseen pictures.
 
 python measure.py --data packed --seen seen.npz --head head.onnx [--left-out] --json measured.json
 """

@@ -26,7 +26,7 @@ SHARD_BYTES = 58_000_000
 VALIDATION_SHARE = 0.15
 NEAR_BITS = 4
 FIRST_NINE = ("card", "cmuface", "fruit", "flowers", "cifar10", "textures", "emotion", "fashion", "objects1000")
-COLORS = Path(__file__).with_name("labels")
+COLORS = Path(__file__).parents[1] / "labels"
 
 
 def smaller(item: tuple[Path, bool]) -> tuple[bytes, int]:
@@ -112,7 +112,7 @@ def main() -> None:
         name: HeldOut([h for h, s in zip(hashes, set_of, strict=True) if sets[s] == name], near_bits=1) for name in sets
     }
     for folder in [options.coco, *sorted(options.extra.iterdir())]:
-        name = "coco_captions" if folder == options.coco else folder.name.removesuffix("-2")
+        name = "coco_captions" if folder == options.coco else folder.name.split("-")[0]
         pictures = (folder / "images.bin").read_bytes()
         table = list(csv.DictReader((folder / "table.csv").open()))
         kept = 0

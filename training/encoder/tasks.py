@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,28 @@ VAGUE_KINDS = set(
 ) | {"mechanical device", "natural object", "reproductive structure", "plant organ", "plant part", "consumer goods", "protective covering", "causal agent", "place of business", "natural elevation", "even-toed ungulate", "cutting implement", "piece of cloth"}  # fmt: skip
 
 
+BORROWED: tuple[tuple[str, str, str, str, str, int], ...] = (
+    # task, its value, where the pictures come from: set, column and value ("" for any picture, "column", "" for none), how many
+    ("art_medium.medium", "photo", "coco_captions", "photo_style", "", 900), ("art_medium.medium", "photo", "miniplaces100", "", "", 400),
+    ("art_medium.medium", "photo", "human_actions15", "", "", 200), ("art_medium.medium", "photo", "face_attributes", "", "", 100),
+    ("art_medium.medium", "photo", "vehicle_color9", "", "", 60), ("art_medium.medium", "photo", "food_dishes", "", "", 60),
+    ("kind_of_image.kind of image", "color photograph", "coco_captions", "photo_style", "", 150),
+    ("kind_of_image.kind of image", "color photograph", "miniplaces100", "", "", 60), ("kind_of_image.kind of image", "color photograph", "human_actions15", "", "", 40),
+    ("kind_of_image.kind of image", "color photograph", "face_attributes", "", "", 30), ("kind_of_image.kind of image", "color photograph", "food_dishes", "", "", 20),
+    ("kind_of_image.kind of image", "black and white photograph", "coco_captions", "photo_style", "black and white photo", 200),
+    ("kind_of_image.kind of image", "emoji icon", "emoji_category", "", "", 100), ("kind_of_image.kind of image", "microscope image", "blood_cells", "", "", 60),
+    ("kind_of_image.kind of image", "line sketch", "art_medium", "medium", "line sketch", 120), ("kind_of_image.kind of image", "cartoon", "art_medium", "medium", "cartoon", 120),
+    ("kind_of_image.kind of image", "painting", "art_medium", "medium", "painting", 120), ("kind_of_image.kind of image", "product shot on white background", "fashion", "", "", 100),
+    ("coco_captions.photo_style", "color photo", "coco_captions", "photo_style", "", 700), ("coco_captions.photo_style", "color photo", "miniplaces100", "", "", 200),
+)  # fmt: skip
+"""Labels that whole sets have though nobody wrote them down."""
+ALIVE = re.compile(
+    r"\b(?:animal|bird|cat|kitten|dog|pupp|horse|pony|sheep|lamb|goat|cow|cattle|bull|calf|elephant|bear|zebra|giraffe|lion|tiger|"
+    r"duck|goose|geese|swan|gull|pigeon|parrot|owl|fish|monkey|rabbit|deer|insect|butterfl|pet)", re.IGNORECASE
+)  # fmt: skip
+LIVING = frozenset(("person", "bird", "cat", "dog", "horse"))
+
+
 @dataclass
 class Corpus:
     """where: (n, 3) shard, offset, bytes. set_of: (n,). valid: (n,) bool. columns: "set.column" -> {row: value index}."""
@@ -164,7 +187,59 @@ class Task:
     wordings: np.ndarray
     held_wordings: np.ndarray
     unlike: list[int] = field(default_factory=list)
+    unlike_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     left_out: bool = False
+
+
+def with_value(corpus: Corpus, key: str, value: str) -> np.ndarray:
+    """Rows whose column has the value."""
+    if key not in corpus.columns or value not in corpus.values[key]:
+        return np.zeros(0, np.int64)
+    pairs = corpus.columns[key]
+    return pairs[pairs[:, 1] == corpus.values[key].index(value), 0].astype(np.int64)
+
+
+def borrowed(corpus: Corpus, key: str, hidden: set[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The column's values and pairs with what other sets tell of it; training part only."""
+    values, pairs = list(corpus.values[key]), [corpus.columns[key]]
+    for number, (task, value, name, column, wanted, most) in enumerate(BORROWED):
+        if task != key or name in hidden:
+            continue
+        rows = np.flatnonzero((corpus.set_of == corpus.sets.index(name)) & ~corpus.valid)
+        if column:
+            told = corpus.columns.get(f"{name}.{column}", np.zeros((0, 2), np.int64))[:, 0]
+            rows = (
+                rows[np.isin(rows, with_value(corpus, f"{name}.{column}", wanted))]
+                if wanted
+                else rows[~np.isin(rows, told)]
+            )
+        rows = np.random.default_rng(number).permutation(np.setdiff1d(rows, corpus.columns[key][:, 0]))[:most]
+        if value not in values:
+            values.append(value)
+        pairs.append(np.stack([rows, np.full(len(rows), values.index(value))], 1))
+    found = np.concatenate(pairs)
+    return values, found[:, 0], found[:, 1]
+
+
+def does_not_apply(corpus: Corpus) -> dict[str, np.ndarray]:
+    """Attribute -> rows, of sets it does apply to, on which there is nothing to say of it; training part only."""
+    indoors = np.concatenate([with_value(corpus, f"{name}.setting", "indoors") for name in ("coco_captions", "miniplaces100", "sun_scenes8")])  # fmt: skip
+    objects = corpus.columns["coco_captions.objects"]
+    listed = [{p.strip() for p in value.split(";")} for value in corpus.values["coco_captions.objects"]]
+
+    def without(things: frozenset[str]) -> np.ndarray:
+        rows = objects[[not listed[value] & things for value in objects[:, 1]], 0].tolist()
+        return np.asarray(
+            [r for r in rows if not any(ALIVE.search(text) for text in corpus.captions.get(r, ("animal",)))], np.int64
+        )
+
+    empty = with_value(corpus, "coco_captions.people", "no people")
+    found = {
+        "weather": np.setdiff1d(indoors, corpus.columns["coco_captions.weather"][:, 0]),
+        "animal": np.setdiff1d(without(LIVING - {"person"}), corpus.columns["coco_captions.animal"][:, 0]),
+        "action": np.setdiff1d(np.intersect1d(empty, without(LIVING)), corpus.columns["coco_captions.activity"][:, 0]),
+    }  # fmt: skip
+    return {attribute: rows[~corpus.valid[rows]] for attribute, rows in found.items()}
 
 
 def readable(value: str) -> str:
@@ -177,8 +252,10 @@ def make_tasks(corpus: Corpus, book: Book, folder: Path, *, leave_out: bool, wor
     first = tomllib.loads((folder.parent / "interests.toml").read_text())
     rng = random.Random(seed)
     attribute_of = {key: attribute for attribute, entry in listed.items() for key in entry["sets"]}
+    hidden = {key.split(".")[0] for key in LEFT_OUT} if leave_out else set()
+    nothing = does_not_apply(corpus)
     tasks = []
-    for key, pairs in corpus.columns.items():
+    for key in corpus.columns:
         if key == "coco_captions.objects" or (key not in FIRST_NINE and key not in attribute_of):
             continue
         words: dict[str, str] = {}
@@ -194,10 +271,11 @@ def make_tasks(corpus: Corpus, book: Book, folder: Path, *, leave_out: bool, wor
             entry["plurals"] = [s if s.endswith("s") or s == "people" else f"{s}s" for s in entry["subjects"]]
             entries.append(entry)
             attributes.append(attribute_of[key])
-        values = [readable(words.get(value, value)) for value in corpus.values[key]]
+        raw, rows, told = borrowed(corpus, key, hidden)
+        values = [readable(words.get(value, value)) for value in raw]
         labels = sorted({value for value in values if value})
         index = np.asarray([labels.index(value) if value else -1 for value in values])
-        rows, answers = pairs[:, 0], index[pairs[:, 1]]
+        answers = index[told]
         rows, answers = rows[answers >= 0], answers[answers >= 0]
         held = corpus.valid[rows]
         if key.endswith("main color"):
@@ -224,6 +302,7 @@ def make_tasks(corpus: Corpus, book: Book, folder: Path, *, leave_out: bool, wor
                 book.all(drawn),
                 book.all([w for entry in entries for w in entry["heldout"]]),
                 [i for i, name in enumerate(corpus.sets) if KIND_OF_SET[name] in unlike],
+                nothing.get(attributes[-1], np.zeros(0, np.int64)),
                 leave_out and key in LEFT_OUT,
             )  # fmt: skip
         )

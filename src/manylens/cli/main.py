@@ -9,6 +9,7 @@ text, never as markup or terminal codes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import NoReturn
 import click
 
 import manylens
+from manylens.cli.add import add
 from manylens.cli.cluster import cluster
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
@@ -57,7 +59,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 
@@ -87,6 +89,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if isinstance(error.__cause__, KeyboardInterrupt):  # a compiled module makes this of a Ctrl-C while it loads
             return _interrupted(arguments)
+        if _lacks(error):
+            return EXIT_ERROR
         raise
     except ManylensError as error:
         click.echo(f"Error: {shown_name(str(error))}", err=True)
@@ -95,7 +99,30 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`| head`). Python would complain again while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+    except (MemoryError, OSError, RuntimeError) as error:
+        if _lacks(error):
+            return EXIT_ERROR
+        raise
     return 0
+
+
+_MEMORY = ("start new thread", "alloc", "failed to map segment", "cannot allocate memory")
+_SCARCE = {
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files",
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "room on a disk",
+}
+
+
+def _lacks(error: Exception) -> bool:
+    """Whether an error says that the process gets no more of something; then the person is told."""
+    what = _SCARCE.get(error.errno or 0) if isinstance(error, OSError) else None
+    if what is None and (isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY)):
+        what = "memory or threads"
+    if what is not None:
+        click.echo(f"Error: this process gets no more {what}: allow it more, and run the same command again", err=True)
+    return what is not None
 
 
 def _interrupted(arguments: Sequence[str] | None) -> int:

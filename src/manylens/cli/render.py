@@ -95,6 +95,11 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
         usd = settings.cost_usd(tokens.tokens_in, tokens.tokens_out)
         money = f", ${usd:,.4f}" if settings.is_priced else ""
         say(console, f"Tokens: {tokens.tokens_in:,} in, {tokens.tokens_out:,} out{money}{uncounted}")
+    requests, tokens_in, tokens_out = result.in_vain
+    if requests:
+        usd = settings.cost_usd(tokens_in, tokens_out)
+        money = f", at most {tokens_in + tokens_out:,} tokens, ${usd:,.4f}" if settings.is_priced else ""
+        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: probes, failures, repairs{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
@@ -112,6 +117,8 @@ def _calls_line(result: Result) -> str:
     calls = counted(result.calls.total, "model call")
     if result.is_partial:
         return f"Partial: the budget was spent after {calls}; the same command with a larger one goes on from here"
+    if not any(result.planned_calls):
+        return f"It took {calls}, those of the earlier runs included"
     planned, foreseen = _range(*result.planned_calls), _range(*result.foreseen_calls)
     return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
 

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -163,8 +163,14 @@ def _eight_bit(picture: Picture) -> Picture:
     return PIL.Image.fromarray(scaled)
 
 
-def encode_jpeg(picture: Picture, *, quality: int) -> bytes:
-    """JPEG without color subsampling: small red-on-black detail decides interests such as suit."""
+def encode_jpeg(picture: Picture, *, quality: int, **how: Any) -> bytes:
+    """The pixels as JPEG, and nothing else of the file: Pillow carries comments and profiles over by itself.
+
+    how: further options of Pillow's; without any, no color subsampling, for small red-on-black detail decides interests
+    such as suit.
+    """
+    clean = picture.copy()
+    clean.info = {}
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    clean.save(buffer, "JPEG", quality=quality, **(how or {"subsampling": 0}))
     return buffer.getvalue()

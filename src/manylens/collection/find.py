@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
-from manylens.collection.pictures import identify, open_regular
+from manylens.collection.pictures import check_resources, identify, open_regular
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
@@ -33,6 +33,8 @@ _READABLE = "jpg jpeg jpe jfif mpo png apng gif webp bmp dib tif tiff ppm pgm pb
 _REPORTED = "heic heif svg psd tga dng cr2 nef arw"  # a person calls them pictures: say so where they cannot be read
 
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in f"{_READABLE} {_REPORTED}".split())
+
+_MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n")
 
@@ -117,6 +119,10 @@ def _check_folder(root: Path) -> None:
         raise UsageError(
             f"images are read from a folder, {name} is a file", f"give its folder: {printable(str(root.parent))}"
         )
+    if str(root.resolve()).startswith(_MADE_UP):
+        raise UsageError(
+            f"images are read from a folder on a disk, {name} is one that the system makes up", "give another folder"
+        )
     if not root.is_dir():
         raise UsageError(
             f"images are read from a folder, there is no {name}", "check the spelling and the current folder"
@@ -152,6 +158,7 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
                 above = above | {place}
             names = sorted(os.listdir(os.path.join(root, folder)))
         except OSError as error:
+            check_resources(error)
             unreadable.append(Unreadable(folder or ".", f"folder cannot be listed: {plain_reason(error)}"))
             continue
         if folder and DATABASE_NAME in names:  # an earlier run: its report and links show our own images
@@ -175,6 +182,8 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
                     continue
                 if is_link and place in above:
                     unreadable.append(Unreadable(path, "symbolic link loop"))
+                elif is_link and os.path.realpath(full).startswith(_MADE_UP):
+                    unreadable.append(Unreadable(path, "a folder that the system makes up"))
                 elif is_link:
                     linked.append((path, above))
                 elif place not in entered:
@@ -206,7 +215,7 @@ class _Reader:
         claims = os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
         try:
             with open_regular(self._root / path) as file:
-                if not claims and not _looks_like_image(file.read(64)):
+                if not claims and not _looks_like_image(file.read(64) or b""):
                     return None
                 file.seek(0)
                 image_id, source = identify(file)
@@ -224,6 +233,7 @@ class _Reader:
                 self.outcomes[image_id] = size
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
         except OSError as error:
+            check_resources(error)
             link = os.path.islink(self._root / path)
             return Unreadable(path, plain_reason(error, link)) if claims else None
 

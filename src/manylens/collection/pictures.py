@@ -19,11 +19,14 @@ import PIL.ImageFile
 from PIL.Image import Image as Picture
 
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
-from manylens.errors import ImageUnreadable
+from manylens.errors import ImageUnreadable, UsageError
 from manylens.text import printable
 from manylens.types import Image
 
 _IN_MEMORY_BYTES = 32 << 20
+
+MOST_FILE_BYTES = 2 << 30
+"""The largest picture that is decoded takes 0.7 GB as it is; a sparse file may claim terabytes."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -37,15 +40,34 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def identify(file: BinaryIO) -> tuple[str, BinaryIO]:
-    """The SHA-256 of a file's bytes, and where to decode them from: memory, unless the file is large."""
-    head = file.read(_IN_MEMORY_BYTES)
+    """The SHA-256 of a file's bytes, and where to decode them from: memory, unless the file is large.
+
+    Raises OSError for a file without an end: what it holds more than its size, or too much, is not read.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > MOST_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"too large: {size:,} bytes, the limit is {MOST_FILE_BYTES:,}")
+    head = file.read(_IN_MEMORY_BYTES) or b""
     digest = hashlib.sha256(head)
-    if len(head) < _IN_MEMORY_BYTES:
-        return digest.hexdigest(), io.BytesIO(head)
-    while block := file.read(1 << 20):
+    done = len(head)
+    while done <= size and done >= _IN_MEMORY_BYTES and (block := file.read(1 << 20)):
         digest.update(block)
+        done += len(block)
+    if done > size:  # also of files that the system makes up as they are read
+        raise OSError(errno.EIO, "it grows while it is read")
+    if done < _IN_MEMORY_BYTES:
+        return digest.hexdigest(), io.BytesIO(head)
     file.seek(0)
     return digest.hexdigest(), file
+
+
+def check_resources(error: OSError) -> None:
+    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise UsageError(
+            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
+            "allow more open files (ulimit -n 1024) or memory",
+        ) from error
 
 
 class ImageSource(Protocol):
@@ -85,6 +107,7 @@ class StoredImages:
                     # A file that changed since is another image; an answer about it must not be stored under this one.
                     if found_id == image_id:
                         return encode_jpeg(decode(source, longest_side_px)[0], quality=quality)
-            except OSError:
+            except OSError as error:
+                check_resources(error)
                 continue
         raise ImageUnreadable(f"{printable(image.paths[0])} was moved or changed during the run", "run again")

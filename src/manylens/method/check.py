@@ -43,10 +43,10 @@ class Check:
 
     # The whole of it
 
-    def run(self) -> Steps[None]:
-        """Ask until no question is worth its price."""
+    def run(self, compare_first: bool = True) -> Steps[None]:
+        """Ask until no question is worth its price. compare_first: whether the clusters that are there may be one."""
         sorting = self.sorting
-        new = [] if self.closed else sorting.live()
+        new = sorting.live() if compare_first and not self.closed else []
         compared_at_the_end, sampled = self.closed, False
         for _ in range(_MOST_ROUNDS):
             sorting.refresh()

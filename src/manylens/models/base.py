@@ -32,7 +32,7 @@ Vector: TypeAlias = NDArray[np.float16]
 class Rendering:
     """A request as one model gets it. text: what `render` gave. key: the key under which its answer is stored."""
 
-    model_identity: str
+    model: Model
     text: str
     key: str
 
@@ -183,9 +183,12 @@ class Capabilities:
     batch_size: requests that one call of `look`, `judge`, `choose` or `complete` should hold: many for a model in this
     process, 1 for a server, whose requests are sent side by side instead.
     concurrency: calls that may be under way at once.
-    requests_per_call, image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a call before it is
-    sent: the most requests that one call may hold (with repairs and embeddings), the most tokens that an image may
-    take, that the reply to a look, a judgement or a choice may have, and that the reply to `complete` may have.
+    counts_requests: whether it tells the account of the run (`models.metering`) of each request that it sends; else
+    each try counts as one.
+    requests_per_call: the most requests that one call may hold (with repairs and embeddings).
+    image_tokens, reply_tokens, text_tokens: what a budget in money reserves for a request before it is sent: the most
+    tokens that an image may take, that the reply to a look, a judgement or a choice may have, and that the reply to
+    `complete` may have.
     """
 
     writes_text: bool = False
@@ -194,6 +197,7 @@ class Capabilities:
     edge_offset: float | None = None
     batch_size: int = 64
     concurrency: int = 1
+    counts_requests: bool = False
     requests_per_call: int = 1
     image_tokens: int = 10_000
     reply_tokens: int = 1_000
@@ -267,7 +271,9 @@ def check_model(model: object) -> None:
     kind = type(model).__name__
     for name, cure in _WANTED.items():
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
     known = getattr(model, "capabilities")  # noqa: B009  # of an object of any type
     if not isinstance(known, Capabilities):
         raise UsageError(f"a model's 'capabilities' are Capabilities, {kind} has {known!r}", "set Capabilities()")
@@ -276,7 +282,9 @@ def check_model(model: object) -> None:
             continue
         cure = f"async def {name}(self, requests)"
         if not hasattr(model, name):
-            raise UsageError(f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/models.md")
+            raise UsageError(
+                f"a model has {name!r}, {kind} has none", f"add {cure} to it, see docs/how-to/your-own-model.md"
+            )
         if not inspect.iscoroutinefunction(getattr(model, name)):
             raise UsageError(f"{name!r} of a model is a coroutine function, that of {kind} is not", f"write {cure}")
     if hasattr(model, "open") and (not callable(model.open) or inspect.iscoroutinefunction(model.open)):
@@ -332,10 +340,12 @@ def rendering(model: Model, request: Request) -> Rendering:
     The key is a SHA-256, in hex, over the rendered request and the model's identity: `render` holds the image hashes,
     parameters and prompt version, so a name alone never decides.
     """
+    while isinstance(model, Wrapped):
+        model = model._model
     known = getattr(request, "_rendering", None)
-    if known is None or known.model_identity != model.identity:
+    if known is None or known.model is not model:
         text = model.render(request)
-        known = Rendering(model.identity, text, answer_key(model.identity, text))
+        known = Rendering(model, text, answer_key(model.identity, text))
         object.__setattr__(request, "_rendering", known)
     return known
 

@@ -20,11 +20,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from manylens.errors import ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -43,6 +44,7 @@ from manylens.models.base import (
     request_key,
     request_kind,
 )
+from manylens.models.metering import Account, Bound, Call, bound_of, usable_count, working_for
 from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Answer, Failure, StoredReply
 from manylens.store.run_folder import RunFolder
 
@@ -55,8 +57,8 @@ LAST_ANSWERS_S = 30.0
 _Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
-_Arrived: TypeAlias = tuple[str, Reply | ModelError, float]
-"""A key, what came of its request, and how many seconds the call took."""
+_Arrived: TypeAlias = tuple[str, Reply | ModelError, float, Call]
+"""A key, what came of its request, how many seconds the call took, and what it sent."""
 
 _Keep: TypeAlias = Callable[[Sequence[_Arrived]], None]
 
@@ -107,22 +109,38 @@ def _share(name: str, value: float) -> float:
     return round(float(value), DECIMALS)
 
 
+def open_account(run: RunFolder) -> Account:
+    """The account of a run, with what earlier processes sent in vain."""
+    return Account(run.books(), run.put_books)
+
+
 class Recorded(Wrapped):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. on_stopping: told how many calls a cancelled run waits for. Use from one
-    event loop at a time.
+    failed: requests by kind whose call failed. said: why, in a server's words, where result files must not have them.
+    account: of the run. on_stopping: told how many calls a cancelled run
+    waits for. Use from one event loop at a time.
     """
 
-    def __init__(self, model: Model, run: RunFolder, on_stopping: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        run: RunFolder,
+        on_stopping: Callable[[int], None] | None = None,
+        account: Account | None = None,
+    ) -> None:
         super().__init__(model)
         self._run = run
+        self.account = account or open_account(run)
+        known = model.capabilities
+        self.account.forgiven = max(known.concurrency, known.batch_size)
         self._on_stopping = on_stopping
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.said: Counter[str] = Counter()
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look, LookReply)
@@ -151,6 +169,8 @@ class Recorded(Wrapped):
             elsewhere = {key: self._in_flight[key] for key in pending if key in self._in_flight}
             stored = self._run.get_answers(key for key in pending if key not in elsewhere)
             outcomes.update({key: from_stored(reply) for key, reply in stored.items()})
+            for key in stored:
+                self._rest_on(key, wanted[key], outcomes[key])
             mine = [key for key in pending if key not in elsewhere and key not in stored]
             if mine:
                 sent += len(mine)
@@ -161,9 +181,10 @@ class Recorded(Wrapped):
                     outcomes[key] = outcome
         if requests:
             kind = request_kind(requests[0])
-            self.asked[kind] += sent
+            unsent = sum(isinstance(outcome, BudgetSpent) for outcome in outcomes.values())
+            self.asked[kind] += sent - unsent
             self.reused[kind] += len(requests) - sent
-            self.failed[kind] += sum(isinstance(outcome, ModelError) for outcome in outcomes.values())
+            self.failed[kind] += sum(isinstance(outcome, ModelError) for outcome in outcomes.values()) - unsent
         for outcome in outcomes.values():
             if not isinstance(outcome, (reply_type, ModelError)):
                 raise TypeError(f"{self.name} answered {reply_type.__name__} with {type(outcome).__name__}")
@@ -183,7 +204,7 @@ class Recorded(Wrapped):
             outcomes.update(stored)
             for key, outcome in stored.items():
                 claims[key].set_result(outcome)
-            for _, reply, _ in arrived:
+            for _, reply, _, _ in arrived:
                 if isinstance(reply, ModelUnavailable):
                     raise reply
 
@@ -204,11 +225,22 @@ class Recorded(Wrapped):
     ) -> None:
         size = self._model.capabilities.batch_size
         for start in range(0, len(keys), size):
-            batch = keys[start : start + size]
+            calls = {key: Call(self.account, key, self._bound(wanted[key])) for key in keys[start : start + size]}
+            unsent: dict[str, BudgetSpent] = {}
+            for key, call in calls.items():
+                try:
+                    call.send(save=False)
+                except BudgetSpent as error:
+                    unsent[key] = error
+            self.account.save()
+            batch: list[str] = [key for key in calls if key not in unsent]
             began = time.monotonic()
-            replies = await self._call(ask, [wanted[key] for key in batch])
-            seconds = (time.monotonic() - began) / len(batch)
-            keep([(key, reply, seconds) for key, reply in zip(batch, replies, strict=True)])
+            replies: Sequence[Reply | ModelError] = ()
+            if batch:
+                replies = await self._call(ask, [wanted[key] for key in batch])
+            seconds = (time.monotonic() - began) / max(1, len(batch))
+            answers: list[tuple[str, Reply | ModelError]] = [*zip(batch, replies, strict=True), *unsent.items()]
+            keep([(key, reply, seconds, calls[key]) for key, reply in answers])
 
     async def _ask_side_by_side(
         self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
@@ -223,8 +255,10 @@ class Recorded(Wrapped):
 
         async def call(key: str) -> None:
             began = time.monotonic()
-            (reply,) = await self._call(ask, [wanted[key]])
-            arrived.append((key, reply, time.monotonic() - began))
+            sends = Call(self.account, key, self._bound(wanted[key]))
+            with working_for(sends):
+                (reply,) = await self._call(self._first_try(ask, sends), [wanted[key]])
+            arrived.append((key, reply, time.monotonic() - began, sends))
 
         def end(task: asyncio.Task[None]) -> None:
             running.discard(task)
@@ -267,6 +301,23 @@ class Recorded(Wrapped):
                 with contextlib.suppress(ModelUnavailable):  # another call's has been raised already
                     keep(take())
 
+    def _first_try(self, ask: _Ask[_Request], call: Call) -> _Ask[_Request]:
+        """`ask`, written down before it is sent where the model does not do that itself."""
+
+        async def asked(requests: Sequence[_Request]) -> Sequence[Reply | ModelError]:
+            if not self.capabilities.counts_requests:
+                call.send()
+            return await ask(requests)
+
+        return asked
+
+    def _bound(self, request: Request) -> Bound:
+        return bound_of(self._model, request)
+
+    def _rest_on(self, key: str, request: Request, answer: Reply | ModelError) -> None:
+        if not isinstance(answer, ModelError) and not self.account.rests_on(key):
+            self.account.rest_on(key, answer.usage, self._bound(request))
+
     async def _call(self, ask: _Ask[_Request], requests: Sequence[_Request]) -> Sequence[Reply | ModelError]:
         try:
             replies = await ask(requests)
@@ -281,28 +332,50 @@ class Recorded(Wrapped):
         answers: list[Answer] = []
         failures: list[Failure] = []
         outcomes: dict[str, Reply | ModelError] = {}
-        for key, reply, seconds in arrived:
+        for key, reply, seconds, call in arrived:
             request = wanted[key]
             image_id = _image_id(request)
             try:
-                if isinstance(reply, ModelUnavailable):
-                    continue  # says nothing of this image
+                if isinstance(reply, ModelUnavailable | BudgetSpent):  # says nothing of this image
+                    call.end(None, answered=False)
+                    if isinstance(reply, BudgetSpent):
+                        outcomes[key] = reply
+                    continue
                 if isinstance(reply, ModelError):
                     raise reply
+                reply = _with_usable_counts(reply)
+                self._took(call, reply.usage)
                 _check_fits(request, reply)
                 stored = to_stored(reply)
             except ModelError as error:
+                call.end(None, answered=False)
+                self.said[str(error)] += error.public not in ("", str(error))
                 failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
                 outcomes[key] = error
                 continue
             text = rendering(self._model, request).text
             answers.append(Answer(key, request.interest, image_id, self.identity, text, stored, round(seconds, 6)))
+            call.end(reply.usage, answered=True)
             outcomes[key] = from_stored(stored)
         if answers:
-            self._run.put_answers(answers)
+            self._run.put_answers(answers, self.account.books)
         if failures:
             self._run.record_failures(failures)
+        if arrived and not answers:
+            self.account.save()
         return outcomes
+
+    def _took(self, call: Call, usage: Usage | None) -> None:
+        """What a model that counts no requests says of the last one."""
+        if not self.capabilities.counts_requests:
+            call.took(usage)
+
+
+def _with_usable_counts(reply: Reply) -> Reply:
+    usage = reply.usage
+    if usage is None or None not in (usable_count(usage.tokens_in), usable_count(usage.tokens_out)):
+        return reply
+    return replace(reply, usage=None)
 
 
 def _check_fits(request: Request, reply: Reply) -> None:

@@ -234,7 +234,7 @@ def choose_opening(interest: str, options: Sequence[tuple[str, str]], *, shown: 
 
 def said_before(reply: str) -> str:
     """An unusable reply as a request to mend it repeats it."""
-    return as_data(cut(one_line(reply), MAX_QUOTED_CHARACTERS)) or "(nothing)"
+    return as_data(cut(one_line(reply[:_MOST_READ]), MAX_QUOTED_CHARACTERS)) or "(nothing)"
 
 
 def repair_question(problem: str, shape: str) -> str:
@@ -382,7 +382,7 @@ def read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def _confidence(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ReplyProblem('"confidence" must be a number from 0 to 1')
     share = value / 100 if 1 < value <= 100 else value  # some models say per cent whatever they are told
     if not 0 <= share <= 1:

@@ -30,6 +30,7 @@ from manylens.models.base import (
     Request,
     Wrapped,
 )
+from manylens.models.metering import current_call
 
 ATTEMPTS = 9
 
@@ -107,7 +108,7 @@ class Paced(Wrapped):
                     return self._gone
                 sent = clock()
                 self._silence.begin(sent)
-                reply = await self._send(request, ask)
+                reply = await self._send(request, ask, attempt)
             if not isinstance(reply, ModelBusy | ModelUnavailable):
                 self._silence.end()
             if not isinstance(reply, ModelBusy):
@@ -129,7 +130,9 @@ class Paced(Wrapped):
                 return self._gone
             if attempt >= (_IMPATIENT_ATTEMPTS if self._silence.is_long(now) else ATTEMPTS):
                 tried = f"{reply.rule} (tried {attempt} times)"
-                return ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+                last = ModelBusy(tried, reply.hint, retry_after_s=reply.retry_after_s)
+                last.public = reply.public and f"{reply.public} (tried {attempt} times)"
+                return last
             self._tell(now, reply)
             backoff_s = min(FIRST_BACKOFF_S * 2 ** (attempt - 1), LONGEST_BACKOFF_S)
             await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))
@@ -141,9 +144,11 @@ class Paced(Wrapped):
         self._notified_at = now
         self._notify(f"waiting: {self.name} has answered no call for {silent_s:.0f} s ({last.rule}); it is asked again")
 
-    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply]) -> _Reply | ModelError:
+    async def _send(self, request: _Request, ask: _Ask[_Request, _Reply], attempt: int) -> _Reply | ModelError:
         try:
             async with asyncio.timeout(self.capabilities.requests_per_call * self._timeout_s):
+                if attempt and (call := current_call()) is not None and not self.capabilities.counts_requests:
+                    call.send()  # the first try was written down by `Recorded`
                 replies = await ask([request])
         except ModelError as error:
             return error

@@ -1,38 +1,23 @@
 """Budgets: how many calls a run may make and what they may cost.
 
-In: `Settings` with hard limits, requests in order. Out: how many of them may be sent. Promises: no call is sent that
-could pass a limit, because what it may cost at most is reserved before it goes and what it did cost is charged after;
-an answer counts whether it is new or from an earlier run, so that a resumed run decides as an undisturbed one.
-
-A call is one request that was answered or finally failed; attempts that a server turned away are part of it. Where an
-answer comes without a count of tokens, the most it may have cost is charged.
+In: `Settings` with hard limits, requests in order. Out: how many of them may be sent. Promises: what is admitted is
+what the limits can bear, by the most that a request may take or the worst that was seen; an answer counts whether it is
+new or from an earlier run, so that a resumed run decides as an undisturbed one. The limits themselves are held by the
+account (`models.metering`), request by request: what was admitted and tried again may find them reached.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manylens.errors import ModelError
-from manylens.models.base import (
-    MOST_EXEMPLARS,
-    ChooseRequest,
-    CompleteRequest,
-    JudgeRequest,
-    LookRequest,
-    Model,
-    Reply,
-    Request,
-    Usage,
-    rendering,
-    shown_exemplars,
-)
+from manylens.models.base import Model, Reply, Request, rendering
+from manylens.models.caching import Recorded
+from manylens.models.metering import Account, bound_of
 from manylens.settings import Settings
-
-CHAT_TOKENS = 100
-"""Tokens that a server's chat template may add to a request."""
-
 
 _ROUNDING = 1e-6
 """Shares of a budget, thirds for instance, add up to whole calls but for so much."""
@@ -54,13 +39,27 @@ class Allowance:
 
 
 class Budget:
-    """The account of one run. calls, usd: spent so far, over all interests."""
+    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self.calls = 0
-        self.usd = 0.0
+        self._is_kept = isinstance(model, Recorded)
+        self._account = model.account if isinstance(model, Recorded) else Account()
+        self._account.limit(settings)
+
+    @property
+    def calls(self) -> int:
+        return self._account.calls
+
+    @property
+    def usd(self) -> float:
+        return self._account.usd
+
+    @property
+    def passed_usd(self) -> float:
+        """By how much the limit in money was passed all the same."""
+        return self._account.passed_usd
 
     def part(self, share: float) -> Allowance:
         """A share, in (0, 1], of what is left."""
@@ -68,44 +67,29 @@ class Budget:
         most_usd = math.inf if self._settings.budget_usd is None else self._settings.budget_usd
         return Allowance((self.calls, most_calls), (self.usd, most_usd)).until(share)
 
-    def admit(self, requests: Sequence[Request], allowance: Allowance) -> int:
-        """How many of these, in order, surely stay within the allowance. Send them, `charge` them, and ask again:
-        most cost less than they may."""
+    def admit(self, requests: Sequence[Request], allowance: Allowance, together: int = 1) -> int:
+        """How many of these, in order, stay within the allowance by all that is known. Send them, `charge` them, and
+        ask again: most cost less than they may. together: how many make one step; a whole number of steps is given."""
         left = allowance.calls[1] - self.calls
         admitted = len(requests)
         if math.isfinite(left):
             admitted = min(admitted, max(0, math.floor(left + _ROUNDING)))
         if math.isinf(allowance.usd[1]):
-            return admitted
+            return admitted - admitted % together
         reserved = self.usd
+        under_way: Counter[str] = Counter()
         for number in range(admitted):
-            reserved += self._cost(self._bound(requests[number]))
-            if reserved > allowance.usd[1]:
-                return number
-        return admitted
+            bound = bound_of(self._model, requests[number])
+            reserved += self._account.reserve_usd(bound)
+            under_way[bound.kind] += 1
+            few = max(together, self._account.may_be_under_way(bound.kind))
+            if reserved > allowance.usd[1] or under_way[bound.kind] > few:
+                admitted = number
+                break
+        return admitted - admitted % together
 
     def charge(self, request: Request, reply: Reply | ModelError) -> None:
-        self.calls += 1
-        if self._settings.is_priced:
+        """Where the model keeps no account of its own."""
+        if not self._is_kept:
             usage = None if isinstance(reply, ModelError) else reply.usage
-            self.usd += self._cost(usage or self._bound(request))
-
-    def _cost(self, usage: Usage) -> float:
-        return self._settings.cost_usd(usage.tokens_in, usage.tokens_out)
-
-    def _bound(self, request: Request) -> Usage:
-        """The most tokens a call may take: a token is at least one byte of text."""
-        known = self._model.capabilities
-        reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
-        match request:
-            case LookRequest():
-                images = 1
-            case JudgeRequest():
-                images = 1 + (len(request.exemplar_ids) if known.sees_exemplars else 0)
-            case ChooseRequest():
-                images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
-            case CompleteRequest():
-                images = len(request.image_ids)
-        text = len(rendering(self._model, request).text.encode("utf-8", "surrogatepass"))
-        once = CHAT_TOKENS + text + images * known.image_tokens
-        return Usage(known.requests_per_call * once, known.requests_per_call * reply)
+            self._account.rest_on(rendering(self._model, request).key, usage, bound_of(self._model, request))

@@ -35,7 +35,8 @@ _PER_MEMBER: dict[Effort, tuple[float, float]] = {
     "high": (0.04, 0.9),
     "max": (0.2, 1.6),
 }
-"""Choices an image before anything is known; then a unit, and an image of those that share one (docs/simulation.md)."""
+"""Choices an image before anything is known; then a unit, and an image of those that share one
+(docs/development/simulation.md)."""
 
 
 def calls_before_looks(images: int, effort: Effort, writes: bool) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from manylens.errors import ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, Stage, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks
 from manylens.method.questions import Answer, Choice, Question, Steps, Writing
@@ -80,6 +80,11 @@ class JudgeSession:
             done += len(questions)
             self.emit(StageAdvanced(self._stage, self.looks.interest.text, done))
 
+    @property
+    def passed_usd(self) -> float:
+        """By how much the limit in money was passed all the same."""
+        return self._budget.passed_usd
+
     def counts(self) -> CallCounts:
         """All calls of the interest, its looks included."""
         failed_looks = sum(image_id not in self.spared for image_id, _ in self.looks.failed)
@@ -111,16 +116,20 @@ class JudgeSession:
     async def _send(self, requests: Sequence[Request]) -> list[Answer]:
         choices = [request for request in requests if isinstance(request, ChooseRequest)]
         texts = [request for request in requests if isinstance(request, CompleteRequest)]
-        self.chosen += len(choices)
-        self.written += len(texts)
         replies: dict[int, ChooseReply | CompleteReply | ModelError] = {}
         if choices:
             replies.update(zip(map(id, choices), await _all_or_each(self.model.choose, choices), strict=True))
         if texts:
             replies.update(zip(map(id, texts), await _all_or_each(self.model.complete, texts), strict=True))
-        answers = []
+        answers: list[Answer] = []
         for request in requests:
             reply = replies[id(request)]
+            if isinstance(reply, BudgetSpent):  # tries of others have used what was left
+                self.spent = True
+                answers.append(SPENT)
+                continue
+            self.chosen += isinstance(request, ChooseRequest)
+            self.written += isinstance(request, CompleteRequest)
             self._budget.charge(request, reply)
             self.tokens += count_tokens([reply])
             answers.append(self._answer(request, reply))
@@ -136,7 +145,7 @@ class JudgeSession:
                 if abs(total - 1) < _TOLERANCE:
                     return Answer(tuple(x / total for x in p), reply.reason)
             reply = ModelError("a choice has a probability for each option and for none, which sum to one")
-        self.failures.append(str(reply))
+        self.failures.append(public_reason(reply) if isinstance(reply, ModelError) else str(reply))
         return Answer()
 
     def _request(self, question: Question) -> Request:

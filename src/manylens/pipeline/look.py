@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.errors import ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens
@@ -54,9 +54,8 @@ async def look_at_images(
         images = ids[looked : looked + batch]
         requests = [LookRequest(interest.text, image_id) for image_id in images for interest in distinct]
         if budget is not None:
-            affordable = budget.admit(requests, budget.part(1.0))
-            whole = affordable - affordable % len(distinct)  # an image is looked at through all interests or none
-            requests = requests[:whole]
+            # An image is looked at through all interests or none.
+            requests = requests[: budget.admit(requests, budget.part(1.0), len(distinct))]
         if not requests:
             break
         answers = await _look(model, requests)
@@ -67,7 +66,11 @@ async def look_at_images(
         looked += len(requests) // len(distinct)
         for interest in distinct:
             emit(StageAdvanced("look", interest.text, looked, len(ids)))
-    at = {image_id: place for place, image_id in enumerate(ids[:looked])}
+    at = {
+        image_id: place
+        for place, image_id in enumerate(ids[:looked])
+        if not any(isinstance(replies[interest][place], BudgetSpent) for interest in distinct)
+    }
     served = [image_id for image_id in every if serves[image_id] in at]
     left_out = [image_id for image_id in every if serves[image_id] not in at]
     looks = {
@@ -111,7 +114,7 @@ def gather_looks(
     failed: list[tuple[str, str]] = []
     for image_id, reply in zip(image_ids, replies, strict=True):
         if isinstance(reply, ModelError):
-            failed.append((image_id, str(reply)))
+            failed.append((image_id, public_reason(reply)))
             continue
         vector = np.asarray(reply.embedding, dtype=np.float32).reshape(-1)
         norm = float(np.linalg.norm(vector))

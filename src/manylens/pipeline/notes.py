@@ -39,6 +39,8 @@ def write_notes(
         )
     if session.spent or looks.not_looked:
         notes.append(_budget_note(looks, settings))
+    if over := session.passed_usd:
+        notes.append(f"The limit was passed by ${over:,.4f}: answers cost more than any that came before them.")
     if not trial.tells and (trial.same_for_all or trial.differing):  # else the budget ended before it could tell
         why = (
             "gave every image the same answer"

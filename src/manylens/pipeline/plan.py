@@ -19,7 +19,7 @@ from manylens.settings import Settings
 from manylens.types import Interest, Unreadable
 
 NANO_LOOKS_PER_SECOND = 40
-"""What nano does on two busy cores; 80 were measured on two idle ones (docs/nano.md)."""
+"""What nano does on two busy cores; 80 were measured on two idle ones (docs/explanation/nano.md)."""
 
 SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750

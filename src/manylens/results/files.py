@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.collection.find import Collection
-from manylens.files import write_atomically
+from manylens.files import own_folder, public_name, write_atomically
 from manylens.results.links import remove_links, write_links
 from manylens.results.table import FileRow, FileTable
 from manylens.settings import Settings
@@ -42,8 +42,7 @@ def write_results(
 
     seconds: wall-clock time of the whole run so far. Raises UsageError where links cannot be made.
     """
-    folder = out / table.clustering.interest.slug
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = own_folder(out / table.clustering.interest.slug)
     write_atomically(folder / "assignments.csv", csv_bytes(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
     write_atomically(folder / "clusters.json", json_bytes(cluster_values(table)))
     summary = summary_values(table, settings=settings, seconds=seconds, version=version)
@@ -86,7 +85,7 @@ def summary_values(table: FileTable, *, settings: Settings, seconds: float, vers
     calls = clustering.calls
     return {
         "interest": clustering.interest.text,
-        "model": clustering.model,
+        "model": public_name(clustering.model),
         "images": images,
         "distinct_images": len(collection.images),
         "clusters": len(clustering.clusters),

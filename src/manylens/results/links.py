@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from manylens.errors import UsageError
+from manylens.files import own_folder
 from manylens.results.table import FileTable
 
 MAX_FOLDER_NAME_CHARACTERS = 80
@@ -31,7 +32,8 @@ def write_links(folder: Path, table: FileTable) -> None:
         if row.cluster is None:
             continue
         below = folder / f"{row.cluster:0{digits}} {folder_name(row.name)}"
-        below.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
+        own_folder(below)
         link = _free_name(below, flat_name(row.path))
         # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
         target = os.path.relpath(root / row.path, below.resolve())

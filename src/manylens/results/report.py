@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -19,7 +18,9 @@ from typing import Any, TypeAlias
 
 from PIL import Image as PillowImage
 
+from manylens.collection.decode import encode_jpeg
 from manylens.collection.find import Collection
+from manylens.files import public_name
 from manylens.text import shown_name
 from manylens.types import Clustering, Image
 
@@ -38,9 +39,7 @@ def encode_thumbnail(picture: PillowImage.Image) -> bytes:
     """Shrink a decoded RGB picture to at most 96 px on its longer side and encode it as JPEG."""
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), PillowImage.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True, progressive=False)
-    return buffer.getvalue()
+    return encode_jpeg(small, quality=THUMBNAIL_QUALITY, optimize=True, progressive=False)
 
 
 def render_report(
@@ -96,7 +95,7 @@ def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str,
     return {
         "text": clustering.interest.text,
         "slug": clustering.interest.slug,
-        "model": clustering.model,
+        "model": public_name(clustering.model),
         "clusters": [
             {
                 "id": cluster.id,

@@ -68,6 +68,8 @@ class Result(Mapping[str, InterestResult]):
 
     calls: all model calls that it rests on, over all interests. calls_asked: those made now. calls_kept: answers that
     the run folder already held. planned_calls: what `plan` expected. max_failed: as in `Settings`.
+    in_vain: requests that were sent beside them over all runs of the folder (failed tries, mended answers, probes of
+    the model), and their tokens in and out.
     edge: beta and b, by which the weight of an edge follows from the cosine of two embeddings.
     """
 
@@ -81,10 +83,12 @@ class Result(Mapping[str, InterestResult]):
         calls_kept: int = 0,
         planned_calls: tuple[int, int] = (0, 0),
         max_failed: float = 1.0,
+        in_vain: tuple[int, int, int] = (0, 0, 0),
         edge: tuple[float, float] = (DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET),
     ) -> None:
         self.edge = edge
         self.max_failed = max_failed
+        self.in_vain = in_vain
         self.planned_calls = planned_calls
         self.calls_asked = calls_asked
         self.calls_kept = calls_kept

@@ -61,6 +61,9 @@ def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, t
     return zlib.crc32(tokens, zlib.crc32(embedding or b"", zlib.crc32(reply.encode())))
 
 
+MOST_TOKENS = 2**53
+"""A count of tokens beyond it, in JSON, is no number that a server means."""
+
 REPLY_COLUMNS = "kind, reply, embedding, checksum, tokens_in, tokens_out"
 
 _REPLY_FIELDS = {
@@ -74,19 +77,38 @@ _REPLY_FIELDS = {
 def reply_problem(
     kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
 ) -> str | None:
-    """Why a stored reply cannot be used, or None."""
+    """Why a stored reply cannot be used, or None. A right checksum proves nothing of a folder from somebody else."""
+    try:
+        return _problem(kind, reply, embedding, checksum, tokens_in, tokens_out)
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError, OverflowError) as error:
+        return f"its reply cannot be read ({type(error).__name__})"
+
+
+def _problem(
+    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+) -> str | None:
     if reply_checksum(reply, embedding, tokens_in, tokens_out) != checksum:
         return "its reply does not match its checksum"
+    tokens = (tokens_in, tokens_out)
+    if tokens != (None, None) and not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in tokens):
+        return f"tokens are counted, got {tokens!r:.80}"
     fields = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
-        return f"its kind must be look, judge, choose or complete, got {kind!r}"
+        return f"its kind must be look, judge, choose or complete, got {kind!r:.80}"
     # Judgements of earlier versions also have their share of a call that several shared.
     if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
-        return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)}"
+        return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)!r:.80}"
+    for name in expected & {"description", "reason", "text"}:
+        if not isinstance(fields[name], str):
+            return f"a {name} is a text, got {fields[name]!r:.80}"
+    for name in expected & {"confidence", "probability"}:
+        if type(fields[name]) not in (int, float) or not 0 <= fields[name] <= 1:
+            return f"a {name} lies in [0, 1], got {fields[name]!r:.80}"
     if kind == "look":
         vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
-        length = float(np.linalg.norm(vector))
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = float(np.linalg.norm(vector))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
     if kind == "choose" and not _are_shares(fields["probabilities"]):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.files import write_atomically
+from manylens.files import own_folder, write_atomically
 from manylens.store.answers import Vector
 
 _INDEX_NAMES = "[0-9][0-9][0-9][0-9]*.json"
@@ -64,7 +64,8 @@ class FeatureShards:
             if self._shards and self._shards[0].shape[1:] != shard.shape[1:]:
                 had, got = self._shards[0].shape[1:], shard.shape[1:]
                 raise ValueError(f"features of one model have one shape, {had}, got {got}")
-            path = self.folder / f"{self._next_number:04d}.npy"
+            own_folder(self.folder.parent)
+            path = own_folder(self.folder) / f"{self._next_number:04d}.npy"
             write_atomically(path, _npy_bytes(shard))
             index = {"ids": list(rows), "checksum": zlib.crc32(shard.data)}
             write_atomically(path.with_suffix(".json"), json.dumps(index))

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from manylens.errors import StoreError
+from manylens.files import refuse_links
 
 
 class RunLock:
@@ -21,7 +22,8 @@ class RunLock:
     """Windows locks are mandatory: lock a byte far behind the text, so that others can still read who holds it."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        refuse_links(path)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             self._lock()
         except OSError as error:

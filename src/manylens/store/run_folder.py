@@ -22,12 +22,12 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -38,6 +38,7 @@ from manylens.store.answers import (
     reply_checksum,
     reply_problem,
 )
+from manylens.store.books import Books
 from manylens.store.decisions import read_clusterings, write_clustering
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
@@ -48,6 +49,10 @@ from manylens.types import Clustering, Image, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
 
+_T = TypeVar("_T")
+
+_BOOKS = "requests without an answer"
+"""The name of its row in `meta`."""
 _NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
 """Files, in lower case, that a folder may hold and be empty to a person: file managers leave them behind."""
 
@@ -60,6 +65,14 @@ class RunFolder:
         self._lock = lock
         self._connection = connection
         self._guard = threading.RLock()
+        self._place = self._where()
+
+    def _where(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path / DATABASE_NAME)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, must_exist: bool = False) -> Self:
@@ -74,6 +87,7 @@ class RunFolder:
         with _usable(folder):
             folder.mkdir(parents=True, exist_ok=True)
             _refuse_strangers(folder)
+            refuse_links(*(folder / f"{DATABASE_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")))
             lock = RunLock(folder / LOCK_NAME)
         try:
             with explained(folder):
@@ -98,6 +112,11 @@ class RunFolder:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._guard, explained(self.path):
+            if self._where() != self._place:  # what is written now would be in no folder that anyone finds
+                raise StoreError(
+                    f"a run's folder stays where it is, {self.path} was removed, moved or replaced during the run",
+                    "put it back and run the same command again, or choose another --out",
+                )
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -111,11 +130,22 @@ class RunFolder:
         with self._guard, explained(self.path):
             return self._connection.execute(query, values).fetchall()
 
+    @contextlib.contextmanager
+    def _as_written(self, what: str) -> Iterator[None]:
+        """Values of other types than were written, which SQLite takes in any column, are damage."""
+        try:
+            yield
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            hint = "restore the run folder from a copy, or choose another --out"
+            raise StoreError(f"{what} of {self.path} are damaged ({error!s:.80})", hint) from error
+
     # Images
 
     def known_images(self) -> dict[str, tuple[int, int]]:
         """Every image whose thumbnail is stored, with (width_px, height_px): these need no decoding again."""
-        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT id, width_px, height_px FROM images")}
+        with self._as_written("images"):
+            rows = self._rows("SELECT id, width_px, height_px FROM images")
+            return {_typed(str, row[0]): (_typed(int, row[1]), _typed(int, row[2])) for row in rows}
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
@@ -149,19 +179,31 @@ class RunFolder:
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
         rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
-        return tuple(Image(row[0], tuple(json.loads(row[1])), row[2], row[3]) for row in rows)
+        with self._as_written("images"):
+            return tuple(
+                Image(
+                    _typed(str, row[0]),
+                    tuple(_typed(str, path) for path in json.loads(row[1])),
+                    _typed(int, row[2]),
+                    _typed(int, row[3]),
+                )
+                for row in rows
+            )
 
     def unreadable(self) -> tuple[Unreadable, ...]:
         """The unreadable files of the collection as last recorded, by path."""
         rows = self._rows("SELECT path, reason FROM unreadable")
-        return tuple(sorted((Unreadable(json.loads(row[0]), row[1]) for row in rows), key=lambda file: file.path))
+        with self._as_written("unreadable files"):
+            files = [Unreadable(_typed(str, json.loads(row[0])), _typed(str, row[1])) for row in rows]
+        return tuple(sorted(files, key=lambda file: file.path))
 
     def thumbnail(self, image_id: str) -> bytes:
         """The stored JPEG bytes of one image. Raises StoreError for an image that the run does not know."""
         rows = self._rows("SELECT thumbnail, checksum FROM images WHERE id = ?", (image_id,))
         if not rows:
             raise StoreError(f"a thumbnail is stored for every image of the run, {image_id!r} has none", "run again")
-        jpeg, checksum = bytes(rows[0][0]), rows[0][1]
+        with self._as_written("thumbnails"):
+            jpeg, checksum = bytes(_typed(bytes, rows[0][0])), rows[0][1]
         if checksum is not None and zlib.crc32(jpeg) != checksum:
             raise StoreError(
                 f"a thumbnail is as it was stored, that of {image_id!r} is damaged",
@@ -191,8 +233,9 @@ class RunFolder:
                 found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
         return found
 
-    def put_answers(self, answers: Iterable[Answer]) -> None:
-        """Store answers and forget their failures, in one transaction, on the disk when this returns.
+    def put_answers(self, answers: Iterable[Answer], books: Books | None = None) -> None:
+        """Store answers and forget their failures, in one transaction, on the disk when this returns. books: what is
+        without an answer now that these are stored.
 
         The first answer to a request stays: what was decided on it must not change under it.
         """
@@ -210,6 +253,8 @@ class RunFolder:
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
             )
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+            if books is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def embeddings(self, interest: str) -> dict[str, Vector]:
         """Image id -> (d,) float16, unit length, of the looks through one interest. Of several models, those of the one
@@ -229,6 +274,19 @@ class RunFolder:
         rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+
+    def books(self) -> Books:
+        """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (_BOOKS,))
+        try:
+            return Books.from_json(str(rows[0][0])) if rows else Books()
+        except ValueError as error:
+            raise StoreError(str(error), "restore the run folder from a copy, or choose another one") from error
+
+    def put_books(self, books: Books) -> None:
+        """On the disk when this returns."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def failures(self) -> tuple[Failure, ...]:
         """Calls that failed and were not answered since, by key."""
@@ -279,6 +337,13 @@ class RunFolder:
         """Every interest's decisions, in the order in which the interests were first asked."""
         with self._guard, explained(self.path):
             return read_clusterings(self._connection)
+
+
+def _typed(kind: type[_T], value: Any) -> _T:
+    """Raises TypeError for a value of another type."""
+    if type(value) is not kind:
+        raise TypeError(f"{kind.__name__} was written, {type(value).__name__} is there")
+    return value
 
 
 @contextlib.contextmanager

@@ -43,12 +43,16 @@ def find_damage(connection: sqlite3.Connection, folder: Path) -> list[Damage]:
     with _any_text(connection):
         found += _damaged_answers(connection)
         for image_id, jpeg, checksum in connection.execute("SELECT id, thumbnail, checksum FROM images"):
-            if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
+            if not isinstance(jpeg, bytes) or not isinstance(image_id, str):
+                found.append(Damage("image", str(image_id), "its thumbnail is not a whole JPEG"))
+            elif not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
                 found.append(Damage("image", image_id, "its thumbnail is not a whole JPEG"))
             elif checksum is not None and zlib.crc32(jpeg) != checksum:
                 found.append(Damage("image", image_id, "its thumbnail does not match its checksum"))
         for path, digest in connection.execute("SELECT path, sha256 FROM results ORDER BY path"):
-            if sha256_of(folder / path) != digest:
+            if not isinstance(path, str) or Path(path).is_absolute() or ".." in Path(path).parts:
+                found.append(Damage("result", str(path), "is outside of the run folder"))
+            elif sha256_of(folder / path) != digest:
                 found.append(Damage("result", path, "is gone or was changed; the same command writes it anew"))
     for below in sorted((folder / "features").glob("*/")):
         found += [
@@ -62,7 +66,7 @@ def _damaged_answers(connection: sqlite3.Connection) -> Iterator[Damage]:
     for row in connection.execute(f"SELECT key, model_identity, request, {REPLY_COLUMNS} FROM answers ORDER BY key"):
         try:
             follows = answer_key(row[1], bytes(row[2]).decode("utf-8", "surrogatepass")) == row[0]
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, TypeError):
             follows = False
         if not follows:
             yield Damage("answer", row[0], "its key does not follow from its request and model")

@@ -159,8 +159,16 @@ class Loaded:
         if getattr(self.processor, "chat_template", None) or getattr(self._tokenizer, "chat_template", None):
             content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message]
             turns = [{"role": "user", "content": content}]
-            text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            return text
+            try:
+                text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            except Exception as error:  # a template is a program of its checkpoint's, and may raise what it likes
+                problem = type(error).__name__
+            else:
+                return text
+            raise ModelUnavailable(
+                f"a checkpoint's chat template words what is asked, this one fails ({problem})",
+                "take another chat_template.jinja into its folder",
+            )
         image = getattr(self.processor, "image_token", None)
         if image is None:
             raise ModelUnavailable(

@@ -17,17 +17,25 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from manylens.errors import ModelBusy, ModelError, ModelUnavailable
+from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelUnavailable
 from manylens.models import prompts
-from manylens.models.base import MOST_EXEMPLARS
+from manylens.models.base import MOST_EXEMPLARS, Capabilities
+from manylens.models.metering import Bound, current_call
 from manylens.models.openai_compatible.endpoint import Endpoint, Json, PageMissing
+from manylens.models.openai_compatible.replies import (
+    Vector,
+    answer_logprobs,
+    answer_text,
+    counted_usage,
+    embedding_rows,
+    first_choice,
+)
 from manylens.models.text_embedder import TextEmbedder
 
 EXEMPLARS_SHOWN = 3
@@ -39,8 +47,6 @@ TOP_LOGPROBS = (20, 5)
 ANSWER_TOKENS = {"look": 120, "judge": 160, "choose": 160, "word": 8, "nano": 10}
 THINKING_TOKENS = 8192
 """Room for a model that thinks before it answers; the answer itself is as short as any other's."""
-
-Vector: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +79,25 @@ class Dialect:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Records of earlier versions also say how many candidates a judgement may hold (`candidates`)."""
-        return cls(**{name: value for name, value in values.items() if name != "candidates"})
+        """Records of earlier versions also say how many candidates a judgement may hold (`candidates`).
+
+        Raises TypeError for values that no probe finds."""
+        found = cls(**{name: value for name, value in values.items() if name != "candidates"})
+        scale = (found.edge_scale, found.edge_offset)
+        if not (
+            found.words in ("json", "plain", "nano")
+            and found.structured in ("json_schema", "json_object", "none")
+            and found.embeddings in ("messages", "text", "local")
+            and found.limit in ("max_tokens", "max_completion_tokens")
+            and type(found.temperature) is type(found.thinks) is bool
+            and type(found.logprobs) is type(found.pictures) is int
+            and found.logprobs in (0, *TOP_LOGPROBS)
+            and 1 <= found.pictures <= MOST_EXEMPLARS + 1
+            and isinstance(found.embedding_model, str)
+            and all(one is None or (type(one) in (int, float) and abs(one) < 1e6) for one in scale)
+        ):
+            raise TypeError("a record of a model holds what a probe finds")
+        return found
 
     def tokens(self, answer: int) -> int:
         """The most that an answer of so many tokens may take."""
@@ -107,58 +130,29 @@ class Dialect:
         return body
 
 
-# --- reading replies --------------------------------------------------------------------------------------------------
+# --- what a request holds ---------------------------------------------------------------------------------------------
 
 
-def answer_text(reply: Json) -> str:
-    """The text of the first choice; empty where there is none. Raises ModelError where the model refuses to speak."""
-    choice = _first(reply.get("choices"))
-    message = choice.get("message")
-    message = message if isinstance(message, dict) else {}
-    content = message.get("content")
-    if isinstance(content, list):  # some servers answer in parts
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if not content and (choice.get("finish_reason") == "content_filter" or message.get("refusal")):
-        raise ModelError("the model refuses to speak about this picture", "nothing to do here")
-    return content if isinstance(content, str) else ""
+def embedding_bound(body: Json, image_tokens: int) -> Bound:
+    return Bound(
+        "embedding", len(_words_of(body).encode("utf-8", "surrogatepass")), len(_pictures_of(body)), image_tokens
+    )
 
 
-def answer_logprobs(reply: Json) -> list[tuple[str, list[tuple[str, float]]]]:
-    """(token, alternatives with log-probabilities) per token of the first choice; empty where the server gave none."""
-    logprobs = _first(reply.get("choices")).get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    tokens = []
-    for entry in content if isinstance(content, list) else ():
-        try:
-            top = [(str(other["token"]), float(other["logprob"])) for other in entry.get("top_logprobs") or ()]
-            tokens.append((str(entry["token"]), [(str(entry["token"]), float(entry["logprob"])), *top]))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return []
-    return tokens
+def _words_of(body: Json) -> str:
+    """All text of a request."""
+    said = body.get("input", [])
+    said = [said] if isinstance(said, str) else list(said)
+    return "\n".join([*said, *(part["text"] for part in _parts_of(body) if part["type"] == "text")])
 
 
-def embedding_rows(reply: Json, rows: int) -> Vector:
-    """(rows, d) float32, of unit length. Raises ValueError where the reply does not hold that."""
-    data = reply.get("data")
-    if not isinstance(data, list) or len(data) != rows:
-        raise ValueError("an embeddings reply holds one vector per input")
-    try:
-        ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
-        vectors = np.array([entry["embedding"] for entry in ordered], np.float32)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError("an embeddings reply holds vectors of numbers") from error
-    if vectors.ndim != 2:
-        raise ValueError("an embeddings reply holds flat vectors")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        raise ValueError("an embedding is finite and not zero")
-    unit: Vector = vectors / lengths
-    return unit
+def _pictures_of(body: Json) -> list[Json]:
+    return [part for part in _parts_of(body) if part["type"] == "image_url"]
 
 
-def _first(choices: object) -> Json:
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
+def _parts_of(body: Json) -> list[Json]:
+    contents = [message["content"] for message in body.get("messages", ())]
+    return [part for one in contents for part in ([text_part(one)] if isinstance(one, str) else one)]
 
 
 def picture_part(jpeg: bytes) -> Json:
@@ -255,6 +249,10 @@ def colored_disc(color: str, side_px: int = 128) -> bytes:
     return buffer.getvalue()
 
 
+MOST_NAMES = 5_000
+"""Of a server's list of models: some have thousands, and names like the one asked for are looked for among them."""
+
+
 def list_models(endpoint: Endpoint) -> tuple[str, ...] | None:
     """The names the server gives, or None where it keeps no list. Raises ModelUnavailable: nobody there, wrong key."""
     try:
@@ -268,7 +266,8 @@ def list_models(endpoint: Endpoint) -> tuple[str, ...] | None:
     data = reply.get("data")
     if not isinstance(data, list):
         return None
-    return tuple(str(entry["id"]) for entry in data if isinstance(entry, dict) and "id" in entry)
+    names = [str(entry["id"]) for entry in data[:MOST_NAMES] if isinstance(entry, dict) and "id" in entry]
+    return tuple(name for name in names if len(name) <= 500)
 
 
 def check_listed(endpoint: Endpoint, names: Sequence[str] | None) -> None:
@@ -312,12 +311,39 @@ PATIENCE_S = 1.0
 """The first wait for a busy server; it doubles."""
 
 
+def _ask_once(endpoint: Endpoint, path: str, body: Json) -> Json:
+    """One request of the probe, with the account of the run told of it. Raises ModelUnavailable where its budget is
+    spent: half a probe tells nothing."""
+    call = current_call()
+    if call is None:
+        return endpoint.ask_now(path, body)
+    reply = body.get("max_tokens") or body.get("max_completion_tokens") or 0
+    known = Capabilities()
+    text = len(_words_of(body).encode("utf-8", "surrogatepass")) + len(json.dumps(body.get("response_format", "")))
+    try:
+        call.send(Bound("probe", text, len(_pictures_of(body)), known.image_tokens, reply))
+    except BudgetSpent as error:
+        problem = ModelUnavailable(
+            f"{error.rule} before it is known what {endpoint.model} at {endpoint.host} can do", "allow more"
+        )
+    else:
+        try:
+            answer = endpoint.ask_now(path, body)
+        except ModelError as error:
+            if error.unbilled:
+                call.refused()
+            raise
+        call.took(counted_usage(answer))
+        return answer
+    raise problem
+
+
 def _ask_patiently(endpoint: Endpoint, body: Json) -> Json:
     """One chat request of the probe. Raises ModelBusy where the server stays busy."""
     wait_s = PATIENCE_S
     for left in reversed(range(TRIES)):
         try:
-            return endpoint.ask_now("/chat/completions", body)
+            return _ask_once(endpoint, "/chat/completions", body)
         except ModelBusy as error:
             hopeless = "took longer" in error.rule or _NO_SIGHT.search(error.rule)  # llama.cpp says that with a 500
             if not left or hopeless:
@@ -347,11 +373,16 @@ def _probe_sight(endpoint: Endpoint) -> Dialect:
             dialect = simpler
             continue
         thinks = (
-            "<think>" in text or "</think>" in text or _first(reply.get("choices")).get("finish_reason") == "length"
+            "<think>" in text
+            or "</think>" in text
+            or first_choice(reply.get("choices")).get("finish_reason") == "length"
         )
         if thinks and not dialect.thinks:
             dialect = dataclasses.replace(dialect, thinks=True)
-            if not prompts.after_thoughts(text).strip() or _first(reply["choices"]).get("finish_reason") == "length":
+            if (
+                not prompts.after_thoughts(text).strip()
+                or first_choice(reply["choices"]).get("finish_reason") == "length"
+            ):
                 continue  # its thoughts took all the room
         text = prompts.after_thoughts(text)
         if dialect.structured == "json_schema" and not _is_json_color(text):
@@ -502,7 +533,7 @@ def _probe_embeddings(endpoint: Endpoint, dialect: Dialect, models: Sequence[str
             return dataclasses.replace(dialect, embeddings="messages", embedding_model=model)
         try:
             body = {"model": model, "input": alike_texts(), "encoding_format": "float"}
-            edges = edge_scale_of(embedding_rows(endpoint.ask_now("/embeddings", body), len(alike_texts())))
+            edges = edge_scale_of(embedding_rows(_ask_once(endpoint, "/embeddings", body), len(alike_texts())))
         except (ModelError, ValueError):
             continue
         if edges is not None:
@@ -529,7 +560,7 @@ def _embeds_pictures(endpoint: Endpoint, model: str) -> bool:
     rows = []
     for color in ("red", "blue"):
         try:
-            reply = endpoint.ask_now("/embeddings", embedding_body(model, colored_disc(color), "color"))
+            reply = _ask_once(endpoint, "/embeddings", embedding_body(model, colored_disc(color), "color"))
             rows.append(embedding_rows(reply, 1)[0])
         except (ModelError, ValueError):
             return False

@@ -9,6 +9,7 @@ wrappers' part.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import ipaddress
 import os
@@ -19,8 +20,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-from manylens.errors import ModelBusy, ModelError, ModelUnavailable, UsageError
+from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
 from manylens.models.prompts import cut, one_line
+from manylens.sync import run_until_done
 
 if TYPE_CHECKING:
     import openai
@@ -43,7 +45,11 @@ _ABOUT_MONEY = re.compile(r"insufficient_quota|billing|credit|payment|current qu
 _ABOUT_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _IS_IT_ONE = "is that the address of an OpenAI-compatible API (usually HOST:PORT/v1), not of a web page?"
 _REFUSED = "it is left out; look at it, or use another model"
-_SAID_CHARACTERS = 160
+_SAID_CHARACTERS, _READ_CHARACTERS = 160, 20_000
+"""Of the server's own words, shown and read."""
+
+MOST_NESTING = 30
+"""Lists and objects within each other in a reply: those that we ask for have some eight."""
 
 _SHORTEST_SECRET = 8
 """Shorter keys are placeholders (`none`, `EMPTY`, `ollama`): blotting them out would garble the server's words."""
@@ -60,6 +66,7 @@ class Endpoint:
         self.url = clean_url(url)
         self.model = model
         self.timeout_s = timeout_s
+        self._told = ""
         self.was_answered = False
         """Whether the server has answered anything: until it has, a broken connection is a wrong address."""
         _, self.key_name = _key_for(self.url)
@@ -73,68 +80,62 @@ class Endpoint:
     @cached_property
     def _client(self) -> openai.AsyncOpenAI:
         sdk = _sdk()
-        http = sdk.DefaultAsyncHttpxClient(trust_env=False) if is_loopback(self.url) else None
-        client: openai.AsyncOpenAI = sdk.AsyncOpenAI(
-            base_url=self.url,
-            api_key=_key_for(self.url)[0],
-            max_retries=0,
-            timeout=self._timeout(sdk),
-            http_client=http,
-        )
-        return client
+        from manylens.models.openai_compatible.client import open_client
+
+        timeout = sdk.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s))
+        return open_client(self.url, _key_for(self.url)[0], timeout, trust_env=not is_loopback(self.url))
 
     def ask_now(self, path: str, body: Json | None = None) -> Json:
         """The same as `ask`, for the few requests that are sent before a run begins. No body: GET."""
-        sdk = _sdk()
-        http = sdk.DefaultHttpxClient(trust_env=False) if is_loopback(self.url) else None
-        with sdk.OpenAI(
-            base_url=self.url,
-            api_key=_key_for(self.url)[0],
-            max_retries=0,
-            timeout=self._timeout(sdk),
-            http_client=http,
-        ) as client:
-            try:
-                if body is None:
-                    reply = client.get(path, cast_to=object)
-                else:
-                    reply = client.post(path, cast_to=object, body=body)
-                problem = None
-            except (sdk.OpenAIError, ValueError) as error:
-                problem = self._explain(error)
-        if problem is not None:
-            raise problem
-        return self._checked(reply)
 
-    async def ask(self, path: str, body: Json) -> Json:
-        """POST a JSON body; the reply's JSON object."""
+        async def once() -> Json:
+            try:
+                return await self.ask(path, body)
+            finally:
+                await self.close()
+
+        return run_until_done(once())
+
+    async def ask(self, path: str, body: Json | None) -> Json:
+        """POST a JSON body, or GET without one; the reply's JSON object, within `timeout_s` and some."""
         sdk = _sdk()
         reply: object = None
         problem: ModelError | None = None
         try:
             # The client's own limit is per read: a server that sends a byte now and then would never end.
             async with asyncio.timeout(self.timeout_s + CONNECT_TIMEOUT_S):
-                reply = await self._client.post(path, cast_to=object, body=body)
-        except (sdk.OpenAIError, ValueError, TimeoutError) as error:
+                if body is None:
+                    reply = await self._client.get(path, cast_to=object)
+                else:
+                    reply = await self._client.post(path, cast_to=object, body=body)
+        except (sdk.OpenAIError, ValueError, TimeoutError, RecursionError) as error:
             problem = self._explain(error)
-        if problem is not None:
-            raise problem
-        return self._checked(reply)
+        if problem is None:
+            try:
+                return self._checked(reply)
+            except ModelError as error:
+                problem = error.with_traceback(None)
+        problem.public = self._public(problem)
+        raise problem
 
     async def close(self) -> None:
         if "_client" in self.__dict__:
             await self._client.close()
             del self.__dict__["_client"]
 
-    def _timeout(self, sdk: Any) -> Any:
-        return sdk.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s))
-
     # Faults
+
+    def _public(self, problem: ModelError) -> str:
+        """In our words alone: result files are passed on."""
+        ours = str(problem)
+        for theirs, instead in ((self._told, ""), (self.url, "the server"), (self.host, "the server")):
+            ours = ours.replace(theirs, instead) if theirs else ours
+        return ours
 
     def _checked(self, reply: object) -> Json:
         """The reply's object; some servers report errors with status 200 (OpenRouter, LM Studio)."""
         self.was_answered = True
-        if not isinstance(reply, dict):
+        if not isinstance(reply, dict) or not _is_shallow(reply, MOST_NESTING):
             raise self._not_json()
         if reply.get("error") and not reply.get("choices") and not reply.get("data"):
             code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
@@ -153,9 +154,14 @@ class Endpoint:
     def _explain(self, error: Exception) -> ModelError:
         """What a failure of the client means. Never holds the failure: its request has the key in its headers."""
         sdk = _sdk()
+        if "ReplyTooLarge" in _names(error):
+            self.was_answered = True
+            return ModelReplyInvalid(f"a reply of {self.host} is larger than any that is asked for", _IS_IT_ONE)
         if isinstance(error, sdk.APIStatusError):
             self.was_answered = True
-            return self._by_status(error.status_code, error.body, error.response.headers)
+            refusal = self._by_status(error.status_code, error.body, error.response.headers)
+            refusal.unbilled = True
+            return refusal
         if isinstance(error, sdk.APITimeoutError | TimeoutError):
             if _names(error) & {"ConnectTimeout"} and not self.was_answered:
                 return self._nobody()
@@ -167,7 +173,7 @@ class Endpoint:
             if not self.was_answered and _names(error) & {"ConnectError", "UnsupportedProtocol"}:
                 return self._nobody()
             return ModelBusy(f"the connection to {self.host} broke", "is the server still running? See its log")
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | RecursionError):
             return self._not_json()
         return ModelUnavailable(f"the client cannot be used ({type(error).__name__})", f"check the key in {OWN_KEY}")
 
@@ -178,7 +184,7 @@ class Endpoint:
 
     def _by_status(self, status: int, body: object, headers: Mapping[str, str]) -> ModelError:
         said = self._said(body)
-        told = f': it says "{said}"' if said else ""
+        self._told = told = f': it says "{said}"' if said else ""
         where = f"{self.host} answered {status}"
         if status == 401 or (status == 403 and not _ABOUT_CONTENT.search(said)):
             return ModelUnavailable(f"{self.host} refuses the key ({status})", self._key_hint())
@@ -195,6 +201,11 @@ class Endpoint:
         if status == 404 and (_code(body) == "model_not_found" or _ABOUT_MODEL.search(said)):
             return ModelUnavailable(
                 f"{self.host} knows no model {self.model!r}", "pass --model with a name that this server has"
+            )
+        if 300 <= status < 400:
+            return ModelUnavailable(
+                f"{self.url} leads elsewhere ({status}), where no key and no picture follows",
+                "pass the address that it leads to with --base-url",
             )
         if status in (404, 405, 501):
             return PageMissing(f"{self.url} lacks what was asked for ({status})", _IS_IT_ONE)
@@ -218,7 +229,7 @@ class Endpoint:
             message = inner.get("message", "") if isinstance(inner, dict) else inner
         if not isinstance(message, str):
             return ""
-        text = one_line(re.sub(r"<[^>]*>", " ", message))
+        text = one_line(re.sub(r"<[^<>]*>", " ", message[:_READ_CHARACTERS]))
         key, _ = _key_for(self.url)
         hidden = text.replace(key, "[key]") if len(key) >= _SHORTEST_SECRET else text
         return cut(_KEY_LIKE.sub("[key]", hidden), _SAID_CHARACTERS)
@@ -237,7 +248,12 @@ def _without(key: str, value: Any) -> Any:
 
 def _code(body: object) -> str:
     inner = body.get("error", body) if isinstance(body, dict) else None
-    return str(inner.get("code") or inner.get("type") or "") if isinstance(inner, dict) else ""
+    return str(inner.get("code") or inner.get("type") or "")[:_SAID_CHARACTERS] if isinstance(inner, dict) else ""
+
+
+def _is_shallow(value: object, most: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most > 0 and all(_is_shallow(one, most - 1) for one in inner if isinstance(one, dict | list))
 
 
 def _names(error: BaseException | None) -> set[str]:
@@ -254,8 +270,9 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     with_ms = _number(headers.get("retry-after-ms"))
     wait = with_ms / 1000 if with_ms is not None else _number(headers.get("retry-after"))
     if wait is None and headers.get("retry-after"):
-        parsed = email.utils.parsedate_tz(headers["retry-after"])
-        wait = None if parsed is None else email.utils.mktime_tz(parsed) - now()
+        with contextlib.suppress(ValueError, OverflowError, TypeError):  # a date in the year 99999
+            parsed = email.utils.parsedate_tz(headers["retry-after"])
+            wait = None if parsed is None else email.utils.mktime_tz(parsed) - now()
     return None if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
 
 
@@ -287,6 +304,22 @@ def clean_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
 
 
+def check_variables(url: str) -> None:
+    """Raises UsageError or ModelUnavailable where a variable of the environment stands in the way of this server."""
+    key, name = _key_for(url)
+    _sdk()
+    from manylens.models.openai_compatible.client import check_environment, check_header
+
+    for named, value in ((name, key), *((named, os.environ.get(named, "")) for named in _SENT)):
+        check_header(named, value)
+    if not is_loopback(url):
+        check_environment()
+
+
+_SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+"""The client sends what is in these along."""
+
+
 def is_loopback(url: str) -> bool:
     """Whether the server is on this machine: then no proxy stands between."""
     host = urlsplit(url).hostname or ""
@@ -300,7 +333,7 @@ def _key_for(url: str) -> tuple[str, str]:
     """The key and the variable it is from; a placeholder and "" where there is none (local servers want none)."""
     official = urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
     for name in (OPENAI_KEY, OWN_KEY) if official else (OWN_KEY, OPENAI_KEY):
-        key = os.environ.get(name, "").strip()
+        key = os.environ.get(name, "").strip(" \t\r\n")
         if key:
             return key, name
     if official:

@@ -16,10 +16,8 @@ log-probabilities where there are any.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -49,22 +47,26 @@ from manylens.models.base import (
     Usage,
     shown_exemplars,
 )
+from manylens.models.metering import current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
-    Dialect,
+    embed_by_words,
+    embedding_body,
+    embedding_bound,
+    look_messages,
+    picture_part,
+    text_part,
+)
+from manylens.models.openai_compatible.endpoint import Endpoint, Json
+from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
+from manylens.models.openai_compatible.replies import (
     Vector,
     answer_logprobs,
     answer_text,
-    embed_by_words,
-    embedding_body,
+    counted_usage,
     embedding_rows,
-    look_messages,
-    picture_part,
-    probe,
-    text_part,
 )
-from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, Json, clean_url
 from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
 from manylens.models.text_embedder import TextEmbedder
 
@@ -93,11 +95,6 @@ Shown = Callable[[str, int], Json]
 """(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
 
 
-def server_url(options: ModelOptions) -> str:
-    """Where the server answers: `base_url`, else the client's own variable, else OpenAI. Raises UsageError."""
-    return clean_url(options.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
-
-
 class OpenAICompatible:
     """The `Model` protocol over one model of one server. name: what the user typed. Use from one event loop at a time.
 
@@ -117,20 +114,20 @@ class OpenAICompatible:
         self.name = name
         self._images = images
         self._options = options
-        self._endpoint, self._embedding_endpoint = _endpoints(model, options)
+        self._endpoint, self._embedding_endpoint = endpoints_of(model, options)
         self.dialect = find_dialect(model, options, recorded)
         self._pictures: OrderedDict[tuple[str, int], Json] = OrderedDict()
         self._guard = threading.Lock()
         self._decoding = [threading.Lock() for _ in range(DECODING_LOCKS)]
         self._halfway = None if recorded is None else recorded.with_name(HALFWAY_NAME)
-        self._kept = _read_object(self._halfway)
+        self._kept = read_object(self._halfway)
         self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
 
     @property
     def identity(self) -> str:
         """Endpoint and model name; the embedding model's too where it is another."""
-        return _identity(self._endpoint, self._embedding_endpoint)
+        return identity_of(self._endpoint, self._embedding_endpoint)
 
     @property
     def url(self) -> str:
@@ -150,6 +147,7 @@ class OpenAICompatible:
             edge_offset=self.dialect.edge_offset,
             batch_size=1,
             concurrency=self._options.concurrency,
+            counts_requests=True,
             requests_per_call=REQUESTS_PER_CALL,
             reply_tokens=self.dialect.tokens(max(ANSWER_TOKENS[kind] for kind in ("look", "judge", "choose"))),
             text_tokens=self.dialect.tokens(TEXT_TOKENS),
@@ -449,59 +447,6 @@ class OpenAICompatible:
         raise problem
 
 
-def find_dialect(model: str, options: ModelOptions, recorded: Path | None = None) -> Dialect:
-    """What one model can do: from the record of an earlier run, else by a probe, which is recorded before it is used.
-
-    Raises ModelUnavailable where the server cannot be used.
-    """
-    endpoint, embedding_endpoint = _endpoints(model, options)
-    known = _read_recorded(recorded)
-    identity = _identity(endpoint, embedding_endpoint)
-    if identity in known:
-        return known[identity]
-    dialect = probe(endpoint, embedding_endpoint)
-    if recorded is not None:
-        known[identity] = dialect
-        content = {key: known[key].to_dict() for key in sorted(known)}
-        write_atomically(recorded, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return dialect
-
-
-def _endpoints(model: str, options: ModelOptions) -> tuple[Endpoint, Endpoint | None]:
-    """The model's server, and the embedding model's where one was named."""
-    url = server_url(options)
-    embeds = options.embedding_model
-    endpoint = Endpoint(url, model, options.timeout_s)
-    return endpoint, None if embeds is None else Endpoint(options.embedding_url or url, embeds, options.timeout_s)
-
-
-def _identity(endpoint: Endpoint, embedding_endpoint: Endpoint | None) -> str:
-    parts = [endpoint.url, endpoint.model]
-    if embedding_endpoint is not None:
-        parts += [embedding_endpoint.url, embedding_endpoint.model]
-    return " ".join(parts)
-
-
-def _read_recorded(recorded: Path | None) -> dict[str, Dialect]:
-    """Dialects by model identity; those of another version of this file count as not recorded."""
-    found: dict[str, Dialect] = {}
-    for identity, values in _read_object(recorded).items():
-        with contextlib.suppress(TypeError):
-            found[identity] = Dialect.from_dict(values)
-    return found
-
-
-def _read_object(path: Path | None) -> dict[str, Any]:
-    """A file's JSON object of objects; what is missing or damaged counts as not there."""
-    try:
-        content = json.loads(path.read_text("utf-8")) if path is not None else {}
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items() if isinstance(value, dict)}
-
-
 class _Talk:
     """The requests behind one answer: their cost, and what is kept of them until the answer is whole.
 
@@ -511,13 +456,15 @@ class _Talk:
     def __init__(self, model: OpenAICompatible) -> None:
         self._model = model
         self._keys: list[str] = []
+        self._is_counted = True
         self.last: Json = {}
         """The reply that was read: the repair's, where there was one."""
         self.tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
-        return Usage(self.tokens_in, self._tokens_out) if self.tokens_in or self._tokens_out else None
+        """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
+        return Usage(self.tokens_in, self._tokens_out) if self._is_counted else None
 
     def charge(self, tokens_in: int) -> None:
         """Count tokens of a part that another answer has paid for."""
@@ -531,15 +478,35 @@ class _Talk:
             endpoint = (
                 (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
             )
-            reply = await endpoint.ask("/embeddings" if embeddings else "/chat/completions", body)
+            reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
             kept[key] = reply
         if key in self._keys:
             return reply
         self._keys.append(key)
-        usage = reply.get("usage")
-        if isinstance(usage, dict):
-            self.tokens_in += _count(usage.get("prompt_tokens"))
-            self._tokens_out += _count(usage.get("completion_tokens"))
+        usage = counted_usage(reply)
+        if embeddings:
+            usage = usage or embedding_bound(body, self._model.capabilities.image_tokens).most
+        elif usage is None:
+            self._is_counted = False
+        if usage is not None:
+            self.tokens_in += usage.tokens_in
+            self._tokens_out += usage.tokens_out
+        return reply
+
+    async def _send(self, endpoint: Endpoint, path: str, body: Json) -> Json:
+        """With the account of the run told of it, before and after."""
+        call = current_call()
+        if call is None:
+            return await endpoint.ask(path, body)
+        is_chat = path != "/embeddings"
+        call.send(None if is_chat else embedding_bound(body, self._model.capabilities.image_tokens))
+        try:
+            reply = await endpoint.ask(path, body)
+        except ModelError as error:
+            if error.unbilled:
+                call.refused()
+            raise
+        call.took(counted_usage(reply))
         return reply
 
     async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
@@ -577,10 +544,6 @@ class _Talk:
         """The answer is whole, or will never be: forget its parts."""
         for key in self._keys:
             self._model._kept.pop(key, None)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 async def _each(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from manylens.errors import UsageError
+from manylens.files import own_folder
 from manylens.results.exports import coco, folders, hf, parquet, tables, xmp
 from manylens.results.exports.run_table import Exported, read_run
 
@@ -65,7 +66,7 @@ def export_run(
         raise UsageError(
             f"nothing is overwritten, {os.fspath(dest)} is there", "name another destination, or delete it"
         )
-    place = Path(dest) if dest is not None else Path(out) / EXPORTS_NAME / _NAMES[to]
+    place = Path(dest) if dest is not None else own_folder(Path(out) / EXPORTS_NAME) / _NAMES[to]
     write = {
         "parquet": parquet.write_parquet,
         "hf": hf.write_dataset,

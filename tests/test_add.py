@@ -1,0 +1,142 @@
+"""Pictures that come later: what was placed stays, what is alike needs no question, a new kind becomes a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_api import COLORS, SIZES, picture
+
+import manylens
+from manylens.cli import main as cli
+from manylens.errors import StoreError, UsageError
+from manylens.method.addition import Known, placed_by_words
+from manylens.method.observations import Looks
+from manylens.models.scripted import ScriptedModel
+from manylens.results.result import Result
+from manylens.types import Interest
+
+
+def put(folder: Path, kinds: Iterable[str], numbers: range) -> None:
+    folder.mkdir(exist_ok=True)
+    for color in kinds:
+        for shape in SIZES:
+            for number in numbers:
+                (folder / f"{color}-{shape}-{number}.png").write_bytes(picture(color, shape, number))
+
+
+def model() -> ScriptedModel:
+    """Knows every picture there may be."""
+    color: dict[str, str] = {}
+    shape: dict[str, str] = {}
+    for kind in COLORS:
+        for form in SIZES:
+            for number in range(30):
+                image_id = hashlib.sha256(picture(kind, form, number)).hexdigest()
+                color[image_id], shape[image_id] = kind, form
+    return ScriptedModel({"color": color, "shape": shape})
+
+
+def places(result: Result, interest: str) -> dict[str, tuple[int | None, float, str]]:
+    return {row.path: (row.cluster, row.confidence, row.reason) for row in result[interest].files.rows}
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Result:
+    put(tmp_path / "pictures", ("red", "green"), range(8))
+    return manylens.cluster(tmp_path / "pictures", ["color", "shape"], model=model(), out=tmp_path / "out")
+
+
+def test_what_was_placed_stays_and_what_is_alike_joins_it_without_a_question(tmp_path: Path, begun: Result) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(8, 12))
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
+    for interest in ("color", "shape"):
+        before, after = places(begun, interest), places(result, interest)
+        assert {path: after[path] for path in before} == before
+        assert set(result[interest].labels.values()) == set(begun[interest].labels.values())
+        assert all(name in path for path, name in result[interest].labels.items() if name)
+        assert result[interest].counts.assigned == 48
+        assert [(c.id, c.name) for c in result[interest].clusters] == [(c.id, c.name) for c in begun[interest].clusters]
+        assert Counter(row.cluster for row in result[interest].files.rows) == {
+            cluster.id: cluster.size for cluster in result[interest].clusters
+        }
+    assert result.calls_asked == 2 * 16, "one look an interest, and no question"
+    again = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
+    assert (again.calls_asked, places(again, "color")) == (0, places(result, "color"))
+
+
+def test_a_new_kind_becomes_a_cluster_with_an_id_of_its_own(tmp_path: Path, begun: Result) -> None:
+    put(tmp_path / "pictures", ("blue",), range(6))
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
+    added = [cluster for cluster in result["color"].clusters if cluster.name == "blue"]
+    assert [(cluster.id, cluster.size) for cluster in added] == [(3, 12)]
+    assert {row.name for row in result["color"].files.rows if row.path.startswith("blue")} == {"blue"}
+    assert any("12 images added later: 12 placed, 1 new cluster" in note for note in result["color"].clustering.notes)
+    assert {row.name for row in result["shape"].files.rows if "wide" in row.path} == {"wide"}
+
+
+def test_pictures_that_are_gone_leave_their_clusters(tmp_path: Path, begun: Result) -> None:
+    for file in (tmp_path / "pictures").glob("red-wide-*.png"):
+        file.unlink()
+    put(tmp_path / "pictures", ("green",), range(8, 9))
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
+    sizes = {cluster.name: cluster.size for cluster in result["color"].clusters}
+    assert sizes == {"red": 8, "green": 18}
+
+
+def test_a_closed_list_stays_closed_and_an_option_without_pictures_may_get_some(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(6))
+    out = tmp_path / "out"
+    manylens.cluster(tmp_path / "pictures", "color", model=model(), out=out, into=["red", "blue"])
+    put(tmp_path / "pictures", ("blue", "green"), range(6, 9))
+    result = manylens.add(out, tmp_path / "pictures", model=model())
+    named = {row.path.split("-")[0]: row.name for row in result["color"].files.rows if row.path[-5] in "678"}
+    assert named == {"blue": "blue", "green": ""}
+
+
+def test_adding_refuses_what_is_no_addition(tmp_path: Path, begun: Result) -> None:
+    put(tmp_path / "elsewhere", ("blue",), range(3))
+    with pytest.raises(UsageError, match="has none of those of"):
+        manylens.add(tmp_path / "out", tmp_path / "elsewhere", model=model())
+    with pytest.raises(StoreError, match="has none"):
+        manylens.add(tmp_path / "nothing", tmp_path / "pictures", model=model())
+
+    class Another(ScriptedModel):
+        name = "another"
+
+    other = Another({"color": {}, "shape": {}})
+    put(tmp_path / "pictures", ("blue",), range(3))
+    with pytest.raises(UsageError, match="by the model that looked at the others"):
+        manylens.add(tmp_path / "out", tmp_path / "pictures", model=other)
+
+
+def test_the_command_line_adds(
+    tmp_path: Path, begun: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("manylens.session.load_model", lambda *_, **__: model())
+    put(tmp_path / "pictures", ("blue",), range(3))
+    assert cli.run(["add", str(tmp_path / "out"), str(tmp_path / "pictures")]) == 0
+    shown = capsys.readouterr().out
+    assert "blue" in shown
+    assert "6 images added later: 6 placed, 1 new cluster." in shown
+
+
+def looks(*words: str) -> Looks:
+    ids = tuple(str(i) for i in range(len(words)))
+    return Looks(
+        Interest("kind"), ids, words, words, np.ones(len(words), np.float32), np.eye(len(words), 4, dtype=np.float32)
+    )
+
+
+def test_a_description_places_only_where_earlier_images_agree() -> None:
+    seen = looks(*["cat"] * 9, *["dog"] * 6, "cat", "dog", "bird", "")
+    known = [Known("cats", "", tuple(range(9))), Known("dogs", "", (9, 10, 11)), Known("pets", "", (12, 13, 14))]
+    found = placed_by_words(seen, known, [15, 16, 17, 18], range(9), price=1 / 7)
+    assert {image: (place.cluster, place.there, place.alike) for image, place in found.items()} == {15: (0, 9, 9)}
+    assert placed_by_words(seen, known, [15], range(9), price=0.01) == {}, (
+        "one in twenty is worth a question at this price"
+    )

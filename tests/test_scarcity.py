@@ -1,0 +1,104 @@
+"""Files without an end, folders that the system makes up, and few resources: a reason, and no wrong result."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from chat_server import write_pictures
+
+from manylens.collection.find import find_images
+from manylens.collection.pictures import MOST_FILE_BYTES
+from manylens.errors import UsageError
+
+
+def manylens(*arguments: str, **limits: int) -> subprocess.CompletedProcess[str]:
+    def limit() -> None:
+        for name, most in limits.items():
+            resource.setrlimit(getattr(resource, name), (most, most))
+
+    command = [sys.executable, "-m", "manylens", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, preexec_fn=limit)
+
+
+@pytest.mark.parametrize("files", [8, 10, 12, 14, 16, 18, 20, 24])
+def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, files: int) -> None:
+    """Pictures that could not be opened for want of files were once taken for unreadable ones, and left out."""
+    write_pictures(tmp_path / "pictures", 12)
+    done = manylens(
+        "cluster", str(tmp_path / "pictures"), "--by", "color", "--out", str(tmp_path / "out"), RLIMIT_NOFILE=files
+    )
+    if done.returncode == 0:
+        summary = json.loads((tmp_path / "out" / "color" / "summary.json").read_text())
+        assert (summary["images"], summary["clusters"]) == (12, 3)
+    else:
+        assert "Traceback" not in done.stderr or files < 10, "Python itself needs some to start"
+        assert not (tmp_path / "out" / "color").exists()
+
+
+@pytest.mark.parametrize("megabytes", [400, 600])
+def test_with_little_memory_a_run_ends_right_or_with_a_reason(tmp_path: Path, megabytes: int) -> None:
+    write_pictures(tmp_path / "pictures", 6)
+    done = manylens(
+        "cluster", str(tmp_path / "pictures"), "--by", "color", "--out", str(tmp_path / "out"),
+        RLIMIT_AS=megabytes << 20,
+    )  # fmt: skip
+    if done.returncode == 0:
+        assert json.loads((tmp_path / "out" / "color" / "summary.json").read_text())["images"] == 6
+    elif done.returncode > 0:
+        assert "this process gets no more" in done.stderr
+
+
+def test_a_sparse_terabyte_is_refused_by_its_size(tmp_path: Path) -> None:
+    with open(tmp_path / "huge.jpg", "wb") as file:
+        file.write(b"\xff\xd8\xff")
+        file.truncate(1 << 40)
+    (unreadable,) = find_images(tmp_path).unreadable
+    assert unreadable.reason == f"too large: {1 << 40:,} bytes, the limit is {MOST_FILE_BYTES:,}"
+
+
+def test_a_file_that_grows_is_not_read_for_ever(tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
+    place.mkdir()
+    stop = threading.Event()
+    with open(place / "growing.jpg", "wb", buffering=0) as file:
+        file.write(b"\xff\xd8\xff" + bytes(40 << 20))
+
+        def grow() -> None:
+            while not stop.is_set():
+                file.write(bytes(1 << 16))
+
+        thread = threading.Thread(target=grow)
+        thread.start()
+        began = time.monotonic()
+        try:
+            (unreadable,) = find_images(place).unreadable
+        finally:
+            stop.set()
+            thread.join()
+    assert unreadable.reason == "it grows while it is read" or "not a picture" in unreadable.reason
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="of Linux")
+def test_files_that_the_system_makes_up_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", 2)
+    for name, target in {
+        "maps.jpg": "/proc/self/maps", "mem.jpg": "/proc/self/mem", "page.png": "/proc/kpagecount", "of": "/proc/self",
+        "zero.png": "/dev/zero", "kmsg.jpg": "/proc/kmsg",
+    }.items():  # fmt: skip
+        (tmp_path / "pictures" / name).symlink_to(target)
+    found = find_images(tmp_path / "pictures")
+    assert len(found.images) == 2
+    assert {file.path for file in found.unreadable} >= {"maps.jpg", "mem.jpg", "of", "zero.png"}
+    for folder in ("/proc/self", "/proc/self/fd", "/sys/class"):
+        if os.path.isdir(folder):
+            with pytest.raises(UsageError, match="makes up"):
+                find_images(folder)
