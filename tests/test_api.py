@@ -350,6 +350,7 @@ def test_estimator_follows_scikit_learn(tmp_path: Path) -> None:
         "n_clusters": None,
         "into": None,
         "out": None,
+        "progress": None,
     }
     assert estimator.by == "color"
     with pytest.raises(UsageError):
@@ -395,7 +396,7 @@ def test_estimator_works_without_scikit_learn(tmp_path: Path) -> None:
     assert (
         done.stdout.strip()
         == "{'by': 'shape', 'model': 'nano', 'options': None, 'settings': None, 'level': None, 'n_clusters': None, "
-        "'into': None, 'out': None} False True"
+        "'into': None, 'out': None, 'progress': None} False True"
     )
 
 

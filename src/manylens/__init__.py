@@ -13,17 +13,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, plan
+    from manylens.api import add, cluster, export, plan
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
     from manylens.pipeline.plan import Plan
+    from manylens.results.exports.run_table import Exported
     from manylens.results.result import InterestResult, Result
     from manylens.settings import ModelOptions, Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Exported",
     "InterestClustering",
     "InterestResult",
     "ManylensError",
@@ -35,10 +37,12 @@ __all__ = [
     "__version__",
     "add",
     "cluster",
+    "export",
     "plan",
 ]
 
 _HOMES = {
+    "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
     "InterestResult": "results.result",
     "ManylensError": "errors",
@@ -49,6 +53,7 @@ _HOMES = {
     "TextEmbedder": "models.text_embedder",
     "add": "api",
     "cluster": "api",
+    "export": "api",
     "plan": "api",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 from manylens import __version__
-from manylens.collection.find import find_images
+from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Event, Foreseen, Notice
+from manylens.events import Foreseen, Notice
 from manylens.files import write_atomically
+from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
@@ -30,7 +32,11 @@ from manylens.models.registry import check_model_name
 from manylens.pipeline import cluster_images
 from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
+from manylens.pipeline.look import look_at_images
 from manylens.pipeline.plan import Plan, plan_run
+from manylens.pipeline.run import edge_scale
+from manylens.progress import following
+from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.files import (
     RESULT_FILES,
     UNREADABLE_NAME,
@@ -64,6 +70,7 @@ def cluster(
     into: Sequence[str] | None = None,
     links: bool = False,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
@@ -76,26 +83,29 @@ def cluster(
     continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or
     which (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
     links: also make `clusters/<name>/` folders of symbolic links.
-    on_event: gets every stage's events, in the thread that works.
+    on_event: gets every stage's events, in the thread that works. progress: show them as text; None is yes in a
+    notebook or a terminal, unless there is an `on_event`. What a log should know goes to the logger `manylens`.
 
     Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
     interests = parse_interests(by)
     place = Path(folder)
-    return run_until_done(
-        _cluster(
-            place,
-            interests,
-            files=files,
-            model=model,
-            options=options or ModelOptions(),
-            out=Path(out) if out is not None else default_out(place),
-            settings=_adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into),
-            links=links,
-            emit=on_event or _ignore,
+    chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _cluster(
+                place,
+                interests,
+                files=files,
+                model=model,
+                options=options or ModelOptions(),
+                out=Path(out) if out is not None else default_out(place),
+                settings=chosen,
+                links=links,
+                emit=emit,
+            )
         )
-    )
 
 
 def plan(
@@ -113,6 +123,60 @@ def plan(
     return plan_run(find_images(folder), interests, model, options, settings or Settings())
 
 
+def export(
+    out: PathLike | Result,
+    to: Format,
+    *,
+    dest: PathLike | None = None,
+    folder: PathLike | None = None,
+    by: str | None = None,
+    mode: Mode | None = None,
+    preview: bool = False,
+    undo: bool = False,
+) -> Exported:
+    """Write what a run found in a form that other programs read; asks no model.
+
+    out: a run folder, or the result of `cluster`. to: `parquet` (every file, every interest's cluster, name,
+    confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
+    pictures), `coco`, `xmp` (keywords in side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the
+    pictures for `xmp`, and for `folders` it must be said. folder: where the pictures are, if no longer where they were.
+    by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
+    would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
+
+    Nothing is overwritten, and what could not be done is in `left` with its reason. Raises StoreError where there is no
+    run, UsageError for what cannot be exported so, or where the form's library is not installed.
+    """
+    run = out.out if isinstance(out, Result) else out
+    return export_run(run, to, dest=dest, folder=folder, by=by, mode=mode, preview=preview, undo=undo)
+
+
+def describe(
+    folder: PathLike,
+    by: str,
+    files: Sequence[str],
+    *,
+    model: str | Model,
+    options: ModelOptions | None = None,
+    progress: bool | None = None,
+) -> tuple[Looks, Collection]:
+    """One look at each of these files of a folder through one interest, and nothing else. Leaves nothing behind.
+
+    Raises as `cluster` does.
+    """
+    interests = parse_interests(by)
+
+    async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
+        async with open_session(
+            Path(folder), out, model, options or ModelOptions(), Settings(), emit, files
+        ) as session:
+            ids = [image.id for image in session.collection.images]
+            looks = await look_at_images(ids, interests, session.model, emit)
+            return looks[interests[0]], session.collection
+
+    with tempfile.TemporaryDirectory(prefix="manylens-") as scratch, following(progress, None) as emit:
+        return run_until_done(work(Path(scratch) / "run", emit))
+
+
 def add(
     out: PathLike,
     folder: PathLike,
@@ -121,24 +185,26 @@ def add(
     options: ModelOptions | None = None,
     settings: Settings | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Pictures that came into the folder since it was sorted join its clusterings, every interest of the run `out`.
 
     What was placed stays where it is, clusters keep their ids and names, new ones may appear. Pictures that are gone
     leave their clusters. model: the one that the run used, and needs saying only where it is an object. settings:
-    limits on what the addition may cost (`budget_calls`, `budget_usd`); all else is as the run had it. Raises as
-    `cluster` does, and UsageError where the folder holds none of the run's pictures.
+    limits on what the addition may cost (`budget_calls`, `budget_usd`); all else is as the run had it. progress: as for
+    `cluster`. Raises as that does, and UsageError where the folder holds none of the run's pictures.
     """
-    return run_until_done(
-        _add(
-            Path(folder),
-            model=model,
-            options=options or ModelOptions(),
-            out=Path(out),
-            budget=settings or Settings(),
-            emit=on_event or _ignore,
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _add(
+                Path(folder),
+                model=model,
+                options=options or ModelOptions(),
+                out=Path(out),
+                budget=settings or Settings(),
+                emit=emit,
+            )
         )
-    )
 
 
 def tune(
@@ -152,17 +218,19 @@ def tune(
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Tuned:
     """Tune a student on the images of a folder by what a teacher says of a sample of them (`manylens.tune`).
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
     what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. options: of the teacher; `device` and `image_px`
-    are the student's, too. settings: those of training, or some of them by name. Raises as `cluster` does.
+    are the student's, too. settings: those of training, or some of them by name. progress: as for `cluster`.
+    Raises as it does.
     """
     interests = parse_interests(by)
     place, into = Path(folder), Path(out)
-    chosen, emit = options or ModelOptions(), on_event or _ignore
+    chosen = options or ModelOptions()
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if not student.startswith(HF_PREFIX):
         raise UsageError(
@@ -171,7 +239,7 @@ def tune(
         )
     find_checkpoint(student.removeprefix(HF_PREFIX), chosen.device)
 
-    async def work() -> Tuned:
+    async def work(emit: OnEvent) -> Tuned:
         limits = Settings(budget_calls=teacher_calls)
         async with open_session(place, into, teacher, chosen, limits, emit) as session:
             return await tune_student(
@@ -187,7 +255,8 @@ def tune(
                 emit=emit,
             )
 
-    return run_until_done(work())
+    with following(progress, on_event) as emit:
+        return run_until_done(work(emit))
 
 
 def _adapted(settings: Settings, **given: Any) -> Settings:
@@ -232,6 +301,7 @@ async def _cluster(
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links)
+    edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
         out,
@@ -242,6 +312,7 @@ async def _cluster(
         planned_calls=planned.calls,
         in_vain=recorded.account.vain,
         max_failed=settings.max_failed,
+        edge=(edge.scale, edge.offset),
     )
 
 
@@ -314,7 +385,3 @@ def _write(
         results[clustering.interest.text] = InterestResult(table, below, report)
     run.record_results(written)
     return results
-
-
-def _ignore(event: Event) -> None:
-    pass

@@ -29,7 +29,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
@@ -66,7 +66,7 @@ def refuse_links(*places: Path) -> None:
             )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Without this a rename may be lost in a power cut. Windows cannot open folders and does not need it."""
     if sys.platform == "win32":
         return

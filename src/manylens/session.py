@@ -118,7 +118,7 @@ def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEve
                 "are replaced, those for others stay as they were; no answer is lost"
             )
         )
-    run.record_collection(collection.images, collection.unreadable)
+    run.record_collection(collection.images, collection.unreadable, collection.root)
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):

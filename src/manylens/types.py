@@ -99,7 +99,7 @@ class Interest(_Record):
         return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
 
 
-RESERVED_SLUGS = frozenset({"clusters", "features", "report", "sample", "thumbnails"})
+RESERVED_SLUGS = frozenset({"clusters", "exports", "features", "report", "sample", "thumbnails"})
 """Names that a run folder has, or may come to have, for its own."""
 
 MAX_SLUG_BYTES = 240

@@ -32,8 +32,8 @@ from manylens.settings import ModelOptions
 def add(
     out: Path, folder: Path, model: str, options: ModelOptions, budget_calls: int | None, max_failed: float | None
 ) -> None:
-    from manylens import api
-    from manylens.cli import progress, render
+    from manylens import api, progress
+    from manylens.cli import render
 
     settings = settings_from(budget_calls=budget_calls, max_failed=max_failed)
     with progress.show_progress() as show:

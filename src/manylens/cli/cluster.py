@@ -137,8 +137,8 @@ def cluster(
         max_failed=max_failed,
     )
     check_interests(interests)
-    from manylens import api
-    from manylens.cli import progress, render
+    from manylens import api, progress
+    from manylens.cli import render
     from manylens.store.run_folder import answers_held
 
     console = render.open_console()

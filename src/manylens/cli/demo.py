@@ -41,8 +41,8 @@ WORTH = (
     help="Folder for the pictures and the results.",
 )
 def demo(out: Path) -> None:
-    from manylens import api
-    from manylens.cli import progress, render
+    from manylens import api, progress
+    from manylens.cli import render
     from manylens.cli.sample import LABELS, write_sample
     from manylens.results.evaluate import evaluate_run, read_labels
     from manylens.store.run_folder import RunFolder

@@ -23,6 +23,7 @@ from manylens.cli.add import add
 from manylens.cli.cluster import cluster
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
+from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
@@ -50,6 +51,7 @@ EXIT_INTERRUPTED = 130
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run
       manylens evaluate cards-sorted --labels labels.csv
+      manylens export cards-sorted --to csv
     """,
 )
 @click.version_option(manylens.__version__, prog_name="manylens", message="%(prog)s %(version)s")
@@ -57,7 +59,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, evaluate, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

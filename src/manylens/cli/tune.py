@@ -69,8 +69,8 @@ def tune(
     batch: int | None,
     seed: int | None,
 ) -> None:
-    from manylens import api
-    from manylens.cli import progress, render
+    from manylens import api, progress
+    from manylens.cli import render
 
     check_interests(interests)
     given = {"steps": steps, "batch": batch, "seed": seed}

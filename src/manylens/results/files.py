@@ -43,11 +43,11 @@ def write_results(
     seconds: wall-clock time of the whole run so far. Raises UsageError where links cannot be made.
     """
     folder = own_folder(out / table.clustering.interest.slug)
-    write_atomically(folder / "assignments.csv", _csv_bytes(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
-    write_atomically(folder / "clusters.json", _json_bytes(cluster_values(table)))
+    write_atomically(folder / "assignments.csv", csv_bytes(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
+    write_atomically(folder / "clusters.json", json_bytes(cluster_values(table)))
     summary = summary_values(table, settings=settings, seconds=seconds, version=version)
-    write_atomically(folder / "summary.json", _json_bytes(summary))
-    write_atomically(folder / "vocabulary.json", _json_bytes(dict(table.clustering.vocabulary)))
+    write_atomically(folder / "summary.json", json_bytes(summary))
+    write_atomically(folder / "vocabulary.json", json_bytes(dict(table.clustering.vocabulary)))
     remove_links(folder / "clusters")  # those of an earlier run, which may have sorted otherwise
     if links:
         write_links(folder / "clusters", table)
@@ -57,8 +57,8 @@ def write_results(
 def write_unreadable(out: Path, collection: Collection) -> Path:
     """Write `out/unreadable.csv`: every file that was found and could not be used, with the reason."""
     path = out / UNREADABLE_NAME
-    rows = ((_path_cell(u.path), _text_cell(u.reason)) for u in sorted(collection.unreadable, key=lambda u: u.path))
-    write_atomically(path, _csv_bytes(UNREADABLE_COLUMNS, rows))
+    rows = ((path_cell(u.path), text_cell(u.reason)) for u in sorted(collection.unreadable, key=lambda u: u.path))
+    write_atomically(path, csv_bytes(UNREADABLE_COLUMNS, rows))
     return path
 
 
@@ -122,19 +122,19 @@ def summary_values(table: FileTable, *, settings: Settings, seconds: float, vers
 
 def _assignment_cells(row: FileRow) -> tuple[str, ...]:
     cluster = "" if row.cluster is None else str(row.cluster)
-    name, reason = _text_cell(row.name), _text_cell(row.reason)
-    return _path_cell(row.path), cluster, name, f"{row.confidence:.4f}", reason, row.decided_by
+    name, reason = text_cell(row.name), text_cell(row.reason)
+    return path_cell(row.path), cluster, name, f"{row.confidence:.4f}", reason, row.decided_by
 
 
-def _path_cell(path: str) -> str:
+def path_cell(path: str) -> str:
     return f"./{path}" if path.startswith(_FORMULA_STARTS) else path
 
 
-def _text_cell(text: str) -> str:
+def text_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def _csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     """RFC 4180. The line ending is CRLF: with LF alone Python 3.11 leaves a carriage return in a name unquoted."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
@@ -143,7 +143,7 @@ def _csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _json_bytes(values: object) -> bytes:
+def json_bytes(values: object) -> bytes:
     """A lone surrogate (a file name that is not UTF-8) becomes `\\udcXX`, which JSON reads back as it was."""
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")

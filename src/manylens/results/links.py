@@ -34,7 +34,7 @@ def write_links(folder: Path, table: FileTable) -> None:
         below = folder / f"{row.cluster:0{digits}} {folder_name(row.name)}"
         own_folder(folder)
         own_folder(below)
-        link = _free_name(below, _link_name(row.path))
+        link = _free_name(below, flat_name(row.path))
         # Resolved on both sides: `..` from a folder behind a link leads elsewhere.
         target = os.path.relpath(root / row.path, below.resolve())
         try:
@@ -46,7 +46,7 @@ def write_links(folder: Path, table: FileTable) -> None:
             ) from error
 
 
-def _link_name(path: str) -> str:
+def flat_name(path: str) -> str:
     """`a/b.png` as `a__b.png`; a long path keeps its end, behind a hash of the whole."""
     name = path.replace("/", "__").replace(os.sep, "__")
     raw = os.fsencode(name)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from manylens.collection.find import Collection
 from manylens.errors import ManylensError, ModelError, UsageError
+from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.results.files import UNREADABLE_NAME
+from manylens.results.notebook import clusters_html, data_frame
 from manylens.results.report import REPORT_NAME
 from manylens.results.table import ClusterRow, FileCounts, FileTable
 from manylens.text import counted
@@ -51,6 +54,14 @@ class InterestResult:
     def counts(self) -> FileCounts:
         return self.files.counts
 
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`: image (the path), cluster (Int64, <NA> where it is in none), name, confidence, state,
+        decided_by, reason; a row for each readable file, by path. Raises UsageError without pandas."""
+        return data_frame([self.files], plain=True)
+
+    def _repr_html_(self) -> str:
+        return clusters_html([self.files], self.report.parent)
+
 
 class Result(Mapping[str, InterestResult]):
     """The interests of one run, by their words: `result["suit"].labels`.
@@ -59,6 +70,7 @@ class Result(Mapping[str, InterestResult]):
     the run folder already held. planned_calls: what `plan` expected. max_failed: as in `Settings`.
     in_vain: requests that were sent beside them over all runs of the folder (failed tries, mended answers, probes of
     the model), and their tokens in and out.
+    edge: beta and b, by which the weight of an edge follows from the cosine of two embeddings.
     """
 
     def __init__(
@@ -72,7 +84,9 @@ class Result(Mapping[str, InterestResult]):
         planned_calls: tuple[int, int] = (0, 0),
         max_failed: float = 1.0,
         in_vain: tuple[int, int, int] = (0, 0, 0),
+        edge: tuple[float, float] = (DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET),
     ) -> None:
+        self.edge = edge
         self.max_failed = max_failed
         self.in_vain = in_vain
         self.planned_calls = planned_calls
@@ -96,6 +110,14 @@ class Result(Mapping[str, InterestResult]):
     def __repr__(self) -> str:
         found = ", ".join(f"{interest!r}: {counted(len(one.clusters), 'cluster')}" for interest, one in self.items())
         return f"<manylens.Result {found}; {self.report}>"
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each readable file and each interest's columns, as `manylens.export`
+        names them: `<interest>_cluster` (Int64), `<interest>_name`, ... Raises UsageError without pandas."""
+        return data_frame([one.files for one in self.values()])
+
+    def _repr_html_(self) -> str:
+        return clusters_html([one.files for one in self.values()], self.out)
 
     @property
     def report(self) -> Path:

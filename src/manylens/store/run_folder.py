@@ -34,6 +34,7 @@ from manylens.store.answers import (
     Answer,
     Failure,
     StoredReply,
+    Vector,
     reply_checksum,
     reply_problem,
 )
@@ -152,8 +153,10 @@ class RunFolder:
         with self._transaction() as connection:
             connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
 
-    def record_collection(self, images: Iterable[Image], unreadable: Iterable[Unreadable]) -> None:
-        """Say what the collection holds now. Images that are gone keep their thumbnails."""
+    def record_collection(
+        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+    ) -> None:
+        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
@@ -164,6 +167,14 @@ class RunFolder:
                 rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
                 raise StoreError(rule, "call put_thumbnails first")
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
+            if root is not None:
+                folder = json.dumps(os.path.abspath(root))
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+
+    def root(self) -> Path | None:
+        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+        rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
+        return Path(json.loads(rows[0][0])) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
@@ -244,6 +255,19 @@ class RunFolder:
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
             if books is not None:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
+
+    def embeddings(self, interest: str) -> dict[str, Vector]:
+        """Image id -> (d,) float16, unit length, of the looks through one interest. Of several models, those of the one
+        that looked at most images; of several looks at an image, the newest."""
+        rows = self._rows(
+            "SELECT model_identity, image_id, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "AND embedding IS NOT NULL ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[str, dict[str, Vector]] = {}
+        for model, image_id, embedding in rows:
+            by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
+        return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again."""
@@ -368,16 +392,33 @@ def answers_held(path: str | os.PathLike[str]) -> int:
     Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
     """
     folder = Path(path)
-    database = (folder / DATABASE_NAME).resolve()
     with _usable(folder):
-        if not database.is_file():
+        if not (folder / DATABASE_NAME).is_file():
             if folder.exists():
                 _refuse_strangers(folder)
             return 0
-    # SQLite leaves a log behind where it finds none, unless it is told that nobody writes.
+    with _reader(folder) as reader:
+        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
+    """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
+    there is no run any more, or it cannot be read."""
+    if not (path / DATABASE_NAME).is_file():
+        return {}
+    with contextlib.suppress(StoreError), _reader(path) as reader:
+        rows = [reader.execute("SELECT id, thumbnail FROM images WHERE id = ?", (i,)).fetchone() for i in image_ids]
+        return {row[0]: bytes(row[1]) for row in rows if row is not None}
+    return {}
+
+
+@contextlib.contextmanager
+def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
+    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
+    database = (folder / DATABASE_NAME).resolve()
     how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
     with (
         explained(folder),
         contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
     ):
-        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+        yield reader

@@ -27,7 +27,7 @@ BANK_FILES = ("bank.json", "bank.npz")
 
 TASK_HEAT = 0.04  # of the softmax over tasks, by cosine
 FEWEST_SHARE = 0.05  # a task less likely than this share of the likeliest is not asked for
-SURE_TASK = 0.86  # from this cosine on the interest is a known one, even where it lists options
+SURE_TASK = 0.86  # from this cosine on the interest is a known one
 LISTED_WORD = 0.7  # from this cosine a listed option is a word of a task
 LEAST_DOMAIN = 0.02  # no kind of picture rules a task out for good
 ANY_DOMAIN = 0.2  # how well a task that was taught on no kind of picture in particular fits each
@@ -117,11 +117,12 @@ class Bank:
         near = self.nearness(vector)
         best = int(near.argmax())
         listed = options_of(interest)
-        if listed and near[best] < SURE_TASK:
+        if listed:
             own = embed(listed)
             vectors = np.concatenate([own, self.vectors[self._refusals]])
             words = (*listed, NOT_APPLICABLE, CANNOT_TELL)
-            task_of = self.naming(own)
+            # A known wording is best read by itself, though it lists its options.
+            task_of = None if near[best] >= SURE_TASK else self.naming(own)
             read_by = vector if task_of is None else self._wordings[self._first[task_of]]
             name = "" if task_of is None else str(self.tasks[task_of]["name"])
             weight = np.ones((1, len(words)), np.float32)

@@ -1,17 +1,17 @@
-"""How a run shows that it goes on: bars for people, lines for logs.
+"""How a run shows that it goes on: bars for people, lines for logs and notebooks, records for `logging`.
 
-In: the events of the stages. Out: text on standard error. Promise: names are shown as text, never as markup or terminal
-codes; rich is imported only where there is a terminal.
+In: the events of the stages. Out: text on standard error (in a notebook, on standard output), and records of the logger
+`manylens`. Promise: names are shown as text, never as markup or terminal codes; rich is imported only where there is a
+terminal; no record reaches a person who has not set up logging.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import click
 
 from manylens.events import Event, Foreseen, Notice, Stage, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.text import shown_name
@@ -19,6 +19,9 @@ from manylens.text import shown_name
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+
+LOGGER = logging.getLogger("manylens")
+LOGGER.addHandler(logging.NullHandler())
 
 _WORDS: dict[Stage, str] = {
     "read": "reading pictures",
@@ -54,7 +57,8 @@ class Lines:
 
     _LONG = 200
 
-    def __init__(self) -> None:
+    def __init__(self, on_output: bool = False) -> None:
+        self._on_output = on_output
         self._quarters: dict[tuple[str, str], int] = {}
 
     def event(self, event: Event) -> None:
@@ -66,7 +70,7 @@ class Lines:
             case StageStarted():
                 self._quarters[event.stage, event.interest] = 0
             case Foreseen() | Stopping() | Notice():
-                click.echo(shown_name(_line_of(event)), err=True)
+                self._write(_line_of(event))
 
     def _advance(self, stage: Stage, interest: str, done: int, total: int | None) -> None:
         if total is None or total < self._LONG:
@@ -77,7 +81,10 @@ class Lines:
             self._line(stage, interest, f"{done:,} of {total:,}")
 
     def _line(self, stage: Stage, interest: str, detail: str) -> None:
-        click.echo(shown_name(f"{_subject(stage, interest)}: {detail}"), err=True)
+        self._write(f"{_subject(stage, interest)}: {detail}")
+
+    def _write(self, line: str) -> None:
+        print(shown_name(line), file=sys.stdout if self._on_output else sys.stderr, flush=True)
 
 
 class Bars:
@@ -115,10 +122,54 @@ class Bars:
         return self._tasks[key]
 
 
+def log(event: Event) -> None:
+    """One record for each stage that ends (INFO) and each notice (WARNING)."""
+    match event:
+        case StageFinished():
+            LOGGER.info("%s: %s", _subject(event.stage, event.interest), event.detail)
+        case Notice() | Stopping():
+            LOGGER.warning("%s", _line_of(event))
+        case Foreseen():
+            LOGGER.info("%s", _line_of(event))
+
+
+def is_notebook() -> bool:
+    """Whether this runs in Jupyter's kernel, or one like it."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and type(ipython.get_ipython()).__name__ in ("ZMQInteractiveShell", "Shell")
+
+
+@contextmanager
+def following(progress: bool | None, on_event: Callable[[Event], None] | None) -> Iterator[Callable[[Event], None]]:
+    """What a run gives its events to: the log, the caller, and where it is wanted the person who looks on.
+
+    progress: None is yes in a notebook and where standard error is a terminal, unless the caller has `on_event`.
+    """
+    wanted = on_event is None and (is_notebook() or _is_terminal()) if progress is None else progress
+    if not wanted:
+        yield _each(log, on_event)
+        return
+    with show_progress() as show:
+        yield _each(log, show.event, on_event)
+
+
+def _each(*listeners: Callable[[Event], None] | None) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        for listen in listeners:
+            if listen is not None:
+                listen(event)
+
+    return tell
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def show_progress() -> Iterator[Lines | Bars]:
-    if not sys.stderr.isatty():
-        yield Lines()
+    if is_notebook() or not _is_terminal():
+        yield Lines(on_output=is_notebook())
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
