@@ -98,7 +98,7 @@ def test_a_preview_across_the_borders_of_blocks_is_found() -> None:
 
 
 def test_a_raw_file_without_a_preview_names_the_cure() -> None:
-    with pytest.raises(ImageUnreadable, match="raw file with no preview.*convert it to JPEG"):
+    with pytest.raises(ImageUnreadable, match=r"raw file with no preview.*convert it to JPEG"):
         decode(io.BytesIO(RAW["a.arw"] + SENSOR), 256)
 
 
@@ -194,6 +194,13 @@ def test_an_animation_is_read_by_its_middle_frame(kind: str) -> None:
     assert is_red(buffer.getvalue())
 
 
+def test_animations_are_counted_where_pictures_are_read(tmp_path: Path) -> None:
+    frames = [picture(RED), picture(BLUE)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / "still.gif")
+    assert find_images(tmp_path).animated_count == 1
+
+
 def test_pages_of_a_tiff_are_no_animation() -> None:
     buffer = io.BytesIO()
     picture(RED).save(buffer, "TIFF", save_all=True, append_images=[picture(BLUE), picture(BLUE)])
@@ -201,10 +208,10 @@ def test_pages_of_a_tiff_are_no_animation() -> None:
 
 
 OTHERS = {
-    "a.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
-    "a.psd": (b"8BPS\0\1" + bytes(40), "Photoshop"),
-    "a.mp4": (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "ffmpeg"),
-    "a.mkv": (b"\x1aE\xdf\xa3" + bytes(40), "ffmpeg"),
+    "drawing.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+    "layers.psd": (b"8BPS\0\1" + bytes(40), "Photoshop"),
+    "film.mp4": (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "ffmpeg"),
+    "film.mkv": (b"\x1aE\xdf\xa3" + bytes(40), "ffmpeg"),
 }
 
 
@@ -216,14 +223,14 @@ def test_files_of_twelve_kinds_are_each_somewhere_with_their_reason(tmp_path: Pa
     (tmp_path / "a.cr2").write_bytes(RAW["a.cr2"] + jpeg(RED, (640, 480)))
     picture(RED).save(tmp_path / "a.pdf")
     for name, (data, _) in OTHERS.items():
-        (tmp_path / f"b{name}").write_bytes(data)
+        (tmp_path / name).write_bytes(data)
     collection = find_images(tmp_path)
     read = sorted(path for image in collection.images for path in image.paths)
     assert read == sorted(f"a.{kind}" for kind in [*kinds, "heic", "cr2"])
     reasons = {file.path: file.reason for file in collection.unreadable}
-    assert reasons.keys() == {"a.pdf", *(f"b{name}" for name in OTHERS)}
+    assert reasons.keys() == {"a.pdf", *OTHERS}
     assert "pdftoppm" in reasons["a.pdf"]
-    assert [name for name, (_, part) in OTHERS.items() if part not in reasons[f"b{name}"]] == []
+    assert [name for name, (_, part) in OTHERS.items() if part not in reasons[name]] == []
     assert collection.files_found + collection.skipped_count + collection.left_out_count == len(
         list(tmp_path.iterdir())
     )
@@ -232,7 +239,7 @@ def test_files_of_twelve_kinds_are_each_somewhere_with_their_reason(tmp_path: Pa
 def test_the_video_of_a_phones_picture_is_skipped_with_it(tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(heic(RED))
     for name in ("IMG_1.MOV", "IMG_2.MOV"):
-        (tmp_path / name).write_bytes(OTHERS["a.mp4"][0])
+        (tmp_path / name).write_bytes(OTHERS["film.mp4"][0])
     collection = find_images(tmp_path)
     assert [file.path for file in collection.unreadable] == ["IMG_2.MOV"]
     assert collection.skipped_count == 1

@@ -134,6 +134,8 @@ def _read(
     detail = counted(readable, "picture")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
+    if collection.animated_count:
+        detail += f", {counted(collection.animated_count, 'animation')} by the middle frame"
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:

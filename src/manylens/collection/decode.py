@@ -50,8 +50,8 @@ _TURNS = {
 def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, int]]:
     """The picture as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
 
-    An animation's middle frame; a raw file's largest preview. What Pillow refuses for a fault beside the picture is
-    tried once more without it. Raises ImageUnreadable with the reason. Never enlarges.
+    An animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest preview. What Pillow
+    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason. Never enlarges.
     """
     try:
         try:
@@ -86,8 +86,9 @@ def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tup
             raise _too_large(f"{width:,} x {height:,} pixels")
         if width < 1 or height < 1:
             raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
-        if picture.format in _ANIMATED and width * height <= _LARGE_PIXELS:
-            picture = _middle_frame(picture, source)
+        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        if frames > 1 and width * height <= _LARGE_PIXELS:
+            picture = _middle_frame(picture, source, frames)
         scale = min(1.0, longest_side_px / max(width, height))
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         # Decode a JPEG at a half to an eighth, or a HEIC's thumbnail; twice the wanted size keeps the quality.
@@ -103,13 +104,15 @@ def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tup
         shrunk = shrunk.transpose(turn)
         if turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
             width, height = height, width
+    if frames > 1:
+        shrunk.info["frames"] = frames
     return shrunk, (width, height)
 
 
-def _middle_frame(picture: Picture, source: BinaryIO) -> Picture:
+def _middle_frame(picture: Picture, source: BinaryIO, frames: int) -> Picture:
     """The first frame is often empty. A fault in a later one must not cost the picture."""
     try:
-        picture.seek(min(getattr(picture, "n_frames", 1) // 2, _MOST_FRAMES))
+        picture.seek(min(frames // 2, _MOST_FRAMES))
         picture.load()
         return picture
     except Exception:

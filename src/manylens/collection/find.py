@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pathspec
@@ -37,6 +37,9 @@ from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
+
+_PHONE = (".heic", ".heif", ".jpg", ".jpeg")
+"""What a phone's pictures are called, beside which it keeps seconds of video by the same name."""
 
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
@@ -59,6 +62,7 @@ NO_IMAGE = "a folder needs at least one image"
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
     left_out_count: those in folders of thumbnails and trash, and what was excluded.
+    animated_count: contents read this time by their middle frame.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -69,6 +73,7 @@ class Collection:
     skipped_count: int
     files_found: int
     left_out_count: int = 0
+    animated_count: int = field(default=0, compare=False)
 
 
 def find_images(
@@ -134,7 +139,7 @@ def find_images(
         )
     unreadable.sort(key=lambda file: file.path)
     files_found = sum(len(image.paths) for image in images) + len(unreadable)
-    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out)
+    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated)
 
 
 def _check_folder(root: Path) -> None:
@@ -225,7 +230,7 @@ def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int
             continue
         if folder and DATABASE_NAME in names:  # an earlier run: its report and links show our own images
             continue
-        stems = {os.path.splitext(name)[0] for name in names if _suffix(name) in IMAGE_SUFFIXES - VIDEO_SUFFIXES}
+        stems = {os.path.splitext(name)[0] for name in names if _suffix(name) in _PHONE}
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
@@ -256,7 +261,7 @@ def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int
                     entered.add(place)
                     real.append((path, above | {place}))
             elif name.startswith(".") or (_suffix(name) in VIDEO_SUFFIXES and os.path.splitext(name)[0] in stems):
-                skipped += 1  # a phone keeps seconds of video beside a picture, by the same name
+                skipped += 1
             elif stat.S_ISREG(status.st_mode):
                 files.append(path)
             elif claims:
@@ -273,6 +278,7 @@ class _Reader:
         self._root = root
         self._guard = threading.Lock()
         self._known = known
+        self.animated = 0
         self.outcomes: dict[str, tuple[int, int] | str] = {}
         """By content: the size as seen, or why it cannot be read."""
 
@@ -297,6 +303,9 @@ class _Reader:
                     self.outcomes[image_id] = error.rule
                     return image_id
                 self.outcomes[image_id] = size
+                if "frames" in picture.info:
+                    with self._guard:
+                        self.animated += 1
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
         except OSError as error:
             check_resources(error)
