@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -277,3 +279,23 @@ def test_a_folder_of_which_all_is_left_out_says_so(tmp_path: Path) -> None:
     tree(tmp_path, "a.png")
     with pytest.raises(UsageError, match="1 that were left out"):
         find_images(tmp_path, exclude=["*.png"])
+
+
+def test_without_the_extras_the_reason_names_them(tmp_path: Path) -> None:
+    """The extras' modules are shadowed by ones that fail, in a process of its own."""
+    for name in ("rawpy", "pillow_jxl"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.arw").write_bytes(RAW["a.arw"] + jpeg(RED, (160, 120)))
+    (folder / "b.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from manylens.collection.find import find_images\n"
+        "for file in find_images(sys.argv[1]).unreadable: print(file.reason)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    raw, jxl = done.stdout.splitlines()
+    assert "a preview of 160 x 120 pixels alone" in raw
+    assert "manylens[raw]" in raw
+    assert "manylens[jxl]" in jxl

@@ -51,7 +51,8 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
     """The picture as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
 
     An animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest preview. What Pillow
-    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason. Never enlarges.
+    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason.
+    Never enlarges.
     """
     try:
         try:
