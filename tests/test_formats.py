@@ -19,6 +19,7 @@ import pillow_heif
 import pytest
 from bad_images import picture, textured
 
+from manylens.cli import main
 from manylens.collection import formats
 from manylens.collection.decode import decode
 from manylens.collection.find import find_images
@@ -299,3 +300,14 @@ def test_without_the_extras_the_reason_names_them(tmp_path: Path) -> None:
     assert "a preview of 160 x 120 pixels alone" in raw
     assert "manylens[raw]" in raw
     assert "manylens[jxl]" in jxl
+
+
+def test_the_commands_options_reach_the_folder_and_what_was_left_out_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tree(tmp_path / "photos", *(f"{i}.png" for i in range(4)), "@eaDir/t.png", "old/o.jpg")
+    asked = ["cluster", str(tmp_path / "photos"), "--by", "color of the object", "--out", str(tmp_path / "out")]
+    assert main.run([*asked, "--exclude", "0.png", "--include", "*.png"]) == 0
+    assert "3 pictures, 3 left out" in " ".join("".join(capfd.readouterr()).split())
+    assert main.run([*asked, "--exclude", "old/", "--dry-run"]) == 0
+    assert "4 files" in capfd.readouterr().out

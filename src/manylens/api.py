@@ -227,7 +227,9 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings, emit, files) as session:
+    async with open_session(
+        folder, out, model, options, settings, emit, files, exclude=exclude, include=include
+    ) as session:
         collection, recorded = session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
