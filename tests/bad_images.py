@@ -88,7 +88,7 @@ def _odd_but_readable(made: BadFolder) -> None:
     for suffix in ("gif", "webp"):
         frames = [picture(blue), picture(red)]
         frames[0].save(root / f"animated.{suffix}", save_all=True, append_images=frames[1:], duration=100)
-        readable[f"animated.{suffix}"] = (blue, (40, 30))
+        readable[f"animated.{suffix}"] = (red, (40, 30))  # the frame in the middle
     rotated = picture(red)
     exif = rotated.getexif()
     exif[0x0112] = 6

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,15 @@ def test_a_column_that_has_not_the_interests_very_name_is_told_with_the_reason()
         "suits of the cards: compared with the column suit, whose name occurs in it",
         "Deck style: compared with the column deck_style, whose name differs in punctuation only",
     ]
+
+
+def test_names_match_across_unicode_forms_and_where_unambiguous_across_case(tmp_path: Path) -> None:
+    names = ["Übung/Blüte é.png", "A.PNG", "b.png", "B.png"]
+    rows = "".join(f"{unicodedata.normalize('NFC', name)},x\n" for name in [names[0], "a.png", *names[2:]])
+    (tmp_path / "labels.csv").write_text("file,kind\n" + rows, encoding="utf-8")
+    labels = read_labels(tmp_path / "labels.csv")
+    images = [unicodedata.normalize("NFD", names[0]), *names[1:]]
+    assert match_labels(labels, images) == dict(zip(images, [names[0], "a.png", "b.png", "B.png"], strict=True))
+    assert match_labels(labels, ["sub/" + images[0].rsplit("/", 1)[-1]]) != {}
+    with pytest.raises(UsageError):  # which of the two?
+        match_labels(labels, ["c/b.PNG"])

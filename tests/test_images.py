@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
 def test_a_pipe_that_takes_a_files_place_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the listing and the opening anything may happen."""
     os.mkfifo(tmp_path / "pipe.jpg")
-    monkeypatch.setattr(images_module, "_walk", lambda root: (["pipe.jpg"], [], 0))
+    monkeypatch.setattr(images_module, "_walk", lambda root, chosen: (["pipe.jpg"], [], 0))
     assert "not a regular file" in find_images(tmp_path).unreadable[0].reason
 
 

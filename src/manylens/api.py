@@ -61,6 +61,8 @@ def cluster(
     by: str | Sequence[str],
     *,
     files: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     model: str | Model = "nano",
     options: ModelOptions | None = None,
     out: PathLike | None = None,
@@ -76,6 +78,7 @@ def cluster(
 
     by: one interest or several, in plain words; each image's pixels are read once for all of them.
     files: only these of the folder, by their paths in it; by default all that are images.
+    exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
@@ -98,6 +101,8 @@ def cluster(
                 place,
                 interests,
                 files=files,
+                exclude=exclude,
+                include=include,
                 model=model,
                 options=options or ModelOptions(),
                 out=Path(out) if out is not None else default_out(place),
@@ -112,6 +117,8 @@ def plan(
     folder: PathLike,
     by: str | Sequence[str],
     *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     model: str = "nano",
     options: ModelOptions | None = None,
     settings: Settings | None = None,
@@ -120,7 +127,9 @@ def plan(
     interests = parse_interests(by)
     check_model_name(model, options)
     options = options or ModelOptions()
-    return plan_run(find_images(folder), interests, model, options, settings or Settings())
+    return plan_run(
+        find_images(folder, exclude=exclude, include=include), interests, model, options, settings or Settings()
+    )
 
 
 def export(
@@ -277,6 +286,8 @@ async def _cluster(
     interests: Sequence[Interest],
     *,
     files: Sequence[str] | None,
+    exclude: Sequence[str],
+    include: Sequence[str],
     model: str | Model,
     options: ModelOptions,
     out: Path,
@@ -285,7 +296,9 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
-    async with open_session(folder, out, model, options, settings, emit, files) as session:
+    async with open_session(
+        folder, out, model, options, settings, emit, files, exclude=exclude, include=include
+    ) as session:
         collection, recorded = session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))

@@ -52,6 +52,8 @@ async def open_session(
     settings: Settings,
     emit: OnEvent,
     files: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
     hold from the first request on.
@@ -72,7 +74,7 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = _read(folder, files, run, emit)
+            collection = _read(folder, files, exclude, include, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -98,12 +100,21 @@ async def open_session(
             await close_model(chosen)
 
 
-def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEvent) -> Collection:
+def _read(
+    folder: Path,
+    files: Sequence[str] | None,
+    exclude: Sequence[str],
+    include: Sequence[str],
+    run: RunFolder,
+    emit: OnEvent,
+) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
     collection = find_images(
         folder,
         files,
+        exclude=exclude,
+        include=include,
         known=run.known_images(),
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
@@ -123,9 +134,13 @@ def _read(folder: Path, files: Sequence[str] | None, run: RunFolder, emit: OnEve
     detail = counted(readable, "picture")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
+    if collection.animated_count:
+        detail += f", {counted(collection.animated_count, 'animation')} by the middle frame"
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:
         detail += f", {counted(collection.skipped_count, 'other file')} skipped (no pictures, or hidden)"
+    if collection.left_out_count:
+        detail += f", {collection.left_out_count:,} left out (thumbnails, trash, or excluded)"
     emit(StageFinished("read", "", detail))
     return collection

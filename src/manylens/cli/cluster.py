@@ -42,6 +42,16 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     metavar="INTEREST",
     help="What to sort by, in plain words (nano reads English). May be given several times.",
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several times; "
+    "a file .manylensignore in FOLDER holds such lines, too.",
+)
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="Take only these: --include '*.jpg'. May be given several times."
+)
 @model_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
@@ -106,6 +116,8 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 def cluster(
     folder: Path,
     interests: tuple[str, ...],
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
     model: str,
     options: ModelOptions,
     out: Path | None,
@@ -143,7 +155,9 @@ def cluster(
 
     console = render.open_console()
     if dry_run:
-        planned = api.plan(folder, interests, model=model, options=options, settings=settings)
+        planned = api.plan(
+            folder, interests, exclude=exclude, include=include, model=model, options=options, settings=settings
+        )
         held = answers_held(out or api.default_out(folder))
         render.print_plan(console, planned, options, settings, held)
         return
@@ -151,6 +165,8 @@ def cluster(
         result = api.cluster(
             folder,
             interests,
+            exclude=exclude,
+            include=include,
             model=model,
             options=options,
             out=out,

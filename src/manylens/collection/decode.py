@@ -10,7 +10,6 @@ import io
 import os
 import re
 import threading
-import warnings
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,24 +17,24 @@ import PIL.Image
 import PIL.ImageFile
 from PIL.Image import Image as Picture
 
+from manylens.collection.formats import MAX_PIXELS, cure, open_picture, with_its_end, without_side_chunks
 from manylens.errors import ImageUnreadable
 from manylens.text import printable
 
 THUMBNAIL_PX = 256
 """Longest side of the thumbnail that each image is decoded to, once."""
 
-MAX_PIXELS = 89_000_000
-"""Larger pictures are refused from their header. Just under Pillow's own limit, above which it warns at every turn; the
-largest that passes takes 0.8 GB while it is decoded (RGBA), one such picture at a time."""
-
-_FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
-"""What Pillow may try (JPEG includes MPO). Others start programs (EPS), or take almost any bytes for a picture."""
-
 _LARGE_PIXELS = 16_000_000
 
-_one_large_picture = threading.Lock()
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats whose frames follow each other in time; those of others are pages, or views."""
 
-_one_header = threading.Lock()
+_MOST_FRAMES = 100
+
+_MOST_MISSING = 0.1
+"""Share of a JPEG's rows that may be missing at its end."""
+
+_one_large_picture = threading.Lock()
 
 _TURNS = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -49,27 +48,26 @@ _TURNS = {
 
 
 def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, int]]:
-    """The first frame as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
+    """The picture as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
 
-    Raises ImageUnreadable with the reason. Never enlarges.
+    An animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest preview. What Pillow
+    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason.
+    Never enlarges.
     """
     try:
-        with _open_header(source) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(f"{width:,} x {height:,} pixels")
-            if width < 1 or height < 1:
-                raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
-            scale = min(1.0, longest_side_px / max(width, height))
-            small = (max(1, round(width * scale)), max(1, round(height * scale)))
-            # JPEG only: decode at a half to an eighth; twice the wanted size keeps the quality.
-            picture.draft(None, (2 * small[0], 2 * small[1]))
-            if picture.size[0] * picture.size[1] > _LARGE_PIXELS:
-                with _one_large_picture:
-                    shrunk = _shrink(picture, small)
-            else:
-                shrunk = _shrink(picture, small)
-            turn = _turn(picture)  # after it was loaded: Pillow sets a TIFF upright itself, and forgets the orientation
+        try:
+            return _decode(source, longest_side_px)
+        except (ImageUnreadable, PIL.Image.DecompressionBombError, MemoryError):
+            raise
+        except Exception:  # Pillow's decoders raise most kinds of errors on damaged files
+            if (bare := without_side_chunks(source)) is not None:
+                return _decode(bare, longest_side_px)
+            if (whole := with_its_end(source)) is not None:
+                shrunk, _ = _decode(whole, longest_side_px, upright=False)
+                if _flat_below(shrunk) <= _MOST_MISSING:
+                    whole.seek(0)
+                    return _decode(whole, longest_side_px)
+            raise
     except ImageUnreadable:
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -77,22 +75,56 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
         raise _too_large(f"{int(pixels[1]):,} pixels" if pixels else "too many pixels") from error
     except MemoryError as error:
         raise ImageUnreadable("not enough memory to decode it") from error
-    except Exception as error:  # Pillow's decoders raise most kinds of errors on damaged files
+    except Exception as error:
         raise ImageUnreadable(_why(error, source)) from error
+
+
+def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tuple[Picture, tuple[int, int]]:
+    picture, orientation = open_picture(source)
+    with picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise _too_large(f"{width:,} x {height:,} pixels")
+        if width < 1 or height < 1:
+            raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
+        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
+        if frames > 1 and width * height <= _LARGE_PIXELS:
+            picture = _middle_frame(picture, source, frames)
+        scale = min(1.0, longest_side_px / max(width, height))
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        # Decode a JPEG at a half to an eighth, or a HEIC's thumbnail; twice the wanted size keeps the quality.
+        picture.draft(None, (2 * small[0], 2 * small[1]))
+        if picture.size[0] * picture.size[1] > _LARGE_PIXELS:
+            with _one_large_picture:
+                shrunk = _shrink(picture, small)
+        else:
+            shrunk = _shrink(picture, small)
+        # After it was loaded: Pillow sets a TIFF upright itself, and forgets the orientation.
+        turn = _turn(picture, orientation) if upright else None
     if turn is not None:
         shrunk = shrunk.transpose(turn)
         if turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
             width, height = height, width
+    if frames > 1:
+        shrunk.info["frames"] = frames
     return shrunk, (width, height)
 
 
-def _open_header(source: BinaryIO) -> Picture:
-    # Pillow would warn on standard error of what `decode` refuses. Filters are the process's, hence the lock.
-    with _one_header, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        PIL.Image.init()
-        # Naming a format that this Pillow was built without would fail every picture.
-        return PIL.Image.open(source, formats=[name for name in _FORMATS if name in PIL.Image.OPEN])
+def _middle_frame(picture: Picture, source: BinaryIO, frames: int) -> Picture:
+    """The first frame is often empty. A fault in a later one must not cost the picture."""
+    try:
+        picture.seek(min(frames // 2, _MOST_FRAMES))
+        picture.load()
+        return picture
+    except Exception:
+        return open_picture(source)[0]
+
+
+def _flat_below(picture: Picture) -> float:
+    """The share of rows at the bottom that no detail varies: what a decoder fills in where a JPEG's data end."""
+    rows = np.asarray(picture.convert("L"), dtype=np.int16)
+    detailed = np.flatnonzero(np.ptp(rows, axis=1) > 2)
+    return 1.0 if not detailed.size else (len(rows) - 1 - int(detailed[-1])) / len(rows)
 
 
 def _too_large(size: str) -> ImageUnreadable:
@@ -104,9 +136,7 @@ def _why(error: Exception, source: BinaryIO) -> str:
     if size == 0:
         return "empty file (zero bytes)"
     if isinstance(error, PIL.UnidentifiedImageError):
-        source.seek(0)
-        kind = " (HEIC: convert it to JPEG)" if source.read(12)[4:11] == b"ftyphei" else ""
-        return f"not a picture that can be read{kind}"
+        return f"not a picture that can be read{cure(source)}"
     text = printable(str(error)).splitlines()
     lower = text[0].lower() if text else ""
     if any(word in lower for word in ("truncated", "unexpected end", "not enough")) or isinstance(error, EOFError):
@@ -114,10 +144,10 @@ def _why(error: Exception, source: BinaryIO) -> str:
     return f"damaged: {text[0][:200] if text else type(error).__name__}"
 
 
-def _turn(picture: Picture) -> PIL.Image.Transpose | None:
+def _turn(picture: Picture, otherwise: int = 1) -> PIL.Image.Transpose | None:
     """How to set the picture upright, by its EXIF orientation; damaged EXIF must not cost the picture."""
     try:
-        return _TURNS.get(picture.getexif().get(0x0112, 1))
+        return _TURNS.get(picture.getexif().get(0x0112, otherwise))
     except Exception:
         return None
 

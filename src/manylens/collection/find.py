@@ -5,8 +5,9 @@ used, with its reason. Promises: a bad file is reported, never fatal; no file is
 not a regular file, none is decoded whose header asks for too much; a link loop ends; same folder, same collection.
 
 Which files are candidates: every regular file with an image suffix, whatever is in it, and every file without one whose
-first bytes are those of an image. Other files, and hidden ones, are counted as skipped. Hidden folders and folders of
-runs are not entered. Links are followed, into each folder only once.
+first bytes are those of an image. Other files, and hidden ones, are counted as skipped; folders of thumbnails and trash
+and what the person excludes, as left out. Hidden folders and folders of runs are not entered. Links are followed, into
+each folder only once.
 """
 
 from __future__ import annotations
@@ -18,26 +19,40 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pathspec
+
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
+from manylens.collection.formats import (
+    IMAGE_SUFFIXES,
+    RAW_SUFFIXES,
+    VIDEO_SUFFIXES,
+    looks_like_image,
+    too_small_for_raw,
+)
 from manylens.collection.pictures import check_resources, identify, open_regular
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
 
-_READABLE = "jpg jpeg jpe jfif mpo png apng gif webp bmp dib tif tiff ppm pgm pbm pnm avif jp2 ico"
-
-_REPORTED = "heic heif svg psd tga dng cr2 nef arw"  # a person calls them pictures: say so where they cannot be read
-
-IMAGE_SUFFIXES = frozenset(f".{name}" for name in f"{_READABLE} {_REPORTED}".split())
+_PHONE = (".heic", ".heif", ".jpg", ".jpeg")
+"""What a phone's pictures are called, beside which it keeps seconds of video by the same name."""
 
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  \r\n\x87\n")
+LEFT_OUT = r"""
+@eadir/ \#recycle/ \#snapshot/ @recycle/ @recently-snapshot/ .@__thumb/ @tmp/
+$recycle.bin/ recycler/ system?volume?information/ lost+found/ __macosx/ .trash*/ .dtrash/ .appledouble/
+.thumbnails/ thumbs/ .picasaoriginals/ *.lrdata/ ipod?photo?cache/ captureone/cache/ appdata_*/preview/
+*.photoslibrary/resources/derivatives/ *.photoslibrary/database/ *.aplibrary/thumbnails/
+"""
+"""Folders of thumbnails and trash: of NAS boxes, systems, photo programs. As in .gitignore, in lower case."""
 
+IGNORE_NAME = ".manylensignore"
+"""In a folder of images: what to leave out, written as in .gitignore."""
 
 NO_IMAGE = "a folder needs at least one image"
 """How the message begins where there is none."""
@@ -45,7 +60,9 @@ NO_IMAGE = "a folder needs at least one image"
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden.
+    """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
+    left_out_count: those in folders of thumbnails and trash, and what was excluded.
+    animated_count: contents read this time by their middle frame.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -55,12 +72,16 @@ class Collection:
     unreadable: tuple[Unreadable, ...]
     skipped_count: int
     files_found: int
+    left_out_count: int = 0
+    animated_count: int = field(default=0, compare=False)
 
 
 def find_images(
     folder: str | os.PathLike[str],
     files: Iterable[str] | None = None,
     *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     known: Mapping[str, tuple[int, int]] | None = None,
     keep: Callable[[Sequence[Thumbnail]], None] = lambda thumbnails: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -69,6 +90,8 @@ def find_images(
     """Read a folder's images.
 
     files: only these of it, by their paths in it; by default all candidates.
+    exclude, include: patterns as in .gitignore, of what to leave out beside `LEFT_OUT` and the folder's own
+    `.manylensignore` ("!thumbs/" takes one back), and of what alone to take; without `files` only.
     known: id -> (width_px, height_px) of images that need no decoding (`RunFolder.known_images`).
     keep: gets the thumbnails of the others, in batches (`RunFolder.put_thumbnails`). on_progress: (files done, files).
     workers: decoding threads, 0 for two to four by the machine.
@@ -76,7 +99,8 @@ def find_images(
     """
     root = Path(folder)
     _check_folder(root)
-    found_files, unreadable, skipped = _walk(root) if files is None else (sorted(set(files)), [], 0)
+    chosen = _Chosen(root, exclude, include)
+    found_files, unreadable, skipped = _walk(root, chosen) if files is None else (sorted(set(files)), [], 0)
     reader = _Reader(root, known or {})
     paths: dict[str, list[str]] = {}
     batch: list[Thumbnail] = []
@@ -102,15 +126,20 @@ def find_images(
         if isinstance(size, str):  # a duplicate of bytes that proved unreadable
             unreadable += [Unreadable(path, size) for path in paths[image_id]]
         else:
-            images.append(Image(image_id, tuple(sorted(paths[image_id])), *size))
+            small = too_small_for_raw(*size)
+            raw = [path for path in paths[image_id] if small and _suffix(path) in RAW_SUFFIXES]
+            unreadable += [Unreadable(path, small) for path in raw]
+            if whole := sorted(set(paths[image_id]).difference(raw)):
+                images.append(Image(image_id, tuple(whole), *size))
     if not images and not unreadable:
         raise UsageError(
-            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files",
+            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files"
+            + (f" and {chosen.left_out:,} that were left out" if chosen.left_out else ""),
             "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
         )
     unreadable.sort(key=lambda file: file.path)
     files_found = sum(len(image.paths) for image in images) + len(unreadable)
-    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found)
+    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated)
 
 
 def _check_folder(root: Path) -> None:
@@ -129,7 +158,45 @@ def _check_folder(root: Path) -> None:
         )
 
 
-def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+class _Chosen:
+    """What of a folder to take, by path. left_out: how many files were not, so far."""
+
+    def __init__(self, root: Path, exclude: Sequence[str], include: Sequence[str]) -> None:
+        self._root = root
+        self.left_out = 0
+        lines: list[str] = []
+        try:
+            with open_regular(root / IGNORE_NAME) as file:
+                lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+        except OSError:
+            pass  # there is none
+        given = [*lines, *exclude]
+        try:
+            self._usual = pathspec.GitIgnoreSpec.from_lines(LEFT_OUT.split())
+            self._given = pathspec.GitIgnoreSpec.from_lines(given)
+            self._include = pathspec.GitIgnoreSpec.from_lines(include) if include else None
+        except ValueError as error:
+            raise UsageError(
+                f"what to leave out or to take is written as in .gitignore: {error}", "write *.png"
+            ) from error
+
+    def takes(self, path: str, *, is_folder: bool) -> bool:
+        """Counts what it does not take; a folder with all that is in it."""
+        named = f"{path}/" if is_folder else path
+        said = self._given.check_file(named).include
+        out = self._usual.match_file(named.lower()) if said is None else said
+        if not out and not is_folder and self._include is not None:
+            out = not self._include.match_file(path)
+        if out:
+            self.left_out += sum(len(names) for *_, names in os.walk(self._root / path)) if is_folder else 1
+        return not out
+
+
+def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int]:
     """The candidates under root, relative and sorted; what can be seen to be unreadable; the number skipped.
 
     Real folders are walked before linked ones, so that a file's own path wins over a way in through a link.
@@ -163,10 +230,11 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
             continue
         if folder and DATABASE_NAME in names:  # an earlier run: its report and links show our own images
             continue
+        stems = {os.path.splitext(name)[0] for name in names if _suffix(name) in _PHONE}
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
-            claims = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            claims = _suffix(name) in IMAGE_SUFFIXES
             is_link = os.path.islink(full)
             try:
                 status = os.stat(full)
@@ -176,7 +244,10 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
                 else:
                     unreadable.append(Unreadable(path, plain_reason(error, link=is_link)))
                 continue
-            if stat.S_ISDIR(status.st_mode):
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if not chosen.takes(path, is_folder=is_folder):
+                continue
+            if is_folder:
                 place = (status.st_dev, status.st_ino)
                 if name.startswith("."):
                     continue
@@ -189,7 +260,7 @@ def _walk(root: Path) -> tuple[list[str], list[Unreadable], int]:
                 elif place not in entered:
                     entered.add(place)
                     real.append((path, above | {place}))
-            elif name.startswith("."):
+            elif name.startswith(".") or (_suffix(name) in VIDEO_SUFFIXES and os.path.splitext(name)[0] in stems):
                 skipped += 1
             elif stat.S_ISREG(status.st_mode):
                 files.append(path)
@@ -207,15 +278,16 @@ class _Reader:
         self._root = root
         self._guard = threading.Lock()
         self._known = known
+        self.animated = 0
         self.outcomes: dict[str, tuple[int, int] | str] = {}
         """By content: the size as seen, or why it cannot be read."""
 
     def read(self, path: str) -> Thumbnail | Unreadable | str | None:
         """A new image's thumbnail, the id of one met before, why the file cannot be read, or None: no image."""
-        claims = os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+        claims = _suffix(path) in IMAGE_SUFFIXES
         try:
             with open_regular(self._root / path) as file:
-                if not claims and not _looks_like_image(file.read(64) or b""):
+                if not claims and not looks_like_image(file.read(64) or b""):
                     return None
                 file.seek(0)
                 image_id, source = identify(file)
@@ -231,6 +303,9 @@ class _Reader:
                     self.outcomes[image_id] = error.rule
                     return image_id
                 self.outcomes[image_id] = size
+                if "frames" in picture.info:
+                    with self._guard:
+                        self.animated += 1
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
         except OSError as error:
             check_resources(error)
@@ -255,16 +330,6 @@ def _in_order(
             yield first, future.result()
     finally:  # after a Ctrl-C nobody waits for a slow disk or a large picture
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _looks_like_image(head: bytes) -> bool:
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    if head[4:8] == b"ftyp":
-        return head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
-    if head[:2] == b"BM":
-        return len(head) > 26 and head[6:10] == b"\0\0\0\0"
-    return head.startswith(_MAGIC)
 
 
 def plain_reason(error: OSError, link: bool = False) -> str:

@@ -14,8 +14,9 @@ import json
 import os
 import re
 import textwrap
+import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -213,25 +214,45 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
 
 
 def _normal(path: str) -> str:
-    return path.strip().replace("\\", "/").removeprefix("./")
+    """Composed: a Mac decomposes the letters of names, what is typed elsewhere is composed."""
+    return unicodedata.normalize("NFC", path).strip().replace("\\", "/").removeprefix("./")
+
+
+def _unique(names: Iterable[str]) -> dict[str, str]:
+    """The names by their letters whatever their case, of those that are the only one."""
+    by_letters: dict[str, list[str]] = {}
+    for name in names:
+        by_letters.setdefault(name.casefold(), []).append(name)
+    return {letters: same[0] for letters, same in by_letters.items() if len(same) == 1}
 
 
 def match_labels(labels: Labels, images: Sequence[str]) -> dict[str, str]:
     """Image -> the file whose row of labels is its: by its path relative to the folder, else by its base name where
-    that is unique among the images and among the labels. Images without are left out. Raises UsageError where none
-    matches."""
+    that is unique among the images and among the labels; whatever the case of letters where that leaves one. Images
+    without are left out. Raises UsageError where none matches."""
+
+    def base(path: str) -> str:
+        return path.rsplit("/", 1)[-1]
+
     by_name: dict[str, list[str]] = {}
     for file in labels.rows:
-        by_name.setdefault(file.rsplit("/", 1)[-1], []).append(file)
-    names = Counter(_normal(image).rsplit("/", 1)[-1] for image in images)
+        by_name.setdefault(base(file), []).append(file)
+    paths = {image: _normal(image) for image in images}
+    names = Counter(base(path) for path in paths.values())
+    rows, whole = _unique(labels.rows), _unique(paths.values())
+    rows_by_name, whole_by_name = _unique(map(base, labels.rows)), _unique(map(base, paths.values()))
     found: dict[str, str] = {}
-    for image in images:
-        path = _normal(image)
-        name = path.rsplit("/", 1)[-1]
+    for image, path in paths.items():
+        name = base(path)
+        letters, name_letters = path.casefold(), name.casefold()
         if path in labels.rows:
             found[image] = path
+        elif letters in rows and letters in whole:
+            found[image] = rows[letters]
         elif names[name] == 1 and len(by_name.get(name, ())) == 1:
             found[image] = by_name[name][0]
+        elif name_letters in rows_by_name and name_letters in whole_by_name:
+            found[image] = by_name[rows_by_name[name_letters]][0]
     if not found:
         some_image, some_label = next(iter(images), ""), next(iter(labels.rows), "")
         raise UsageError(
