@@ -27,7 +27,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
-    Wrapped,
+    ModelWrapper,
 )
 from manylens.models.prompts import spread_evenly
 from manylens.pipeline import cluster_looks
@@ -47,7 +47,7 @@ class Cheated:
     said: bool
 
 
-class Cheat(Wrapped):
+class Cheat(ModelWrapper):
     """A model whose choices are worth nothing."""
 
     def __init__(self, model: Model, judge: str) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import manylens
 from manylens.collection.find import find_images
 from manylens.collection.pictures import StoredImages
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
 from manylens.results.evaluate import evaluate_labels
@@ -135,7 +135,7 @@ def read_descriptions(out: Path, images: Path, interests: Sequence[str]) -> dict
     with RunFolder.open(out) as run:
         collection = find_images(images, known=run.known_images())
         source = StoredImages(collection.root, collection.images, run.thumbnail)
-        model = Recorded(load_model("nano", source, run.features), run)
+        model = CachingModel(load_model("nano", source, run.features), run)
         ids = [image.id for image in collection.images]
         looks = asyncio.run(look_at_images(ids, [Interest(words) for words in interests], model, lambda event: None))
         files = {image.id: image.paths for image in collection.images}

@@ -21,7 +21,7 @@ from manylens.collection.find import find_images
 from manylens.collection.pictures import StoredImages
 from manylens.method.observations import Looks
 from manylens.models.base import Model
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
 from manylens.store.run_folder import RunFolder
@@ -91,7 +91,7 @@ def look_at_folder(
         collection = find_images(images, known=run.known_images(), keep=run.put_thumbnails)
         run.record_collection(collection.images, collection.unreadable)
         source = StoredImages(collection.root, collection.images, run.thumbnail)
-        model = Recorded(load_model("nano", source, run.features), run)
+        model = CachingModel(load_model("nano", source, run.features), run)
         first = {image.id: image.paths[0] for image in collection.images}
         yield asyncio.run(look_at_images(list(first), interests, model, lambda event: None)), first, model
 

@@ -1,4 +1,4 @@
-"""What recording costs: answers a second through `Recorded` with a model that answers at once.
+"""What recording costs: answers a second through `CachingModel` with a model that answers at once.
 
 `python -m bench.recording [--answers 5000] [--folder DIR]` prints a Markdown table: a model in this process (batches of
 64) and a server's (one request a call, 8 and 64 side by side). DIR says which disk; the system's temporary folder else.
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from manylens.models.base import Capabilities, LookReply, LookRequest, Request
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.store.run_folder import RunFolder
 
 VECTOR = np.eye(256)[0].astype(np.float16)
@@ -51,12 +51,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as scratch, RunFolder.open(Path(scratch) / "run") as run:
             for _ in range(2):
 
-                async def look(recorded: Recorded, ids: list[str]) -> None:
+                async def look(recorded: CachingModel, ids: list[str]) -> None:
                     for start in range(0, len(ids), 1024):
                         await recorded.look([LookRequest("suit", image_id) for image_id in ids[start : start + 1024]])
 
                 began = time.perf_counter()
-                asyncio.run(look(Recorded(model, run), ids))  # type: ignore[arg-type]
+                asyncio.run(look(CachingModel(model, run), ids))  # type: ignore[arg-type]
                 speeds.append(len(ids) / (time.perf_counter() - began))
         print(f"| batches of {batch}, {side_by_side} side by side | {speeds[0]:,.0f} | {speeds[1]:,.0f} |", flush=True)
 

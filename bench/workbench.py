@@ -36,12 +36,12 @@ from manylens.models.base import (
     LookRequest,
     Model,
     ModelOptions,
+    ModelWrapper,
     Request,
-    Wrapped,
     request_key,
     request_kind,
 )
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.models.registry import load_model
 from manylens.pipeline.look import look_at_images
 from manylens.store.run_folder import RunFolder
@@ -78,10 +78,10 @@ class Spent:
         return Spent(self.calls + other.calls, tokens, self.seconds + other.seconds)
 
 
-class Metered(Wrapped):
+class Metered(ModelWrapper):
     """A `Model` around a recorded one that counts what was asked since `begin`, each distinct request once."""
 
-    def __init__(self, model: Recorded, database: Path) -> None:
+    def __init__(self, model: CachingModel, database: Path) -> None:
         super().__init__(model)
         self._connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, check_same_thread=False)
         self._seconds: dict[str, float] = {}
@@ -155,7 +155,7 @@ class Workbench:
         wanted = set(labelled.pictures)
         self.file_of = {image.id: path for image in collection.images for path in image.paths if path in wanted}
         loaded: Model = load_model(model, self.images, self.run.features, options)
-        self.model = Metered(Recorded(loaded, self.run), folder / "run" / DATABASE_NAME)
+        self.model = Metered(CachingModel(loaded, self.run), folder / "run" / DATABASE_NAME)
         self._closing.callback(self.model.close)
 
     def __enter__(self) -> Self:

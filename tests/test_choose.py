@@ -41,7 +41,7 @@ from manylens.models.base import (
     request_key,
     shown_exemplars,
 )
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.models.metering import bound_of
 from manylens.models.nano.model import Nano
 from manylens.models.scripted import DESIGN_NOISE, Noise, ScriptedModel
@@ -338,11 +338,11 @@ def test_a_choice_is_stored_and_comes_back_as_it_was(tmp_path: Path) -> None:
     request = ChooseRequest("color", by_exemplars(), "image 0007")
     fresh_model = ScriptedModel({"color": TRUTH})
     with RunFolder.open(tmp_path) as run_folder:
-        (fresh,) = asyncio.run(Recorded(fresh_model, run_folder).choose([request]))
+        (fresh,) = asyncio.run(CachingModel(fresh_model, run_folder).choose([request]))
         assert run_folder.verify() == []
     later = ScriptedModel({"color": TRUTH})
     with RunFolder.open(tmp_path) as run_folder:
-        recorded = Recorded(later, run_folder)
+        recorded = CachingModel(later, run_folder)
         (resumed,) = asyncio.run(recorded.choose([request]))
     assert resumed == fresh
     assert isinstance(fresh, ChooseReply)
@@ -369,7 +369,7 @@ def test_a_choice_that_is_no_distribution_over_the_options_and_none_is_a_failed_
     probabilities: tuple[float, ...], tmp_path: Path
 ) -> None:
     with RunFolder.open(tmp_path) as run_folder:
-        recorded = Recorded(Says(*probabilities), run_folder)
+        recorded = CachingModel(Says(*probabilities), run_folder)
         (reply,) = asyncio.run(recorded.choose([ChooseRequest("color", by_exemplars(), "image 0001")]))
         assert isinstance(reply, ModelReplyInvalid)
         (failure,) = run_folder.failures()
@@ -378,7 +378,9 @@ def test_a_choice_that_is_no_distribution_over_the_options_and_none_is_a_failed_
 
 def test_verify_names_a_stored_choice_that_is_damaged(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run_folder:
-        asyncio.run(Recorded(Says(0.5, 0.25, 0.25), run_folder).choose([ChooseRequest("color", by_exemplars(), "a")]))
+        asyncio.run(
+            CachingModel(Says(0.5, 0.25, 0.25), run_folder).choose([ChooseRequest("color", by_exemplars(), "a")])
+        )
         for reply, said in (
             ({"probabilities": [0.5, 0.25], "reason": ""}, "sum to one"),
             ({"probabilities": [1.0], "reason": ""}, "two or more"),

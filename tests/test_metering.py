@@ -17,14 +17,14 @@ import pytest
 from chat_server import ChatServer, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_paced import run as run_in_virtual_time
+from test_retrying import run as run_in_virtual_time
 
 import manylens
 from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelReplyInvalid
 from manylens.models.base import Capabilities, LookReply, LookRequest, ModelOptions, Request, Usage
-from manylens.models.caching import Recorded, open_account
+from manylens.models.caching import CachingModel, open_account
 from manylens.models.metering import FEW, Account, Bound, Call, current_call, usable_count
-from manylens.models.retrying import Paced
+from manylens.models.retrying import RetryingModel
 from manylens.settings import Settings
 from manylens.store.books import Books, Spent
 from manylens.store.run_folder import RunFolder
@@ -163,7 +163,7 @@ def test_no_server_sees_more_than_the_limit_over_any_number_of_runs(
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
             with RunFolder.open(folder) as run:
-                model = Recorded(Paced(server, timeout_s=60.0), run)
+                model = CachingModel(RetryingModel(server, timeout_s=60.0), run)
                 model.account.limit(limits)
                 replies, _ = run_in_virtual_time(model.look(requests))
                 account = model.account
@@ -191,7 +191,7 @@ def test_a_kill_forgets_no_request(tmp_path: Path) -> None:
             return await reply
 
     with RunFolder.open(tmp_path) as run:
-        model = Recorded(Watched(lambda: ("good", 5)), run)
+        model = CachingModel(Watched(lambda: ("good", 5)), run)
         asyncio.run(model.look([LookRequest("color", str(number)) for number in range(3)]))
         assert held == [1, 2, 3]
         assert run.books() == Books()

@@ -23,8 +23,8 @@ from manylens.models.base import (
     JudgeRequest,
     LookReply,
     LookRequest,
+    ModelWrapper,
     Request,
-    Wrapped,
     check_model,
 )
 from manylens.models.scripted import ScriptedModel
@@ -89,11 +89,11 @@ def test_an_object_gets_the_pictures_once_before_it_is_asked(folder: Path, tmp_p
 
 def test_a_wrapper_passes_the_pictures_on_and_a_model_without_open_needs_none(folder: Path, tmp_path: Path) -> None:
     model = Own()
-    wrapper = Wrapped(model)
+    wrapper = ModelWrapper(model)
     wrapper.open(images := object())  # type: ignore[arg-type]
     assert model._images is images
     assert not hasattr(ScriptedModel({}), "open")
-    Wrapped(ScriptedModel({})).open(images)  # type: ignore[arg-type]
+    ModelWrapper(ScriptedModel({})).open(images)  # type: ignore[arg-type]
 
 
 def without(name: str) -> Any:

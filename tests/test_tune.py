@@ -30,7 +30,7 @@ from manylens.models.registry import load_model
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.settings import TuneSettings
 from manylens.store.run_folder import RunFolder
-from manylens.tuning.pseudo_labels import Lesson, Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.tuning.pseudo_labels import PseudoLabel, PseudoLabels, draw_batch, held_out_batches, take_lessons
 from manylens.tuning.student import Student, targets_by_token
 from manylens.tuning.tune import ADAPTER_NAME, PROGRESS_NAME, Tuned
 
@@ -81,7 +81,7 @@ class Counting(ScriptedModel):
         return await super().judge(requests)
 
 
-def teach(labels: dict[str, str], calls: int = CALLS, noise: Noise | None = None) -> Lessons:
+def teach(labels: dict[str, str], calls: int = CALLS, noise: Noise | None = None) -> PseudoLabels:
     teacher = Counting(labels, noise=noise)
     return asyncio.run(take_lessons(list(labels), INTEREST, teacher, calls, 0, lambda event: None))
 
@@ -89,7 +89,7 @@ def teach(labels: dict[str, str], calls: int = CALLS, noise: Noise | None = None
 MADE_UP = {f"image {number:03d}": ("hearts", "spades", "clubs")[number % 3] for number in range(200)}
 
 
-# Lessons
+# PseudoLabels
 
 
 @pytest.mark.parametrize("calls", [20, 37, 50, 160, 333])
@@ -142,7 +142,7 @@ def test_what_is_spread_trains_as_far_as_it_is_probable_and_held_out_answers_sti
     spread = {**dict.fromkeys(held_out, soft_label), "image 900": soft_label}
     pairs = {(first, second): 1.0 for first in held_out for second in described if first != second}
     described["image 800"] = "clubs"
-    lessons = Lessons(INTEREST, described, pairs, (), held_out).with_spread(spread)
+    lessons = PseudoLabels(INTEREST, described, pairs, (), held_out).with_spread(spread)
     batches = [draw_batch([lessons], step, 16, 1, seed=0) for step in range(40)]
     rows = [lesson for batch in batches for lesson in batch.lessons]
     taught = {lesson.descriptions for lesson in rows if lesson.image_id in spread and lesson.descriptions}
@@ -185,7 +185,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_pairs_follow_descriptions_unless_the_teacher_judged_them() -> None:
     described = {"a": "Hearts", "b": "a heart", "c": "spades"}
-    lessons = Lessons(INTEREST, described, {("a", "c"): 0.9}, (), frozenset())
+    lessons = PseudoLabels(INTEREST, described, {("a", "c"): 0.9}, (), frozenset())
     (batch,) = {draw_batch([lessons], 0, 8, 1, seed=0)}
     ids = [lesson.image_id for lesson in batch.lessons if isinstance(lesson.request, LookRequest)]
     same = {frozenset((ids[i], ids[j])): value for i, j, value in batch.pairs}
@@ -196,13 +196,13 @@ def test_an_image_refused_in_its_own_group_teaches_no_description() -> None:
     described = {"a": "hearts", "b": "hearts", "c": "spades", "d": "spades"}
     own = JudgeRequest(INTEREST, "hearts", "", ("b",), "a")
     other = JudgeRequest(INTEREST, "spades", "", ("c",), "b")
-    lessons = Lessons(INTEREST, described, {}, ((own, 0.1), (other, 0.1)), frozenset())
+    lessons = PseudoLabels(INTEREST, described, {}, ((own, 0.1), (other, 0.1)), frozenset())
     assert lessons.taught() == ["b", "c", "d"]
 
 
 def test_one_wording_is_learned_for_one_kind() -> None:
     described = {"a": "a heart", "b": "hearts", "c": "hearts", "d": "spades", "e": "spades"}
-    lessons = Lessons(INTEREST, described, {}, (), frozenset())
+    lessons = PseudoLabels(INTEREST, described, {}, (), frozenset())
     batches = [draw_batch([lessons], step, 8, 1, seed=0) for step in range(4)]
     said = {text for batch in batches for lesson in batch.lessons for text, _ in lesson.descriptions}
     assert said == {"hearts", "spades"}
@@ -297,8 +297,8 @@ def test_a_student_sees_in_training_what_it_sees_when_it_is_used(
         looks = [LookRequest(INTEREST, image_id) for image_id in ids]
         described = asyncio.run(model.look(looks))
         student = Student(tiny[family], images, ModelOptions(device="cpu"), seed=0)
-        lessons = [Lesson(request) for request in requests]
-        lessons += [Lesson(request, (("a description of several words", 1.0),)) for request in looks]
+        lessons = [PseudoLabel(request) for request in requests]
+        lessons += [PseudoLabel(request, (("a description of several words", 1.0),)) for request in looks]
         _, verdicts, embeddings = student._read(lessons)
     judged = [reply.probability for reply in replies if isinstance(reply, JudgeReply)]
     odds = verdicts.detach().numpy()[: len(requests)]

@@ -18,9 +18,9 @@ from manylens.collection.pictures import StoredImages
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
 from manylens.models.base import Model, ModelOptions, check_model, open_model
-from manylens.models.caching import Recorded, open_account
+from manylens.models.caching import CachingModel, open_account
 from manylens.models.registry import check_model_name, close_model, load_model, probe_model
-from manylens.models.retrying import Paced
+from manylens.models.retrying import RetryingModel
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
 from manylens.text import counted, printable
@@ -39,7 +39,7 @@ class Session:
     run: RunFolder
     collection: Collection
     images: StoredImages
-    model: Recorded
+    model: CachingModel
     is_fresh: bool
 
 
@@ -86,8 +86,10 @@ async def open_session(
             chosen = model
             open_model(chosen, images)
         is_served = chosen.capabilities.batch_size == 1
-        recorded = Recorded(
-            Paced(chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text)))
+        recorded = CachingModel(
+            RetryingModel(
+                chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text))
+            )
             if is_served
             else chosen,
             run,

@@ -245,7 +245,7 @@ def test_a_guesser_agrees_with_itself_as_scipys_binomial_tail_has_it(agreeing: i
     assert _tail(agreeing, pairs, 1 / options) == pytest.approx(float(binom.sf(agreeing - 1, pairs, 1 / options)))
 
 
-class Recorded:
+class CachingModel:
     """What a judge said of each pair, by name; "" is none of them."""
 
     def __init__(self, judge: Judge) -> None:
@@ -323,7 +323,7 @@ def test_rounds_follow_each_other_until_a_guesser_agrees_so_often_twice_in_a_tho
     kinds: int, contradictions: int, pairs: int, differing: int, tells: bool
 ) -> None:
     world = make_world(kinds, 40 * kinds)
-    judge = Recorded(Contradicting(world, contradictions))
+    judge = CachingModel(Contradicting(world, contradictions))
     trial = drive(try_judge(begin(world.looks)), judge)
     assert trial == judge.expected() == Trial(pairs, differing, False, tells)
 
@@ -332,7 +332,7 @@ def test_rounds_follow_each_other_until_a_guesser_agrees_so_often_twice_in_a_tho
 def test_a_guesser_is_put_two_rounds_and_at_most_six(kinds: int) -> None:
     world, many = make_world(kinds, 160), list[int]()
     for seed in range(20):
-        judge = Recorded(AtRandom(world, seed))
+        judge = CachingModel(AtRandom(world, seed))
         trial = drive(try_judge(begin(world.looks, seed=seed)), judge)
         assert trial == judge.expected() and len(judge.pairs()) == trial.pairs, seed
         many.append(trial.pairs)
@@ -344,7 +344,7 @@ def test_between_options_read_as_one_kind_nothing_differs() -> None:
     torn = 0
     for seed in range(10):
         world = make_world(2, 120, wordings=2, spread=1.5, seed=seed)
-        judge = Recorded(Truthful(world))
+        judge = CachingModel(Truthful(world))
         trial = drive(try_judge(begin(world.looks)), judge)
         assert trial == judge.expected() and trial.tells and trial.differing == 0, seed
         torn += any(one != other for one, other in judge.pairs())

@@ -326,7 +326,7 @@ def ask_verdict(model: Model, interest: str, image_ids: Sequence[str]) -> Verdic
     return found
 
 
-class Wrapped:
+class ModelWrapper:
     """What everything around a model passes on from it; a wrapper adds `look`, `judge`, `choose` and `complete`."""
 
     def __init__(self, model: Model) -> None:
@@ -364,7 +364,7 @@ def rendering(model: Model, request: Request) -> Rendering:
     The key is a SHA-256, in hex, over the rendered request and the model's identity: `render` holds the image hashes,
     parameters and prompt version, so a name alone never decides.
     """
-    while isinstance(model, Wrapped):
+    while isinstance(model, ModelWrapper):
         model = model._model
     known = getattr(request, "_rendering", None)
     if known is None or known.model is not model:

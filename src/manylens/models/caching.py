@@ -8,7 +8,7 @@ calls of a server that are under way, because they are paid for; cancelled again
 as a kill does.
 
 A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
-calls side by side. Retries and pacing (`paced`) go between `Recorded` and the server: they see only what must be
+calls side by side. Retries and pacing (`retrying`) go between `CachingModel` and the server: they see only what must be
 asked.
 """
 
@@ -36,10 +36,10 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    ModelWrapper,
     Reply,
     Request,
     Usage,
-    Wrapped,
     rendering,
     request_key,
     request_kind,
@@ -114,7 +114,7 @@ def open_account(run: RunFolder) -> Account:
     return Account(run.books(), run.put_books)
 
 
-class Recorded(Wrapped):
+class CachingModel(ModelWrapper):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
     asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.

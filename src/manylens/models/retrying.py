@@ -5,7 +5,7 @@ is reached. Promises: at most `concurrency` calls are under way, fewer while the
 asks for is kept by all calls; a call that ends for good ends in the error of its last attempt; a server that answers
 nobody any more ends in `ModelUnavailable`, which stops the run, so that no image pays for it.
 
-It stands between `Recorded` and the server. Models in this process need none of it.
+It stands between `CachingModel` and the server. Models in this process need none of it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Model,
+    ModelWrapper,
     Request,
-    Wrapped,
 )
 from manylens.models.metering import current_call
 
@@ -58,7 +58,7 @@ _Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
 
 
-class Paced(Wrapped):
+class RetryingModel(ModelWrapper):
     """A `Model` that waits, tries again, and never has more than `capabilities.concurrency` calls under way.
 
     timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look,
@@ -92,7 +92,7 @@ class Paced(Wrapped):
         return await self._answer(requests, self._model.complete)
 
     async def _answer(self, requests: Sequence[_Request], ask: _Ask[_Request, _Reply]) -> list[_Reply | ModelError]:
-        if len(requests) == 1:  # what `Recorded` sends: no need for one more task
+        if len(requests) == 1:  # what `CachingModel` sends: no need for one more task
             return [await self._call(requests[0], ask)]
         return list(await asyncio.gather(*(self._call(request, ask) for request in requests)))
 
@@ -148,7 +148,7 @@ class Paced(Wrapped):
         try:
             async with asyncio.timeout(self.capabilities.requests_per_call * self._timeout_s):
                 if attempt and (call := current_call()) is not None and not self.capabilities.counts_requests:
-                    call.send()  # the first try was written down by `Recorded`
+                    call.send()  # the first try was written down by `CachingModel`
                 replies = await ask([request])
         except ModelError as error:
             return error

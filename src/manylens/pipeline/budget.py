@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from manylens.errors import ModelError
 from manylens.models.base import Model, Reply, Request, rendering
-from manylens.models.caching import Recorded
+from manylens.models.caching import CachingModel
 from manylens.models.metering import Account, bound_of
 from manylens.settings import Settings
 
@@ -44,8 +44,8 @@ class Budget:
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self._is_kept = isinstance(model, Recorded)
-        self._account = model.account if isinstance(model, Recorded) else Account()
+        self._is_kept = isinstance(model, CachingModel)
+        self._account = model.account if isinstance(model, CachingModel) else Account()
         self._account.limit(settings)
 
     @property

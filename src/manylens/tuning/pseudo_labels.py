@@ -1,7 +1,7 @@
 """What a teacher says of a sample of a collection, and the lessons a student learns from it (pseudo supervision).
 
-In: image ids, an interest, a teacher (any `Model`), a number of calls. Out: `Lessons`, and the batches that training
-draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn depends on
+In: image ids, an interest, a teacher (any `Model`), a number of calls. Out: `PseudoLabels`, and the batches that
+training draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn depends on
 the seed and the step alone, so that training can go on from any step.
 
 Of N calls, 90% describe images, drawn at random, through the interest; 5% judge pairs ("does v belong with u?"), in
@@ -12,7 +12,7 @@ images are held out: no answer about one of them ever trains, and training stops
 
 A judgement outranks what descriptions imply. An image that its teacher refuses in the group of its own description
 contradicts itself: its description teaches nothing. What images without a description probably show may be added
-(`Lessons.with_spread`): descriptions with their probabilities, which train as far as they are probable.
+(`PseudoLabels.with_spread`): descriptions with their probabilities, which train as far as they are probable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SoftLabel: TypeAlias = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class PseudoLabel:
     """One row to learn: a look with the descriptions to give, or a judgement with the probability of yes.
 
     descriptions: as they are to be written, with their probabilities, the most probable first. view: which view of the
@@ -76,12 +76,12 @@ class Lesson:
 class Batch:
     """Rows of one interest. pairs: (row, row, whether both show the same, in [0, 1]) among those that describe."""
 
-    lessons: tuple[Lesson, ...]
+    lessons: tuple[PseudoLabel, ...]
     pairs: tuple[tuple[int, int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lessons:
+class PseudoLabels:
     """All that the teacher said of one interest.
 
     described: image id -> description, in the order asked. pairs: (u, v) -> probability that they belong together.
@@ -116,7 +116,7 @@ class Lessons:
         own: dict[str, SoftLabel] = {image_id: ((words[image_id], 1.0),) for image_id in self.taught()}
         object.__setattr__(self, "soft_labels", own | self.spread)
 
-    def with_spread(self, spread: Mapping[str, SoftLabel]) -> Lessons:
+    def with_spread(self, spread: Mapping[str, SoftLabel]) -> PseudoLabels:
         """These lessons, and what other images probably show."""
         return replace(self, spread=dict(spread))
 
@@ -151,7 +151,7 @@ Emit: TypeAlias = Callable[[Event], None]
 
 async def take_lessons(
     image_ids: Sequence[str], interest: str, teacher: Model, calls: int, seed: int, emit: Emit
-) -> Lessons:
+) -> PseudoLabels:
     """Put at most `calls` requests to the teacher. Raises UsageError for too few calls or images, and ModelError where
     the teacher described too few of them."""
     if calls < FEWEST_CALLS:
@@ -192,7 +192,7 @@ async def take_lessons(
         answers += [reply.probability if isinstance(reply, JudgeReply) else None for reply in replies]
         emit(StageAdvanced("teach", interest, done + len(answers), calls))
     found = list(zip(judgements, answers, strict=True))
-    lessons = Lessons(
+    lessons = PseudoLabels(
         interest,
         described,
         {pair: p for (pair, _), (_, p) in zip(pairs, found[: len(pairs)], strict=True) if p is not None},
@@ -227,7 +227,7 @@ def _draw_pairs(interest: str, described: dict[str, str], seed: int) -> Iterator
 
 def _draw_members(interest: str, described: dict[str, str], seed: int) -> Iterator[JudgeRequest]:
     """Described images, in turn in the group of their own description and in another one."""
-    lessons = Lessons(interest, described, {}, (), frozenset())
+    lessons = PseudoLabels(interest, described, {}, (), frozenset())
     groups = lessons.groups(list(described))
     names = sorted(groups)
     drawn: set[tuple[str, str]] = set()
@@ -244,7 +244,7 @@ def _draw_members(interest: str, described: dict[str, str], seed: int) -> Iterat
             yield _member_request(lessons, words, groups[words], candidate)
 
 
-def _member_request(lessons: Lessons, words: str, group: Sequence[str], candidate: str) -> JudgeRequest:
+def _member_request(lessons: PseudoLabels, words: str, group: Sequence[str], candidate: str) -> JudgeRequest:
     exemplars = tuple(image_id for image_id in group if image_id != candidate)[:EXEMPLARS]
     return group_request(lessons.interest, lessons.spoken[words], exemplars, candidate)
 
@@ -257,7 +257,7 @@ def group_request(interest: str, name: str, exemplars: tuple[str, ...], candidat
 # What training draws
 
 
-def draw_batch(lessons: Sequence[Lessons], step: int, rows: int, views: int, seed: int) -> Batch:
+def draw_batch(lessons: Sequence[PseudoLabels], step: int, rows: int, views: int, seed: int) -> Batch:
     """The batch of one step: interests take turns. Five eighths of the rows describe images, each once before any comes
     again; an eighth are judged pairs, to be described as well; a quarter judge membership."""
     one = lessons[step % len(lessons)]
@@ -284,7 +284,7 @@ def draw_batch(lessons: Sequence[Lessons], step: int, rows: int, views: int, see
     return Batch((*looks, *judgements), _pairs([(i.image_id, one.soft_labels[i.image_id]) for i in looks], judged))
 
 
-def held_out_batches(lessons: Sequence[Lessons], rows: int, seed: int) -> list[Batch]:
+def held_out_batches(lessons: Sequence[PseudoLabels], rows: int, seed: int) -> list[Batch]:
     """All that is held out, in batches of at most `rows` images: descriptions, their pairs, what the teacher judged of
     them, and what its descriptions imply."""
     batches: list[Batch] = []
@@ -315,17 +315,17 @@ def _endless(ids: Sequence[str], at: int, seed: int) -> str:
     return ids[int(np.random.default_rng([seed, 5, epoch]).permutation(len(ids))[place])]
 
 
-def _look(lessons: Lessons, image_id: str, soft_label: SoftLabel, view: int) -> Lesson:
+def _look(lessons: PseudoLabels, image_id: str, soft_label: SoftLabel, view: int) -> PseudoLabel:
     descriptions = tuple((lessons.spoken[words], p) for words, p in soft_label)
-    return Lesson(LookRequest(lessons.interest, image_id), descriptions, view=view)
+    return PseudoLabel(LookRequest(lessons.interest, image_id), descriptions, view=view)
 
 
-def _judge(request: JudgeRequest, probability: float, view: int) -> Lesson:
-    return Lesson(request, probability=probability, view=view)
+def _judge(request: JudgeRequest, probability: float, view: int) -> PseudoLabel:
+    return PseudoLabel(request, probability=probability, view=view)
 
 
 def _implied(
-    lessons: Lessons, candidate: str, soft_label: SoftLabel, known: Mapping[str, str], random: np.random.Generator
+    lessons: PseudoLabels, candidate: str, soft_label: SoftLabel, known: Mapping[str, str], random: np.random.Generator
 ) -> tuple[JudgeRequest, float]:
     """A membership that descriptions imply: an image in the group of what it most probably shows or, as often, in
     another one, with the probability of that. known: image id -> words, of the images that may be exemplars."""
@@ -345,7 +345,7 @@ def _firm(soft_label: SoftLabel) -> dict[str, float]:
 
 
 def _implied_of_any(
-    lessons: Lessons, likely: Mapping[str, str], random: np.random.Generator
+    lessons: PseudoLabels, likely: Mapping[str, str], random: np.random.Generator
 ) -> tuple[JudgeRequest, float]:
     ids = list(likely)
     candidate = ids[int(random.integers(len(ids)))]

@@ -31,7 +31,7 @@ from manylens.models.base import LookRequest, ModelOptions
 from manylens.models.huggingface.checkpoint import DIALECT_FILE, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import FloatArray, Part, is_out_of_memory
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
-from manylens.tuning.pseudo_labels import Batch, Lesson
+from manylens.tuning.pseudo_labels import Batch, PseudoLabel
 
 PAIR_WEIGHT = 1.0
 VIEWS = 2
@@ -237,7 +237,7 @@ class Student:
         found = Losses(float(describe.detach()), float(judge.detach()), float(pair.detach()), *counts)
         return means[0] + means[1] + PAIR_WEIGHT * means[2], found
 
-    def _read(self, lessons: Sequence[Lesson]) -> tuple[Any, Any, Any]:
+    def _read(self, lessons: Sequence[PseudoLabel]) -> tuple[Any, Any, Any]:
         """For b rows: the mean cross-entropy of the description's tokens (b,), the log-odds of yes (b,), H (b, d)."""
         torch = self._torch
         inputs, messages = self._inputs(lessons)
@@ -275,14 +275,14 @@ class Student:
         states = kept[0][torch.arange(len(places), device=ids.device), places]
         return words, yes - no, torch.nn.functional.normalize(states.float(), dim=-1)
 
-    def _message(self, lesson: Lesson) -> list[Part]:
+    def _message(self, lesson: PseudoLabel) -> list[Part]:
         parts = self._model.message(lesson.request)
         pictures = [(place, part) for place, part in enumerate(parts) if not isinstance(part, str)]
         place, last = pictures[-1]  # exemplars come before it
         parts[place] = _crop(last, *_view_key(lesson))
         return parts
 
-    def _inputs(self, lessons: Sequence[Lesson]) -> tuple[dict[str, Any], list[list[Part]]]:
+    def _inputs(self, lessons: Sequence[PseudoLabel]) -> tuple[dict[str, Any], list[list[Part]]]:
         messages = [self._message(lesson) for lesson in lessons]
         return dict(self._loaded.inputs(messages)), messages
 
@@ -291,7 +291,7 @@ class Student:
         several depths, because what an interest asks for may be gone at the last."""
         found: list[FloatArray] = []
         for start in range(0, len(image_ids), SEEN_AT_ONCE):
-            lessons = [Lesson(LookRequest(interest, i)) for i in image_ids[start : start + SEEN_AT_ONCE]]
+            lessons = [PseudoLabel(LookRequest(interest, i)) for i in image_ids[start : start + SEEN_AT_ONCE]]
             inputs = self._loaded.inputs([self._message(lesson) for lesson in lessons])
             with self._torch.no_grad():
                 found.append(self._depths(inputs).float().cpu().numpy())
@@ -362,7 +362,7 @@ def _targets(torch: Any, net: Any) -> tuple[str, list[str]]:
     return rf"{re.escape(place)}\..*\.({'|'.join(sorted(last))})", projector
 
 
-def _view_key(lesson: Lesson) -> tuple[str, int]:
+def _view_key(lesson: PseudoLabel) -> tuple[str, int]:
     return lesson.image_id, lesson.view
 
 

@@ -28,7 +28,7 @@ from manylens.files import write_atomically
 from manylens.models.base import Model, ModelOptions
 from manylens.settings import TuneSettings
 from manylens.tuning.label_classifier import spread_answers
-from manylens.tuning.pseudo_labels import Emit, Lessons, draw_batch, held_out_batches, take_lessons
+from manylens.tuning.pseudo_labels import Emit, PseudoLabels, draw_batch, held_out_batches, take_lessons
 from manylens.tuning.student import VIEWS, Losses, Student
 from manylens.types import Interest
 
@@ -107,7 +107,7 @@ async def tune_student(
     )
 
 
-def _spread(learner: Student, lessons: Lessons, image_ids: Sequence[str], seed: int, emit: Emit) -> Lessons:
+def _spread(learner: Student, lessons: PseudoLabels, image_ids: Sequence[str], seed: int, emit: Emit) -> PseudoLabels:
     """The lessons, and what the images that teach nothing of their own probably show by the student's own eyes."""
     emit(StageStarted("tune", lessons.interest, None))
     taught = lessons.taught()
@@ -120,7 +120,7 @@ def _spread(learner: Student, lessons: Lessons, image_ids: Sequence[str], seed: 
     return lessons.with_spread(dict(zip(others, found, strict=True)))
 
 
-def _fingerprint(lessons: Sequence[Lessons], student: str, settings: TuneSettings) -> str:
+def _fingerprint(lessons: Sequence[PseudoLabels], student: str, settings: TuneSettings) -> str:
     """What tells one tuning from another: a file of progress, or a finished adapter, of another one is of no use."""
     said = [
         [one.interest, one.described, sorted((*pair, p) for pair, p in one.pairs.items())]
@@ -141,7 +141,7 @@ def _read_account(file: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def _train(
     learner: Student,
-    lessons: Sequence[Lessons],
+    lessons: Sequence[PseudoLabels],
     progress: Path,
     fingerprint: str,
     settings: TuneSettings,

@@ -29,9 +29,9 @@ from manylens.models.base import (
     Usage,
     request_key,
 )
-from manylens.models.caching import Recorded, from_stored, to_stored
+from manylens.models.caching import CachingModel, from_stored, to_stored
 from manylens.models.metering import Account
-from manylens.models.retrying import Paced
+from manylens.models.retrying import RetryingModel
 from manylens.store.answers import Answer, StoredReply
 from manylens.store.run_folder import RunFolder
 from manylens.types import answer_key
@@ -101,7 +101,7 @@ def same(a: object, b: object) -> bool:
 
 
 def test_a_model_passes_for_itself() -> None:
-    model: Model = Recorded(Fake(), run=None, account=Account())  # type: ignore[arg-type]  # not used here
+    model: Model = CachingModel(Fake(), run=None, account=Account())  # type: ignore[arg-type]  # not used here
     assert (model.name, model.identity, model.capabilities) == ("fake", "weights 1", Fake.capabilities)
     assert model.render(looks("a")[0]) == Fake().render(looks("a")[0])
 
@@ -111,16 +111,16 @@ def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) ->
     choice = ChooseRequest("suit", (Option("hearts"), Option("spades")), "b")
     text = CompleteRequest("suit", "name_clusters", "payload")
 
-    async def everything(model: Recorded) -> list[object]:
+    async def everything(model: CachingModel) -> list[object]:
         answers = [*await model.look(looks("a", "b")), *await model.judge([judgement])]
         return [*answers, *await model.choose([choice]), *await model.complete([text])]
 
     first = Fake()
     with RunFolder.open(tmp_path) as run:
-        fresh = asyncio.run(everything(Recorded(first, run)))
+        fresh = asyncio.run(everything(CachingModel(first, run)))
     second = Fake()
     with RunFolder.open(tmp_path) as run:
-        recorded = Recorded(second, run)
+        recorded = CachingModel(second, run)
         resumed = asyncio.run(everything(recorded))
         assert run.verify() == []
     assert (len(first.seen), second.seen) == (5, [])
@@ -133,16 +133,16 @@ def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) ->
 
 def test_other_weights_are_asked_again(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
-        asyncio.run(Recorded(Fake("weights 1"), run).look(looks("a")))
+        asyncio.run(CachingModel(Fake("weights 1"), run).look(looks("a")))
         other = Fake("weights 2")
-        asyncio.run(Recorded(other, run).look(looks("a")))
+        asyncio.run(CachingModel(other, run).look(looks("a")))
     assert other.seen == looks("a")
 
 
 def test_replies_come_in_the_order_of_requests_and_equal_ones_are_sent_once(tmp_path: Path) -> None:
     fake = Fake()
     with RunFolder.open(tmp_path) as run:
-        model = Recorded(fake, run)
+        model = CachingModel(fake, run)
         asyncio.run(model.look(looks("b")))
         replies = asyncio.run(model.look(looks("c", "b", "a", "c")))
     assert [getattr(reply, "description", None) for reply in replies] == [f"an {i} \udcff" for i in "cbac"]
@@ -153,7 +153,7 @@ def test_replies_come_in_the_order_of_requests_and_equal_ones_are_sent_once(tmp_
 def test_two_tasks_that_want_the_same_answer_send_one_request(tmp_path: Path) -> None:
     fake = Fake()
 
-    async def both(model: Recorded) -> list[list[LookReply | ModelError]]:
+    async def both(model: CachingModel) -> list[list[LookReply | ModelError]]:
         fake.gate = asyncio.Event()
         tasks = [asyncio.create_task(model.look(looks("a", "b"))), asyncio.create_task(model.look(looks("b", "c")))]
         await asyncio.sleep(0.01)
@@ -161,7 +161,7 @@ def test_two_tasks_that_want_the_same_answer_send_one_request(tmp_path: Path) ->
         return await asyncio.gather(*tasks)
 
     with RunFolder.open(tmp_path) as run:
-        first, second = asyncio.run(both(Recorded(fake, run)))
+        first, second = asyncio.run(both(CachingModel(fake, run)))
     assert sorted(request.image_id for request in fake.seen if isinstance(request, LookRequest)) == ["a", "b", "c"]
     assert same(first[1], second[0])
 
@@ -169,7 +169,7 @@ def test_two_tasks_that_want_the_same_answer_send_one_request(tmp_path: Path) ->
 def test_a_task_whose_partner_is_cancelled_asks_itself(tmp_path: Path) -> None:
     fake = Fake()
 
-    async def both(model: Recorded) -> list[LookReply | ModelError]:
+    async def both(model: CachingModel) -> list[LookReply | ModelError]:
         fake.gate = asyncio.Event()
         first = asyncio.create_task(model.look(looks("a")))
         await asyncio.sleep(0)
@@ -181,7 +181,7 @@ def test_a_task_whose_partner_is_cancelled_asks_itself(tmp_path: Path) -> None:
         return await asyncio.wait_for(second, 5)
 
     with RunFolder.open(tmp_path) as run:
-        assert isinstance(asyncio.run(both(Recorded(fake, run)))[0], LookReply)
+        assert isinstance(asyncio.run(both(CachingModel(fake, run)))[0], LookReply)
 
 
 def test_big_batches_go_in_chunks_and_what_came_before_a_break_is_kept(tmp_path: Path) -> None:
@@ -189,11 +189,11 @@ def test_big_batches_go_in_chunks_and_what_came_before_a_break_is_kept(tmp_path:
     fake = Fake()
     fake.stop_after = 2
     with RunFolder.open(tmp_path) as run, pytest.raises(Broken):
-        asyncio.run(Recorded(fake, run).look(looks(*ids)))
+        asyncio.run(CachingModel(fake, run).look(looks(*ids)))
     assert [len(batch) for batch in fake.batches] == [64, 64]
     again = Fake()
     with RunFolder.open(tmp_path) as run:
-        asyncio.run(Recorded(again, run).look(looks(*ids)))
+        asyncio.run(CachingModel(again, run).look(looks(*ids)))
     assert again.seen == looks(*ids[128:])
 
 
@@ -240,7 +240,7 @@ def test_a_server_is_asked_side_by_side_and_each_answer_is_stored_as_it_comes(tm
     far = Far()
 
     async def work(run: RunFolder) -> list[LookReply | ModelError]:
-        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdef")))
+        task = asyncio.create_task(CachingModel(far, run).look(looks(*"abcdef")))
         await far.release()
         assert [request.image_id for request in far.seen if isinstance(request, LookRequest)] == list("abcd")
         await far.release("c")
@@ -260,7 +260,7 @@ def test_a_cancelled_run_waits_for_the_calls_under_way_and_begins_none(tmp_path:
     told: list[int] = []
 
     async def work(run: RunFolder) -> None:
-        task = asyncio.create_task(Recorded(far, run, told.append).look(looks(*"abcdefgh")))
+        task = asyncio.create_task(CachingModel(far, run, told.append).look(looks(*"abcdefgh")))
         await far.release("b")
         task.cancel()
         await far.release("e", "a")
@@ -281,7 +281,7 @@ def test_a_run_cancelled_twice_keeps_what_has_arrived_and_leaves_no_task(tmp_pat
     far = Far()
 
     async def work(run: RunFolder) -> None:
-        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdef")))
+        task = asyncio.create_task(CachingModel(far, run).look(looks(*"abcdef")))
         await far.release("b")
         far.held["d"].set()  # arrives in the very turn of the loop in which the run is cancelled
         task.cancel()
@@ -296,7 +296,7 @@ def test_a_run_cancelled_twice_keeps_what_has_arrived_and_leaves_no_task(tmp_pat
         asyncio.run(work(run))
         assert stored(run, *"abcdef") >= {"b"}
         again = Far(hold=False)
-        asyncio.run(Recorded(again, run).look(looks(*"abcdef")))
+        asyncio.run(CachingModel(again, run).look(looks(*"abcdef")))
         assert "b" not in {request.image_id for request in again.seen if isinstance(request, LookRequest)}
 
 
@@ -308,7 +308,7 @@ def test_a_model_that_is_gone_ends_the_run_and_no_image_pays_for_it(
     far.gone = {"c"}
 
     async def work(run: RunFolder) -> None:
-        task = asyncio.create_task(Recorded(far, run).look(looks(*"abcdefgh")))
+        task = asyncio.create_task(CachingModel(far, run).look(looks(*"abcdefgh")))
         await far.release("a")
         await far.release("c")
         with pytest.raises(ModelUnavailable, match="no server answers"):
@@ -337,7 +337,7 @@ def test_a_batch_that_finds_the_model_gone_stores_what_it_has(tmp_path: Path, ho
         fake.bad["070"] = gone
     with RunFolder.open(tmp_path) as run:
         with pytest.raises(ModelUnavailable):
-            asyncio.run(Recorded(fake, run).look(looks(*ids)))
+            asyncio.run(CachingModel(fake, run).look(looks(*ids)))
         assert len(stored(run, *ids)) == (99 if how == "in its place" else 64)
         assert run.failures() == ()
 
@@ -348,7 +348,7 @@ def test_a_batch_that_fails_as_a_whole_is_recorded_on_each_of_its_images(tmp_pat
             raise ModelBusy("out of memory")
 
     with RunFolder.open(tmp_path) as run:
-        replies = asyncio.run(Recorded(Raising(), run).look(looks("a", "b")))
+        replies = asyncio.run(CachingModel(Raising(), run).look(looks("a", "b")))
         assert [type(reply) for reply in replies] == [ModelBusy, ModelBusy]
         assert [failure.image_id for failure in sorted(run.failures(), key=lambda f: f.image_id)] == ["a", "b"]
 
@@ -359,7 +359,7 @@ def test_a_bug_in_a_model_is_not_hidden(tmp_path: Path) -> None:
             raise ZeroDivisionError
 
     with RunFolder.open(tmp_path) as run, pytest.raises(ZeroDivisionError):
-        asyncio.run(Recorded(Buggy(hold=False), run).look(looks(*"abc")))
+        asyncio.run(CachingModel(Buggy(hold=False), run).look(looks(*"abc")))
 
 
 def test_four_thousand_calls_hold_at_most_the_stated_concurrency_and_steady_memory(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_four_thousand_calls_hold_at_most_the_stated_concurrency_and_steady_memo
 
     far.one_look = watching  # type: ignore[method-assign]
     with RunFolder.open(tmp_path) as run:
-        replies = asyncio.run(Recorded(Paced(far, timeout_s=60), run).look(looks(*map(str, range(4000)))))
+        replies = asyncio.run(CachingModel(RetryingModel(far, timeout_s=60), run).look(looks(*map(str, range(4000)))))
     assert len(replies) == 4000
     assert far.most_inside == 1000
     assert 1000 <= most_tasks <= 1001
@@ -389,8 +389,8 @@ def test_tokens_are_stored_with_their_answer(tmp_path: Path) -> None:
             return replace(super().one_look(request), usage=usage)
 
     with RunFolder.open(tmp_path) as run:
-        fresh = asyncio.run(Recorded(Metered(), run).look(looks("a", "b")))
-        kept = asyncio.run(Recorded(Fake(), run).look(looks("a", "b")))
+        fresh = asyncio.run(CachingModel(Metered(), run).look(looks("a", "b")))
+        kept = asyncio.run(CachingModel(Fake(), run).look(looks("a", "b")))
     for replies in (fresh, kept):
         assert [reply.usage for reply in replies if isinstance(reply, LookReply)] == [Usage(700, 9), None]
 
@@ -406,7 +406,7 @@ def test_every_answer_is_on_the_disk_before_it_is_returned(tmp_path: Path) -> No
             order.append("stored")
 
         run.put_answers = spy  # type: ignore[assignment, method-assign]
-        asyncio.run(Recorded(fake, run).look(looks("a")))
+        asyncio.run(CachingModel(fake, run).look(looks("a")))
         order.append("returned")
     assert order == ["stored", "returned"]
 
@@ -415,7 +415,7 @@ def test_a_failed_call_is_recorded_on_its_image_and_asked_again_by_the_next_run(
     fake = Fake()
     fake.bad["b"] = ModelBusy("the server did not answer within 60 s", "try later", retry_after_s=3)
     with RunFolder.open(tmp_path) as run:
-        model = Recorded(fake, run)
+        model = CachingModel(fake, run)
         replies = asyncio.run(model.look(looks("a", "b", "c", "b")))
         assert [isinstance(reply, ModelBusy) for reply in replies] == [False, True, False, True]
         assert [(f.image_id, f.reason) for f in run.failures()] == [
@@ -424,7 +424,7 @@ def test_a_failed_call_is_recorded_on_its_image_and_asked_again_by_the_next_run(
         assert model.failed == {"look": 1}
     with RunFolder.open(tmp_path) as run:
         again = Fake()
-        replies = asyncio.run(Recorded(again, run).look(looks("a", "b", "c")))
+        replies = asyncio.run(CachingModel(again, run).look(looks("a", "b", "c")))
         assert again.seen == looks("b")
         assert run.failures() == ()
 
@@ -452,7 +452,7 @@ def test_an_invalid_reply_costs_its_own_image_only(tmp_path: Path) -> None:
             return good if request.image_id != "b" else LookReply("b", 7.0, good.embedding)
 
     with RunFolder.open(tmp_path) as run:
-        replies = asyncio.run(Recorded(Sloppy(), run).look(looks("a", "b")))
+        replies = asyncio.run(CachingModel(Sloppy(), run).look(looks("a", "b")))
         assert [type(reply) for reply in replies] == [LookReply, ModelReplyInvalid]
         assert len(run.failures()) == 1
 
@@ -470,20 +470,20 @@ def test_too_few_replies_are_a_programmers_error(tmp_path: Path) -> None:
             return (await super().look(requests))[1:]
 
     with RunFolder.open(tmp_path) as run, pytest.raises(TypeError, match="1 replies to 2 requests"):
-        asyncio.run(Recorded(Short(), run).look(looks("a", "b")))
+        asyncio.run(CachingModel(Short(), run).look(looks("a", "b")))
 
 
 def test_the_key_is_what_the_model_renders(tmp_path: Path) -> None:
     fake = Fake()
     with RunFolder.open(tmp_path) as run:
-        asyncio.run(Recorded(fake, run).look(looks("a")))
+        asyncio.run(CachingModel(fake, run).look(looks("a")))
         assert len(run.get_answers([request_key(fake, looks("a")[0])])) == 1
 
 
 def test_an_empty_batch_asks_nothing(tmp_path: Path) -> None:
     fake = Fake()
     with RunFolder.open(tmp_path) as run:
-        assert asyncio.run(Recorded(fake, run).look([])) == []
+        assert asyncio.run(CachingModel(fake, run).look([])) == []
     assert fake.batches == []
 
 

@@ -26,7 +26,7 @@ from manylens.models.base import (
     Option,
     Request,
 )
-from manylens.models.retrying import ATTEMPTS, LONGEST_RETRY_AFTER_S, Gate, Paced
+from manylens.models.retrying import ATTEMPTS, LONGEST_RETRY_AFTER_S, Gate, RetryingModel
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def questions(count: int) -> list[JudgeRequest]:
 def judge(
     server: Server, count: int, timeout_s: float = 60.0, notify: Callable[[str], None] | None = None
 ) -> tuple[list[JudgeReply | ModelError], float]:
-    model: Model = Paced(server, timeout_s=timeout_s, notify=notify)
+    model: Model = RetryingModel(server, timeout_s=timeout_s, notify=notify)
     return run(model.judge(questions(count)))
 
 
@@ -235,7 +235,7 @@ def test_a_few_poisonous_images_at_the_end_do_not_pass_for_a_dead_server() -> No
 def test_a_choice_is_asked_again_until_it_is_answered() -> None:
     server = Server(lambda image, attempt, now: BUSY if attempt < 3 else 0.0)
     asked = [ChooseRequest("suit", (Option("hearts"),), f"image{number}") for number in range(3)]
-    replies, _ = run(Paced(server, timeout_s=60).choose(asked))
+    replies, _ = run(RetryingModel(server, timeout_s=60).choose(asked))
     assert replies == [ChooseReply((1.0, 0.0))] * 3
     assert set(server.attempts.values()) == {3}
 
@@ -243,7 +243,7 @@ def test_a_choice_is_asked_again_until_it_is_answered() -> None:
 def test_equal_seeds_wait_equally_long() -> None:
     def seconds(seed: int) -> float:
         server = Server(lambda image, attempt, now: BUSY if attempt < 5 else 0.0)
-        return run(Paced(server, timeout_s=60, seed=seed).judge(questions(3)))[1]
+        return run(RetryingModel(server, timeout_s=60, seed=seed).judge(questions(3)))[1]
 
     assert seconds(1) == seconds(1) != seconds(2)
 
