@@ -1,8 +1,8 @@
 """What a teacher says of a sample of a collection, and the lessons a student learns from it (pseudo supervision).
 
 In: image ids, an interest, a teacher (any `Model`), a number of calls. Out: `PseudoLabels`, and the batches that
-training draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn depends on
-the seed and the step alone, so that training can go on from any step.
+training draws from them. Promises: at most that many requests are put, none twice; no labels are used; what is drawn
+depends on the seed and the step alone, so that training can go on from any step.
 
 Of N calls, 90% describe images, drawn at random, through the interest; 5% judge pairs ("does v belong with u?"), in
 turn of equal and of different descriptions; 5% judge membership, in turn an image in the group of its own description
