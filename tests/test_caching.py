@@ -32,7 +32,7 @@ from manylens.models.base import (
 from manylens.models.caching import CachingModel, from_stored, to_stored
 from manylens.models.metering import Account
 from manylens.models.retrying import RetryingModel
-from manylens.store.answers import Answer, StoredReply
+from manylens.store.answers import StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
 from manylens.types import answer_key
 
@@ -492,7 +492,7 @@ def test_a_judgement_of_before_with_its_share_of_a_call_is_whole_and_used(tmp_pa
     key = answer_key("model", "judge")
     old = StoredReply("judge", {"probability": 0.25, "reason": "it is so", "calls": 0.25})
     with RunFolder.open(tmp_path / "run") as run:
-        run.put_answers([Answer(key, "suit", "image", "model", "judge", old)])
+        run.put_answers([StoredAnswer(key, "suit", "image", "model", "judge", old)])
     with RunFolder.open(tmp_path / "run") as run:
         assert run.verify() == []
         assert from_stored(run.get_answers([key])[key]) == JudgeReply(0.25, "it is so")

@@ -13,7 +13,7 @@ from test_store import look
 
 from manylens.errors import StoreError
 from manylens.files import write_atomically
-from manylens.store.answers import Answer, Failure
+from manylens.store.answers import Failure, StoredAnswer
 from manylens.store.run_folder import RunFolder, answers_held
 from manylens.types import Image, Thumbnail, Unreadable
 
@@ -34,7 +34,7 @@ class RunFolderMachine(RuleBasedStateMachine):
         self.thumbnails: dict[str, Thumbnail] = {}
         self.images: dict[str, Image] = {}
         self.unreadable: dict[str, Unreadable] = {}
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, StoredAnswer] = {}
         self.failures: dict[str, Failure] = {}
         self.results: dict[str, tuple[str, str]] = {}
         """Path -> what it held when it was recorded, and what it holds."""
@@ -78,7 +78,7 @@ class RunFolderMachine(RuleBasedStateMachine):
 
     @rule(numbers=some)
     def put_half_of_a_transaction(self, numbers: list[int]) -> None:
-        bad = Answer("key", "suit", None, "model", "look", look(0).reply)  # type: ignore[arg-type]
+        bad = StoredAnswer("key", "suit", None, "model", "look", look(0).reply)  # type: ignore[arg-type]
         with pytest.raises(StoreError):
             self.run.put_answers([*(look(number, "lost") for number in numbers), bad])
 

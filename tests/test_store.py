@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from manylens.errors import StoreError
 from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
-from manylens.store.answers import Answer, Failure, StoredReply
+from manylens.store.answers import Failure, StoredAnswer, StoredReply
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.run_folder import RunFolder, answers_held
 from manylens.types import Image, Thumbnail, Unreadable, answer_key
@@ -38,15 +38,15 @@ def unit(seed: int, size: int = 16) -> np.ndarray:
     return (vector / np.linalg.norm(vector)).astype(np.float16)
 
 
-def look(i: int, text: str = "hearts") -> Answer:
+def look(i: int, text: str = "hearts") -> StoredAnswer:
     request = f"look at {i}"
     reply = StoredReply("look", {"description": text, "confidence": 0.5}, unit(i))
-    return Answer(answer_key("model", request), "suit", f"image{i}", "model", request, reply, 0.25)
+    return StoredAnswer(answer_key("model", request), "suit", f"image{i}", "model", request, reply, 0.25)
 
 
-def judge(text: str, request: str = "judge") -> Answer:
+def judge(text: str, request: str = "judge") -> StoredAnswer:
     reply = StoredReply("judge", {"probability": 0.25, "reason": text})
-    return Answer(answer_key("model", request), text, "image", "model", request, reply)
+    return StoredAnswer(answer_key("model", request), text, "image", "model", request, reply)
 
 
 def test_answers_survive_reopening_with_the_same_numbers(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_an_answer_clears_its_failure_and_no_other(tmp_path: Path) -> None:
 
 def test_a_batch_with_one_bad_row_stores_nothing(tmp_path: Path) -> None:
     """A transaction is whole or not there."""
-    bad = Answer(look(2).key, "suit", None, "model", "look at 2", look(2).reply)  # type: ignore[arg-type]
+    bad = StoredAnswer(look(2).key, "suit", None, "model", "look at 2", look(2).reply)  # type: ignore[arg-type]
     with RunFolder.open(tmp_path) as run:
         with pytest.raises(StoreError):
             run.put_answers([look(1), bad])
@@ -283,7 +283,7 @@ def test_a_damaged_answer_is_not_used(tmp_path: Path) -> None:
 def test_verify_finds_an_embedding_that_is_not_of_unit_length(tmp_path: Path) -> None:
     reply = StoredReply("look", {"description": "x", "confidence": 1.0}, np.full(16, np.nan, np.float16))
     with RunFolder.open(tmp_path) as run:
-        run.put_answers([Answer(answer_key("m", "r"), "suit", "a", "m", "r", reply)])
+        run.put_answers([StoredAnswer(answer_key("m", "r"), "suit", "a", "m", "r", reply)])
         assert "unit length, got nan" in run.verify()[0].problem
 
 

@@ -71,3 +71,8 @@ def _shown_character(c: str) -> str:
     return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(c) or (
         f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
     )
+
+
+def slug_of(text: str) -> str:
+    """The text in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
+    return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias
 
 from manylens.errors import UsageError
+from manylens.text import slug_of
 
 MAX_INTEREST_CHARACTERS = 500
 
@@ -96,7 +97,7 @@ class Interest(_Record):
     @property
     def slug(self) -> str:
         """The interest in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
-        return "".join(c if c.isalnum() else "-" for c in self.text.lower()).strip("-")
+        return slug_of(self.text)
 
 
 RESERVED_SLUGS = frozenset({"clusters", "exports", "features", "report", "sample", "thumbnails"})

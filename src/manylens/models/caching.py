@@ -45,7 +45,7 @@ from manylens.models.base import (
     request_kind,
 )
 from manylens.models.metering import Account, Bound, Call, bound_of, usable_count, working_for
-from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Answer, Failure, StoredReply
+from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Failure, StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
 
 DECIMALS = 6
@@ -329,7 +329,7 @@ class CachingModel(ModelWrapper):
         return replies
 
     def _store(self, arrived: Sequence[_Arrived], wanted: Mapping[str, Request]) -> dict[str, Reply | ModelError]:
-        answers: list[Answer] = []
+        answers: list[StoredAnswer] = []
         failures: list[Failure] = []
         outcomes: dict[str, Reply | ModelError] = {}
         for key, reply, seconds, call in arrived:
@@ -354,7 +354,9 @@ class CachingModel(ModelWrapper):
                 outcomes[key] = error
                 continue
             text = rendering(self._model, request).text
-            answers.append(Answer(key, request.interest, image_id, self.identity, text, stored, round(seconds, 6)))
+            answers.append(
+                StoredAnswer(key, request.interest, image_id, self.identity, text, stored, round(seconds, 6))
+            )
             call.end(reply.usage, answered=True)
             outcomes[key] = from_stored(stored)
         if answers:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
-from manylens.text import singular
+from manylens.text import singular, slug_of
 
 FILE_COLUMNS = ("file", "image")
 """What the column that names the files may be called."""
@@ -273,17 +273,13 @@ def choose_columns(
             raise UsageError(f"the labels have no column {asked!r}", f"did you mean {' or '.join(near)}?")
         return (asked,), "asked"
     attributes = [name for name in attributes if name.lower() not in BOOKKEEPING]
-    if same := tuple(name for name in attributes if _slug(name) == slug):
+    if same := tuple(name for name in attributes if slug_of(" ".join(name.split())) == slug):
         return same, "same name"
     words = _words(interest)
     named = {name: size for name in attributes if (size := _occurs(_words(name), words))}
     if named:  # "deck style" beats "style": the longest name says most
         return tuple(name for name in attributes if named.get(name) == max(named.values())), "word"
     return tuple(attributes), "every column"
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in " ".join(name.lower().split())).strip("-")
 
 
 def _words(text: str) -> list[str]:

@@ -33,7 +33,7 @@ class StoredReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """One answer and what it answers. key: `answer_key(model_identity, request)`. request: the rendered request."""
 
     key: str

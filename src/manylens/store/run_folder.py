@@ -31,8 +31,8 @@ from manylens.files import DATABASE_NAME, refuse_links, sha256_of
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
-    Answer,
     Failure,
+    StoredAnswer,
     StoredReply,
     Vector,
     reply_checksum,
@@ -233,7 +233,7 @@ class RunFolder:
                 found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
         return found
 
-    def put_answers(self, answers: Iterable[Answer], books: Books | None = None) -> None:
+    def put_answers(self, answers: Iterable[StoredAnswer], books: Books | None = None) -> None:
         """Store answers and forget their failures, in one transaction, on the disk when this returns. books: what is
         without an answer now that these are stored.
 
