@@ -64,9 +64,10 @@ def find_damage(connection: sqlite3.Connection, folder: Path) -> list[Damage]:
 
 def _damaged_answers(connection: sqlite3.Connection) -> Iterator[Damage]:
     for row in connection.execute(f"SELECT key, model_identity, request, {REPLY_COLUMNS} FROM answers ORDER BY key"):
-        try:
-            follows = answer_key(row[1], bytes(row[2]).decode("utf-8", "surrogatepass")) == row[0]
-        except (UnicodeDecodeError, TypeError):
+        try:  # a forged row may hold a number, of which `bytes` would make as many zeros
+            request = row[2].decode("utf-8", "surrogatepass") if isinstance(row[2], bytes) else None
+            follows = request is not None and answer_key(row[1], request) == row[0]
+        except (TypeError, ValueError):
             follows = False
         if not follows:
             yield Damage("answer", row[0], "its key does not follow from its request and model")
