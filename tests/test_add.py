@@ -14,11 +14,13 @@ from test_api import COLORS, SIZES, picture
 import manylens
 from manylens.cli import main as cli
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import Known, placed_by_words
-from manylens.method.observations import Looks
+from manylens.method.addition import Known, placed_by_words, sorting_with
+from manylens.method.observations import Looks, normalise_description
+from manylens.method.sorting import NO_ANSWER, NONE
+from manylens.method.walk import EdgeScale
 from manylens.models.scripted import ScriptedModel
 from manylens.results.result import Result
-from manylens.types import Interest
+from manylens.types import NOT_APPLICABLE, Interest
 
 
 def put(folder: Path, kinds: Iterable[str], numbers: range) -> None:
@@ -140,3 +142,11 @@ def test_a_description_places_only_where_earlier_images_agree() -> None:
     assert placed_by_words(seen, known, [15], range(9), price=0.01) == {}, (
         "one in twenty is worth a question at this price"
     )
+
+
+def test_a_refusal_is_no_kind() -> None:
+    refusal = normalise_description(NOT_APPLICABLE)
+    seen = looks("sunny", "sunny", refusal, refusal, "rainy")
+    sorting = sorting_with(seen, [Known("sunny", "", (0, 1))], [2, 3, 4], EdgeScale(7.0, -4.0), manylens.Settings())
+    category = dict(zip(sorting.units.words, sorting.category.tolist(), strict=True))
+    assert category == {"sunny": NONE, refusal: NO_ANSWER, "rainy": NONE}

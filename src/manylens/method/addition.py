@@ -16,11 +16,14 @@ import numpy as np
 
 from manylens.method.check import Check
 from manylens.method.likelihood import MemberModel, member_features
-from manylens.method.observations import Looks, directions, sum_by_group
+from manylens.method.observations import Looks, directions, normalise_description, sum_by_group
 from manylens.method.questions import Steps
-from manylens.method.sorting import NONE, Cluster, Sorting
+from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.settings import Settings
+from manylens.types import CANNOT_TELL, NOT_APPLICABLE
+
+_SILENT = frozenset(map(normalise_description, (NOT_APPLICABLE, CANNOT_TELL)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def sorting_with(
         words=words + inside.words,
         density=inside.density,
     )
-    sorting = Sorting(looks, units, edge, price=settings.price, exemplars=settings.exemplars_asked)
+    silent = np.array([NO_ANSWER if w in _SILENT else NONE for w in units.words], dtype=np.int64)
+    sorting = Sorting(looks, units, edge, silent, price=settings.price, exemplars=settings.exemplars_asked)
     at = {id(cluster): unit for unit, cluster in enumerate(held)}
     for cluster in known:
         sorting.add(Cluster(at.get(id(cluster), NONE), cluster.name, cluster.definition))

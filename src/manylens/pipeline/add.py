@@ -97,8 +97,6 @@ async def _place(
         image = at.get(assignment.image_id)
         if image is not None and assignment.cluster is not None:
             inside[assignment.cluster].append(image)
-        elif image is not None:
-            pool.append(image)
     clusters = list(clustering.clusters)
     number = max((cluster.id for cluster in clusters), default=0)
     taken = {normalise_description(cluster.name) for cluster in clusters}
@@ -126,9 +124,6 @@ async def _place(
         session.looks = selected(looks, keep)
         mine = [row[image] for image in pool]
         sorting = sorting_with(session.looks, own, mine, edge_scale(session.model.capabilities), settings)
-        for i in mine:
-            if session.looks.image_ids[i] not in fresh:
-                sorting.unanswered.add(i)  # it was asked before, and is here for the company it may get
         await session.drive(place(sorting, settings, clustering.estimate is not None))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session)
