@@ -1,9 +1,9 @@
 """Images that come later: where they belong among clusters that are there, and which new kinds they bring.
 
-In: all looks, and where the earlier images are. Out: a place for each image that is new, or was in no cluster. Promise:
-pure; earlier placements, names and ids stay. A description that earlier images share, all in one cluster, needs no
-question; the others are checked as in a run of their own, in which every earlier cluster is one unit that stays where
-it is and is not asked about. So a new kind may appear, and no old one can split or vanish.
+In: all looks, and where the earlier images are. Out: a place for each image that is new. Promise: pure; earlier
+placements, names and ids stay. A description that earlier images share, all in one cluster, needs no question; the
+others are checked as in a run of their own, in which every earlier cluster is one unit that stays where it is and is
+not asked about. So a new kind may appear, and no old one can split or vanish.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ import numpy as np
 
 from manylens.method.check import Check
 from manylens.method.likelihood import MemberModel, member_features
-from manylens.method.observations import Looks, directions, normalise_description, sum_by_group
+from manylens.method.observations import REFUSALS, Looks, directions, sum_by_group
 from manylens.method.questions import Steps
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.settings import Settings
-from manylens.types import CANNOT_TELL, NOT_APPLICABLE
-
-_SILENT = frozenset(map(normalise_description, (NOT_APPLICABLE, CANNOT_TELL)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +95,11 @@ def sorting_with(
         words=words + inside.words,
         density=inside.density,
     )
-    silent = np.array([NO_ANSWER if w in _SILENT else NONE for w in units.words], dtype=np.int64)
+    silent = np.array([NO_ANSWER if w in REFUSALS else NONE for w in units.words], dtype=np.int64)
     sorting = Sorting(looks, units, edge, silent, price=settings.price, exemplars=settings.exemplars_asked)
-    at = {id(cluster): unit for unit, cluster in enumerate(held)}
+    founders = iter(range(len(held)))
     for cluster in known:
-        sorting.add(Cluster(at.get(id(cluster), NONE), cluster.name, cluster.definition))
-    for cluster in known:
+        sorting.add(Cluster(next(founders) if cluster.images else NONE, cluster.name, cluster.definition))
         sorting.unanswered.update(cluster.images)  # nobody asks about them again
     return sorting
 

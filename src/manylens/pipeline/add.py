@@ -87,7 +87,7 @@ async def add_images(
 async def _place(
     clustering: Clustering, looks: Looks, fresh: set[str], settings: Settings, session: JudgeSession
 ) -> tuple[list[Cluster], dict[str, Assignment]]:
-    """All clusters, and the places of images that are new or were in none."""
+    """All clusters, and the places of the new images."""
     if clustering.verdict is not None and clustering.verdict.word == "not understood":
         return list(clustering.clusters), await place_by_look(clustering, sorted(fresh), session.model)
     at = {image_id: i for i, image_id in enumerate(looks.image_ids)}
