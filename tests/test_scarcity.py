@@ -16,7 +16,7 @@ from chat_server import write_pictures
 
 from manylens.cli import main as cli
 from manylens.collection.find import find_images
-from manylens.collection.pictures import MOST_FILE_BYTES
+from manylens.collection.source import MOST_FILE_BYTES
 from manylens.errors import UsageError
 
 
@@ -29,7 +29,7 @@ def manylens(*arguments: str, **limits: int) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, preexec_fn=limit)
 
 
-@pytest.mark.parametrize("files", [8, 10, 12, 14, 16, 18, 20, 24])
+@pytest.mark.parametrize("files", [8, 10, 12, 14, 15, 16, 18, 20, 24])
 def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, files: int) -> None:
     """Pictures that could not be opened for want of files were once taken for unreadable ones, and left out."""
     write_pictures(tmp_path / "pictures", 12)

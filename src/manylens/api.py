@@ -19,8 +19,9 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 from manylens import __version__
-from manylens.collection.find import Collection, find_images
+from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.collection.source import Place, as_place, place_name
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
 from manylens.files import write_atomically
@@ -50,6 +51,7 @@ from manylens.session import OnEvent, Session, open_session
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
+from manylens.text import printable
 from manylens.tuning.tune import Tuned, tune_student
 from manylens.types import Clustering, Interest, parse_interests
 
@@ -93,7 +95,7 @@ def cluster(
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
     interests = parse_interests(by)
-    place = Path(folder)
+    place = as_place(folder)
     chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
     with following(progress, on_event) as emit:
         return run_until_done(
@@ -176,7 +178,7 @@ def describe(
 
     async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
         async with open_session(
-            Path(folder), out, model, options or ModelOptions(), Settings(), emit, files
+            as_place(folder), out, model, options or ModelOptions(), Settings(), emit, files
         ) as session:
             ids = [image.id for image in session.collection.images]
             looks = await look_at_images(ids, interests, session.model, emit)
@@ -206,7 +208,7 @@ def add(
     with following(progress, on_event) as emit:
         return run_until_done(
             _add(
-                Path(folder),
+                as_place(folder),
                 model=model,
                 options=options or ModelOptions(),
                 out=Path(out),
@@ -238,7 +240,7 @@ def tune(
     Raises as it does.
     """
     interests = parse_interests(by)
-    place, into = Path(folder), Path(out)
+    place, into = as_place(folder), Path(out)
     chosen = options or ModelOptions()
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if not student.startswith(HF_PREFIX):
@@ -276,13 +278,13 @@ def _adapted(settings: Settings, **given: Any) -> Settings:
     return dataclasses.replace(settings, **said)
 
 
-def default_out(folder: Path) -> Path:
+def default_out(folder: Place) -> Path:
     """`<folder's name>-manylens` in the current directory."""
-    return Path(f"{Path(os.path.abspath(folder)).name or 'images'}-manylens")
+    return Path(f"{place_name(folder) or 'images'}-manylens")
 
 
 async def _cluster(
-    folder: Path,
+    folder: Place,
     interests: Sequence[Interest],
     *,
     files: Sequence[str] | None,
@@ -296,6 +298,11 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
+    if links and open_source(folder).root is None:
+        raise UsageError(
+            f"links lead to files, the pictures of {printable(str(folder))} are no files of their own",
+            "leave links out, or unpack or download them first",
+        )
     async with open_session(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include
     ) as session:
@@ -330,7 +337,7 @@ async def _cluster(
 
 
 async def _add(
-    folder: Path,
+    folder: Place,
     *,
     model: str | Model | None,
     options: ModelOptions,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import DEFAULTS, check_interests, gone, model_options, settings_from
+from manylens.cli.options import DEFAULTS, PLACE, check_interests, gone, model_options, settings_from
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 
 
@@ -33,7 +33,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
       manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option(
     "--by",
     "interests",
@@ -114,7 +114,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
 def cluster(
-    folder: Path,
+    folder: str | Path,
     interests: tuple[str, ...],
     exclude: tuple[str, ...],
     include: tuple[str, ...],

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from manylens.cli.options import PLACE
+
 _SHOWN_STEPS = 20
 
 
@@ -46,7 +48,7 @@ _SHOWN_STEPS = 20
     help="The file or folder to write. [default: in OUT/exports; xmp: beside the pictures; folders: must be said]",
 )
 @click.option("--by", metavar="INTEREST", help="This interest alone. [default: all that OUT holds]")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the pictures are, if they were moved.")
+@click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
 @click.option(
     "--mode",
     type=click.Choice(["copy", "hardlink", "symlink", "move"]),
@@ -59,7 +61,7 @@ def export(
     to: str,
     dest: Path | None,
     by: str | None,
-    folder: Path | None,
+    folder: str | Path | None,
     mode: str | None,
     preview: bool,
     undo: bool,

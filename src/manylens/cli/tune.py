@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import TUNING, check_interests, teacher_options
+from manylens.cli.options import PLACE, TUNING, check_interests, teacher_options
 from manylens.errors import UsageError
 from manylens.settings import ModelOptions, TuneSettings
 from manylens.text import counted
@@ -33,7 +33,7 @@ from manylens.text import counted
       manylens cluster photos/ --by "kind of place" --model hf:FOLDER --adapter tuned/adapter
     """,
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option(
     "--by",
     "interests",
@@ -58,7 +58,7 @@ from manylens.text import counted
 @click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {TUNING.batch}]")
 @click.option("--seed", type=int, help=f"Seed of all randomness. [default: {TUNING.seed}]")
 def tune(
-    folder: Path,
+    folder: str | Path,
     interests: tuple[str, ...],
     options: ModelOptions,
     teacher: str,

@@ -1,17 +1,19 @@
-"""Find the images of a folder, tell them apart by content, decode them safely and shrink them once.
+"""Find the images of a folder or another `Source`, tell them apart by content, decode them safely, shrink them once.
 
-In: a folder. Out: a `Collection` of images by content hash, plus every file that looked like an image and could not be
-used, with its reason. Promises: a bad file is reported, never fatal; no file is decoded twice, none is opened that is
-not a regular file, none is decoded whose header asks for too much; a link loop ends; same folder, same collection.
+In: a folder, an archive, a table, an address. Out: a `Collection` of images by content hash, plus every file that
+looked like an image and could not be used, with its reason. Promises: a bad file is reported, never fatal; no file is
+decoded twice, none is opened that is not a regular file, none is decoded whose header asks for too much; a link loop
+ends; same source, same collection.
 
-Which files are candidates: every regular file with an image suffix, whatever is in it, and every file without one whose
-first bytes are those of an image. Other files, and hidden ones, are counted as skipped; folders of thumbnails and trash
-and what the person excludes, as left out. Hidden folders and folders of runs are not entered. Links are followed, into
-each folder only once.
+Which files of a folder are candidates: every regular file with an image suffix, whatever is in it, and every file
+without one whose first bytes are those of an image. Other files, and hidden ones, are counted as skipped; folders of
+thumbnails and trash and what the person excludes, as left out. Hidden folders and folders of runs are not entered.
+Links are followed, into each folder only once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -23,7 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pathspec
+import PIL.Image
 
+from manylens.collection.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
@@ -32,7 +36,8 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import check_resources, identify, open_regular
+from manylens.collection.pictures import check_resources, identify, open_file, open_regular
+from manylens.collection.source import Chooser, Listing, Opened, Source
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
@@ -40,6 +45,10 @@ from manylens.types import Image, Thumbnail, Unreadable
 
 _PHONE = (".heic", ".heif", ".jpg", ".jpeg")
 """What a phone's pictures are called, beside which it keeps seconds of video by the same name."""
+
+PACKED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".parquet")
+"""Names of what may hold pictures and is opened only where it is given itself: each picture costs a look, and what
+somebody packed away is not what they look at."""
 
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
@@ -62,7 +71,8 @@ NO_IMAGE = "a folder needs at least one image"
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
     left_out_count: those in folders of thumbnails and trash, and what was excluded.
-    animated_count: contents read this time by their middle frame.
+    animated_count: contents read this time by their middle frame. packed_count: archives and tables in a folder, which
+    are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -74,10 +84,12 @@ class Collection:
     files_found: int
     left_out_count: int = 0
     animated_count: int = field(default=0, compare=False)
+    packed_count: int = 0
+    source: Source | None = field(default=None, compare=False, repr=False)
 
 
 def find_images(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Source,
     files: Iterable[str] | None = None,
     *,
     exclude: Sequence[str] = (),
@@ -87,7 +99,7 @@ def find_images(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int = 0,
 ) -> Collection:
-    """Read a folder's images.
+    """Read the images of a folder, or of what else `open_source` opens.
 
     files: only these of it, by their paths in it; by default all candidates.
     exclude, include: patterns as in .gitignore, of what to leave out beside `LEFT_OUT` and the folder's own
@@ -97,14 +109,15 @@ def find_images(
     workers: decoding threads, 0 for two to four by the machine.
     Raises UsageError where there is no such folder, it is a file, or no file in it is or claims to be an image.
     """
-    root = Path(folder)
-    _check_folder(root)
-    chosen = _Chosen(root, exclude, include)
-    found_files, unreadable, skipped = _walk(root, chosen) if files is None else (sorted(set(files)), [], 0)
-    reader = _Reader(root, known or {})
+    source = open_source(folder) if isinstance(folder, str | os.PathLike) else folder
+    chosen = _Chosen(source.root if isinstance(source, Folder) else None, exclude, include)
+    listing = source.listed(chosen) if files is None else Listing(sorted(set(files)))
+    found_files, unreadable, skipped = sorted(listing.paths), listing.unreadable, listing.skipped
+    PIL.Image.init()  # while no file is open yet: it leaves out, for good, what it cannot open just then
+    reader = _Reader(source, known or {})
     paths: dict[str, list[str]] = {}
     batch: list[Thumbnail] = []
-    threads = workers or min(4, max(2, os.cpu_count() or 2))
+    threads = workers or source.threads or min(4, max(2, os.cpu_count() or 2))
     for done, (path, found) in enumerate(_in_order(reader.read, found_files, threads), start=1):
         if isinstance(found, Thumbnail):
             batch.append(found)
@@ -131,15 +144,58 @@ def find_images(
             unreadable += [Unreadable(path, small) for path in raw]
             if whole := sorted(set(paths[image_id]).difference(raw)):
                 images.append(Image(image_id, tuple(whole), *size))
+    packed = sum(path.lower().endswith(PACKED_SUFFIXES) for path in found_files)
     if not images and not unreadable:
         raise UsageError(
-            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files"
+            f"{NO_IMAGE}, {printable(source.place)} has none among {skipped:,} files"
             + (f" and {chosen.left_out:,} that were left out" if chosen.left_out else ""),
-            "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
+            "give one of its archives or tables itself"
+            if packed
+            else "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
         )
     unreadable.sort(key=lambda file: file.path)
     files_found = sum(len(image.paths) for image in images) + len(unreadable)
-    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated)
+    root = source.root or Path(source.place)
+    return Collection(
+        root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated, packed, source
+    )
+
+
+class Folder:
+    """A folder of this disk, as a `Source`."""
+
+    claims = False
+    threads = 0
+
+    def __init__(self, root: Path) -> None:
+        _check_folder(root)
+        self.root = root
+        self.place = os.path.abspath(root)
+
+    def listed(self, chosen: Chooser) -> Listing:
+        return Listing(*_walk(self.root, chosen))
+
+    def open(self, path: str) -> Opened:
+        return open_file(self.root / path)
+
+
+def open_source(place: str | os.PathLike[str]) -> Source:
+    """What a person says: a folder, an archive.
+
+    Raises UsageError where there is no such thing, or it cannot be read.
+    """
+    path = Path(place)
+    if not path.is_file():
+        return Folder(path)
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        check_resources(error)
+        raise UsageError(f"cannot read {printable(str(path))}: {plain_reason(error)}", "give another") from error
+    if is_archive(file):
+        return open_archive(file, os.path.abspath(path))
+    file.close()
+    return Folder(path)  # raises, and says why
 
 
 def _check_folder(root: Path) -> None:
@@ -165,13 +221,15 @@ def _suffix(path: str) -> str:
 class _Chosen:
     """What of a folder to take, by path. left_out: how many files were not, so far."""
 
-    def __init__(self, root: Path, exclude: Sequence[str], include: Sequence[str]) -> None:
+    def __init__(self, root: Path | None, exclude: Sequence[str], include: Sequence[str]) -> None:
+        """root: where a folder is."""
         self._root = root
         self.left_out = 0
         lines: list[str] = []
         try:
-            with open_regular(root / IGNORE_NAME) as file:
-                lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+            if root is not None:
+                with open_regular(root / IGNORE_NAME) as file:
+                    lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
         except OSError:
             pass  # there is none
         given = [*lines, *exclude]
@@ -192,11 +250,12 @@ class _Chosen:
         if not out and not is_folder and self._include is not None:
             out = not self._include.match_file(path)
         if out:
-            self.left_out += sum(len(names) for *_, names in os.walk(self._root / path)) if is_folder else 1
+            within = self._root is not None and is_folder
+            self.left_out += sum(len(names) for *_, names in os.walk(f"{self._root}/{path}")) if within else 1
         return not out
 
 
-def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int]:
+def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int]:
     """The candidates under root, relative and sorted; what can be seen to be unreadable; the number skipped.
 
     Real folders are walked before linked ones, so that a file's own path wins over a way in through a link.
@@ -274,8 +333,8 @@ def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int
 class _Reader:
     """Reads files from several threads; each content is decoded by the first thread that meets it."""
 
-    def __init__(self, root: Path, known: Mapping[str, tuple[int, int]]) -> None:
-        self._root = root
+    def __init__(self, source: Source, known: Mapping[str, tuple[int, int]]) -> None:
+        self._source = source
         self._guard = threading.Lock()
         self._known = known
         self.animated = 0
@@ -284,13 +343,14 @@ class _Reader:
 
     def read(self, path: str) -> Thumbnail | Unreadable | str | None:
         """A new image's thumbnail, the id of one met before, why the file cannot be read, or None: no image."""
-        claims = _suffix(path) in IMAGE_SUFFIXES
+        claims = self._source.claims or _suffix(path) in IMAGE_SUFFIXES
         try:
-            with open_regular(self._root / path) as file:
-                if not claims and not looks_like_image(file.read(64) or b""):
+            opened = self._source.open(path)
+            with contextlib.closing(opened.stream):
+                head = b"" if claims else opened.stream.read(64) or b""
+                if not claims and not looks_like_image(head):
                     return None
-                file.seek(0)
-                image_id, source = identify(file)
+                image_id, content = identify(opened, head)
                 with self._guard:
                     if image_id in self.outcomes:
                         return image_id
@@ -298,7 +358,7 @@ class _Reader:
                     if image_id in self._known:
                         return image_id
                 try:
-                    picture, size = decode(source, THUMBNAIL_PX)
+                    picture, size = decode(content, THUMBNAIL_PX)
                 except ImageUnreadable as error:
                     self.outcomes[image_id] = error.rule
                     return image_id
@@ -307,9 +367,11 @@ class _Reader:
                     with self._guard:
                         self.animated += 1
                 return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
+        except ImageUnreadable as error:
+            return Unreadable(path, error.rule) if claims else None
         except OSError as error:
             check_resources(error)
-            link = os.path.islink(self._root / path)
+            link = self._source.root is not None and os.path.islink(self._source.root / path)
             return Unreadable(path, plain_reason(error, link)) if claims else None
 
 

@@ -154,9 +154,10 @@ class RunFolder:
             connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
 
     def record_collection(
-        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+        self, images: Iterable[Image], unreadable: Iterable[Unreadable], place: str | None = None
     ) -> None:
-        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
+        """Say what the collection holds now, and where it is (`Source.place`). Images that are gone keep their
+        thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
@@ -167,14 +168,13 @@ class RunFolder:
                 rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
                 raise StoreError(rule, "call put_thumbnails first")
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
-            if root is not None:
-                folder = json.dumps(os.path.abspath(root))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+            if place is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
 
-    def root(self) -> Path | None:
-        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+    def place(self) -> str | None:
+        """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return Path(json.loads(rows[0][0])) if rows else None
+        return str(json.loads(rows[0][0])) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""

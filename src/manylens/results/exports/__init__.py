@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from manylens.collection.source import as_place
 from manylens.errors import UsageError
 from manylens.files import own_folder
 from manylens.results.exports import coco, folders, hf, parquet, tables, xmp
@@ -57,7 +58,7 @@ def export_run(
         )
     if to == "folders" and undo:
         return folders.undo_folders(_needed(dest), preview=preview)
-    run = read_run(Path(out), None if folder is None else Path(folder), by)
+    run = read_run(Path(out), None if folder is None else as_place(folder), by)
     if to == "folders":
         return folders.write_folders(run, _needed(dest), mode or "copy", preview=preview)
     if to == "xmp":
