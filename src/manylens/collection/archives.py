@@ -47,17 +47,8 @@ _COMPRESSED: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 
-ARCHIVE_SUFFIXES = (".zip", ".cbz", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 _TAR_ERRORS = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OverflowError)
-
-
-def is_archive(file: BinaryIO) -> bool:
-    file.seek(0)
-    head = file.read(512)
-    file.seek(0)
-    return head.startswith((*_ZIP, *_COMPRESSED)) or head[257:262] == b"ustar"
 
 
 def open_archive(file: BinaryIO, place: str) -> ZipSource | TarSource:

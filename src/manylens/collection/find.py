@@ -27,7 +27,6 @@ from pathlib import Path
 import pathspec
 import PIL.Image
 
-from manylens.collection.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
@@ -46,9 +45,12 @@ from manylens.types import Image, Thumbnail, Unreadable
 _PHONE = (".heic", ".heif", ".jpg", ".jpeg")
 """What a phone's pictures are called, beside which it keeps seconds of video by the same name."""
 
-PACKED_SUFFIXES = (*ARCHIVE_SUFFIXES, ".parquet")
+PACKED_SUFFIXES = (".zip", ".cbz", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".parquet")
 """Names of what may hold pictures and is opened only where it is given itself: each picture costs a look, and what
 somebody packed away is not what they look at."""
+
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+"""How zips and compressed tars begin."""
 
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
@@ -192,7 +194,11 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     except OSError as error:
         check_resources(error)
         raise UsageError(f"cannot read {printable(str(path))}: {plain_reason(error)}", "give another") from error
-    if is_archive(file):
+    head = file.read(512)
+    file.seek(0)
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        from manylens.collection.archives import open_archive  # used by few, and memory may be short
+
         return open_archive(file, os.path.abspath(path))
     file.close()
     return Folder(path)  # raises, and says why
