@@ -273,3 +273,95 @@ def test_the_run_folders_name_is_the_archives(tmp_path: Path) -> None:
     assert default_out("https://example.org/a/Fotos%202024.csv?x=1").name == "Fotos 2024-manylens"
     assert default_out("s3://bucket/holiday/").name == "holiday-manylens"
     assert os.fspath(default_out("s3://bucket")) == "bucket-manylens"
+
+
+def table_of(place: Path, rows: list[list[str]], delimiter: str = ",") -> Path:
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("\n".join(delimiter.join(row) for row in rows), encoding="utf-8")
+    return place
+
+
+def test_a_list_of_paths_is_sorted_as_the_folder_they_are_in(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "pictures")
+    names = ["a/01.png", "b/00.png", "b/02.png", "bad.jpg", "none.png", "notes.txt"]
+    rows = [["label", "file"], *([str(i), name] for i, name in enumerate(names))]
+    expected = {"bad.jpg", "none.png", "notes.txt"}
+    for place in (
+        table_of(folder / "list.csv", rows),
+        table_of(folder / "list.tsv", rows, "\t"),
+        table_of(folder / "bare.csv", [[name] for name in names[:5]] + [["notes.txt"]]),
+        table_of(folder / "list.txt", [["# a remark"], *([name] for name in names)]),
+        table_of(tmp_path / "elsewhere" / "far.csv", [["x", "path"], *(["1", str(folder / name)] for name in names)]),
+    ):
+        collection = find_images(place)
+        assert paths(place) == ["a/01.png", "b/00.png", "b/02.png"], place
+        assert {file.path for file in collection.unreadable} == expected, place
+        assert collection.root == folder
+    assert reasons(folder / "list.csv")["none.png"] == "no such file"
+
+
+def test_a_run_on_a_list_moves_and_links_files_and_is_evaluated_by_the_list(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "pictures")
+    rows = [["file", "color"], *([f"{'a' if i % 2 else 'b'}/{i:02}.png", "blue" if i % 2 else "red"] for i in range(6))]
+    place = table_of(folder / "list.csv", rows)
+    sort(place, tmp_path / "out", links=True)
+    assert len([path for path in (tmp_path / "out" / "color" / "clusters").rglob("*") if path.is_symlink()]) == 6
+    assert main.run(["evaluate", str(tmp_path / "out"), "--labels", str(place)]) == 0
+    done = manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted", mode="move")
+    assert (done.files, done.left) == (6, ())
+    assert manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted", undo=True).files == 6
+    assert paths(place) == sorted(row[0] for row in rows[1:])
+
+
+def test_of_two_columns_of_paths_the_person_says_which(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    rows = [["left", "right"], ["a/01.png", "b/00.png"], ["a/03.png", "b/02.png"]]
+    place = table_of(tmp_path / "pairs.csv", rows)
+    with pytest.raises(UsageError, match=r"'left', 'right'.*pairs.csv#left"):
+        open_source(place)
+    assert paths(Path(f"{place}#right")) == ["b/00.png", "b/02.png"]
+    with pytest.raises(UsageError, match="no column 'middle'"):
+        open_source(f"{place}#middle")
+    with pytest.raises(UsageError, match="has none"):
+        open_source(table_of(tmp_path / "none.csv", [["a", "b"], ["1", "2"]]))
+    with pytest.raises(UsageError, match="is empty"):
+        open_source(table_of(tmp_path / "empty.csv", []))
+
+
+def test_parquet_with_pictures_and_with_paths(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = folder_of(tmp_path / "f")
+    datas = [(folder / name).read_bytes() for name in ("a/01.png", "a/03.png", "b/00.png")]
+    named = [{"bytes": d, "path": p} for d, p in zip(datas, ("x/1.png", "x/3.png", "y/0.png"), strict=True)]
+    tables = {
+        "struct": ({"image": [*named, None], "label": [1, 2, 3, 4]}, ["x/1.png", "x/3.png", "y/0.png"]),
+        "nameless": ({"img": [{"bytes": d, "path": None} for d in datas]}, ["row-0000", "row-0001", "row-0002"]),
+        "bytes": ({"n": [1, 2, 3], "blob": datas}, ["row-0000", "row-0001", "row-0002"]),
+        "paths": ({"path": ["a/01.png", "b/00.png"], "label": ["u", "v"]}, ["a/01.png", "b/00.png"]),
+    }
+    for name, (columns, expected) in tables.items():
+        place = folder / f"{name}.parquet"
+        parquet.write_table(pyarrow.table(columns), place, row_group_size=2)
+        if name == "struct":  # a row without a picture makes all names those of rows
+            assert paths(place) == ["row-0000.png", "row-0001.png", "row-0002.png"]
+            assert reasons(place) == {"row-0003": "the row holds no picture"}
+            parquet.write_table(pyarrow.table({"image": named}), place, row_group_size=2)
+        assert paths(place) == expected, name
+    kept: dict[str, bytes] = {}
+    place_ = open_source(folder / "bytes.parquet")
+    collection = find_images(place_, keep=lambda found: kept.update({t.image_id: t.jpeg for t in found}))
+    assert StoredImages(place_, collection.images, kept.__getitem__).jpeg(collection.images[0].id, 512)
+    whole = (folder / "bytes.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(whole[:-20])
+    with pytest.raises(UsageError, match="a Parquet file is whole"):
+        open_source(folder / "cut.parquet")
+
+
+def test_a_hugging_face_parquet_is_read_by_its_own_word(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = folder_of(tmp_path / "f")
+    files = [str(folder / name) for name in ("a/01.png", "b/00.png")]
+    data = datasets.Dataset.from_dict({"mask": [b"m", b"n"], "photo": files})
+    data.cast_column("photo", datasets.Image()).to_parquet(str(tmp_path / "hf.parquet"))
+    assert len(paths(tmp_path / "hf.parquet")) == 2, "whether the pictures are in it, or named"

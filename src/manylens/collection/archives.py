@@ -160,11 +160,10 @@ class TarSource(_Archive):
         opener = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), None)
         if opener is None:
             self._file = file
-            weakref.finalize(self, file.close)
         else:
             with file, opener(file) as stream:
-                self._spool = spool(stream, lambda size: check_unpacked(size, packed, place))
-            self._file = self._spool.file
+                self._file = spool(stream, lambda size: check_unpacked(size, packed, place)).given_away()
+        weakref.finalize(self, self._file.close)
         self._members: dict[str, tuple[int, int]] = {}
         self._read_members()
 

@@ -18,11 +18,14 @@ import errno
 import os
 import stat
 import threading
+import urllib.parse
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pathspec
 import PIL.Image
@@ -36,7 +39,7 @@ from manylens.collection.formats import (
     too_small_for_raw,
 )
 from manylens.collection.pictures import check_resources, identify, open_file, open_regular
-from manylens.collection.source import Chooser, Listing, Opened, Source
+from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
@@ -51,6 +54,8 @@ somebody packed away is not what they look at."""
 
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 """How zips and compressed tars begin."""
+
+_LISTS = (".csv", ".tsv", ".txt")
 
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
@@ -182,26 +187,52 @@ class Folder:
 
 
 def open_source(place: str | os.PathLike[str]) -> Source:
-    """What a person says: a folder, an archive.
+    """What a person says: a folder, an archive, a table or list, an address. `#NAME` after a table says which column.
 
     Raises UsageError where there is no such thing, or it cannot be read.
     """
-    path = Path(place)
+    if isinstance(place, str) and place.startswith("file://"):
+        place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
+    if isinstance(place, str) and "://" in place:
+        from manylens.collection.remote import open_address
+
+        return open_address(place, open_packed)
+    path, column = Path(place), ""
+    if not path.exists() and "#" in path.name:
+        name, _, column = path.name.rpartition("#")
+        path = path.with_name(name) if name else path
     if not path.is_file():
-        return Folder(path)
+        return Folder(Path(place))
     try:
         file = open_regular(path)
     except OSError as error:
         check_resources(error)
         raise UsageError(f"cannot read {printable(str(path))}: {plain_reason(error)}", "give another") from error
+    found = open_packed(file, os.path.abspath(place), path.name, column, Path(os.path.abspath(path)).parent)
+    if found is None:
+        file.close()
+        return Folder(path)  # raises, and says why
+    return found
+
+
+def open_packed(file: BinaryIO, place: str, name: str, column: str, near: Place) -> Source | None:
+    """What a file holds, by its first bytes, or a list by its name; None where it is neither. near: where names in a
+    list begin. Imports are here because few need them, and memory may be short."""
     head = file.read(512)
     file.seek(0)
     if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
-        from manylens.collection.archives import open_archive  # used by few, and memory may be short
+        from manylens.collection.archives import open_archive
 
-        return open_archive(file, os.path.abspath(path))
-    file.close()
-    return Folder(path)  # raises, and says why
+        return open_archive(file, place)
+    suffix = _suffix(name)
+    if head.startswith(b"PAR1") or suffix in _LISTS:
+        from manylens.collection.tables import open_list, open_parquet
+
+        if head.startswith(b"PAR1"):
+            return open_parquet(file, place, column, near)
+        with file:
+            return open_list(file, place, suffix, column, near)
+    return None
 
 
 def _check_folder(root: Path) -> None:

@@ -178,7 +178,7 @@ class Spool:
         self._guard = threading.Lock()
         self._next_check = 0
         self.size = 0
-        weakref.finalize(self, self._file.close)
+        self._end = weakref.finalize(self, self._file.close)
 
     def write(self, data: bytes) -> None:
         """At the end. Raises UsageError where the disk gets full."""
@@ -199,9 +199,9 @@ class Spool:
         """So many bytes of it. Any number of parts are read side by side."""
         return Part(self._file, self._guard, start, size)
 
-    @property
-    def file(self) -> BinaryIO:
-        """The whole, for one reader alone."""
+    def given_away(self) -> BinaryIO:
+        """The file, for one reader alone, who closes it."""
+        self._end.detach()
         self._file.seek(0)
         return self._file
 
