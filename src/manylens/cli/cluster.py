@@ -18,6 +18,9 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
     when it does not understand: it then groups by look. A larger --model knows more.
 
+    FOLDER may also be a zip or tar archive, a CSV, text or Parquet file with pictures, paths or addresses, or an
+    address: https://host/list.txt, s3://bucket/photos/ (pip install 'manylens[remote]').
+
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only
     read. The same command with the same --out continues a run that was interrupted, and asks nothing twice.
