@@ -226,6 +226,8 @@ def tune(
     teacher_calls: int,
     out: PathLike,
     student: str,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
@@ -235,9 +237,9 @@ def tune(
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
-    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. options: of the teacher; `device` and `image_px`
-    are the student's, too. settings: those of training, or some of them by name. progress: as for `cluster`.
-    Raises as it does.
+    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. exclude, include, progress: as for `cluster`.
+    options: of the teacher; `device` and `image_px` are the student's, too. settings: those of training, or some of
+    them by name. Raises as `cluster` does.
     """
     interests = parse_interests(by)
     place, into = as_place(folder), Path(out)
@@ -252,7 +254,9 @@ def tune(
 
     async def work(emit: OnEvent) -> Tuned:
         limits = Settings(budget_calls=teacher_calls)
-        async with open_session(place, into, teacher, chosen, limits, emit) as session:
+        async with open_session(
+            place, into, teacher, chosen, limits, emit, exclude=exclude, include=include
+        ) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,

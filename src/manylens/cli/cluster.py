@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import DEFAULTS, PLACE, check_interests, gone, model_options, settings_from
+from manylens.cli.options import DEFAULTS, PLACE, check_interests, choose_files, gone, model_options, settings_from
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 
 
@@ -45,16 +45,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     metavar="INTEREST",
     help="What to sort by, in plain words (nano reads English). May be given several times.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several times; "
-    "a file .manylensignore in FOLDER holds such lines, too.",
-)
-@click.option(
-    "--include", multiple=True, metavar="GLOB", help="Take only these: --include '*.jpg'. May be given several times."
-)
+@choose_files
 @model_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"

@@ -104,6 +104,24 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
     return decorated
 
 
+def choose_files(command: _Command) -> _Command:
+    """--exclude and --include: which files of FOLDER."""
+    exclude = click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several "
+        "times; a file .manylensignore in FOLDER holds such lines, too.",
+    )
+    include = click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take only these: --include '*.jpg'. May be given several times.",
+    )
+    return exclude(include(command))
+
+
 model_options = _about_models(
     click.option(
         "--model",
