@@ -137,7 +137,8 @@ def _read(
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
     if collection.animated_count:
-        detail += f", {counted(collection.animated_count, 'animation')} by the middle frame"
+        moving = counted(collection.animated_count, "animation or video", "animations and videos")
+        detail += f", {moving} by the middle frame"
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:

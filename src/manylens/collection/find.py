@@ -64,6 +64,7 @@ LEFT_OUT = r"""
 $recycle.bin/ recycler/ system?volume?information/ lost+found/ __macosx/ .trash*/ .dtrash/ .appledouble/
 .thumbnails/ thumbs/ .picasaoriginals/ *.lrdata/ ipod?photo?cache/ captureone/cache/ appdata_*/preview/
 *.photoslibrary/resources/derivatives/ *.photoslibrary/database/ *.aplibrary/thumbnails/
+*.photolibrary/thumbnails/ *.migratedphotolibrary/
 """
 """Folders of thumbnails and trash: of NAS boxes, systems, photo programs. As in .gitignore, in lower case."""
 
