@@ -13,7 +13,7 @@ help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
 	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
-	@echo "make test-exports run the tests that need pandas, pyarrow and datasets, in an environment of their own (1 GB)"
+	@echo "make test-exports run the tests that need pandas, pyarrow, datasets and FiftyOne, in an environment of their own (2 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
@@ -56,8 +56,8 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 
 $(EXPORTS)/.installed: pyproject.toml
 	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
-	@echo "Installing pandas, pyarrow, datasets and a notebook kernel into $(EXPORTS) (once; some 1 GB) ..."
-	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]" exiv2 ipykernel nbclient
+	@echo "Installing pandas, pyarrow, datasets, FiftyOne and a notebook kernel into $(EXPORTS) (once; some 2 GB) ..."
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports,fiftyone,remote]" exiv2 ipykernel mongomock "moto[server]" nbclient
 	@touch $@
 
 test-exports: $(EXPORTS)/.installed ## open every export with the library that it is for

@@ -304,6 +304,7 @@ def test_an_object_store_is_read_through_fsspec(tmp_path: Path) -> None:
         find_images("nosuch://bucket/none")
 
 
+@pytest.mark.exports
 def test_an_s3_bucket_is_sorted_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against a server that speaks S3, with keys from the environment as for the store's own tools."""
     moto = pytest.importorskip("moto.server")

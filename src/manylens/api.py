@@ -149,8 +149,9 @@ def export(
 
     out: a run folder, or the result of `cluster`. to: `parquet` (every file, every interest's cluster, name,
     confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
-    pictures), `coco`, `xmp` (keywords in side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the
-    pictures for `xmp`, and for `folders` it must be said. folder: where the pictures are, if no longer where they were.
+    pictures), `fiftyone` (a dataset in FiftyOne, or with `dest` its form on disk), `coco`, `xmp` (keywords in
+    side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the pictures for `xmp`, and for `folders`
+    it must be said. folder: where the pictures are, if no longer where they were.
     by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
     would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
 
