@@ -345,12 +345,13 @@ def test_a_folder_of_which_all_is_left_out_says_so(tmp_path: Path) -> None:
 
 def test_without_the_extras_the_reason_names_them(tmp_path: Path) -> None:
     """The extras' modules are shadowed by ones that fail, in a process of its own."""
-    for name in ("rawpy", "pillow_jxl", "av"):
+    for name in ("rawpy", "pillow_jxl", "av", "pillow_heif"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')")
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.arw").write_bytes(RAW["a.arw"] + jpeg(RED, (160, 120)))
     (folder / "b.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    (folder / "d.heic").write_bytes(heic(RED))
     (folder / "c.mp4").write_bytes(OTHERS["film.mp4"][0])
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
@@ -358,8 +359,9 @@ def test_without_the_extras_the_reason_names_them(tmp_path: Path) -> None:
         "for file in find_images(sys.argv[1]).unreadable: print(file.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
-    raw, jxl, film = done.stdout.splitlines()
+    raw, jxl, film, phone = done.stdout.splitlines()
     assert "manylens[video]" in film
+    assert "pip install pillow-heif" in phone
     assert "a preview of 160 x 120 pixels alone" in raw
     assert "manylens[raw]" in raw
     assert "manylens[jxl]" in jxl

@@ -80,8 +80,11 @@ def open_picture(source: BinaryIO) -> tuple[Picture, int]:
     head = source.read(64)
     source.seek(0)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF and not (b"avif" in head[16:] and b"heic" not in head[16:]):
-        # Opened directly: registering it would change what Pillow does in all of a person's program.
-        return importlib.import_module("pillow_heif.as_plugin").HeifImageFile(source), 1
+        try:
+            # Opened directly: registering it would change what Pillow does in all of a person's program.
+            return importlib.import_module("pillow_heif.as_plugin").HeifImageFile(source), 1
+        except ImportError as error:  # taken out for its license, or built for no such system
+            raise ImageUnreadable("HEIC (pip install pillow-heif, or convert it to JPEG)") from error
     if head.startswith(_JXL) or head[:2] == b"\xff\x0a":
         return _open_jxl(source), 1
     if demuxer := _video_demuxer(head):
