@@ -6,6 +6,7 @@ Files are made by the formats' own libraries; raw files, which no library writes
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -19,11 +20,13 @@ import pillow_heif
 import pytest
 from bad_images import picture, textured
 
+import manylens
 from manylens.cli import main
 from manylens.collection import formats
 from manylens.collection.decode import decode
 from manylens.collection.find import find_images
 from manylens.errors import ImageUnreadable, UsageError
+from manylens.models.scripted import ScriptedModel
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -202,6 +205,20 @@ def test_animations_are_counted_where_pictures_are_read(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
     frames[0].save(tmp_path / "still.gif")
     assert find_images(tmp_path).animated_count == 1
+
+
+def test_an_animation_is_marked_in_the_report_and_in_exports_also_by_the_next_run(tmp_path: Path) -> None:
+    frames = [picture(RED), picture(BLUE), picture(RED)]
+    (tmp_path / "p").mkdir()
+    frames[0].save(tmp_path / "p" / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    picture(RED, (50, 40)).save(tmp_path / "p" / "still.png")
+    labels = {image.id: "red" for image in find_images(tmp_path / "p").images}
+    for _ in range(2):
+        result = manylens.cluster(tmp_path / "p", "color", model=ScriptedModel({"color": labels}), out=tmp_path / "out")
+        assert result.collection.animated_count == 1
+        assert '"frames":3' in result.report.read_text("utf-8")
+    table = json.loads(manylens.export(result, "json", dest=tmp_path / "t.json").path.read_text("utf-8"))
+    assert {row["image"]: row["frames"] for row in table["images"]} == {"moving.gif": 3, "still.png": 1}
 
 
 def test_pages_of_a_tiff_are_no_animation() -> None:

@@ -6,6 +6,7 @@ folder or the model cannot be used.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -132,6 +133,7 @@ def _read(
             )
         )
     run.record_collection(collection.images, collection.unreadable, source.place)
+    collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):

@@ -79,7 +79,7 @@ NO_IMAGE = "a folder needs at least one image"
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
     left_out_count: those in folders of thumbnails and trash, and what was excluded.
-    animated_count: contents read this time by their middle frame. packed_count: archives and tables in a folder, which
+    packed_count: archives and tables in a folder, which
     are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
@@ -91,9 +91,13 @@ class Collection:
     skipped_count: int
     files_found: int
     left_out_count: int = 0
-    animated_count: int = field(default=0, compare=False)
     packed_count: int = 0
     source: Source | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def animated_count(self) -> int:
+        """Images that are the middle frame of an animation or a video."""
+        return sum(image.frames > 1 for image in self.images)
 
 
 def find_images(
@@ -151,7 +155,7 @@ def find_images(
             raw = [path for path in paths[image_id] if small and _suffix(path) in RAW_SUFFIXES]
             unreadable += [Unreadable(path, small) for path in raw]
             if whole := sorted(set(paths[image_id]).difference(raw)):
-                images.append(Image(image_id, tuple(whole), *size))
+                images.append(Image(image_id, tuple(whole), *size, reader.frames.get(image_id, 1)))
     packed = sum(path.lower().endswith(PACKED_SUFFIXES) for path in found_files)
     if not images and not unreadable:
         raise UsageError(
@@ -164,9 +168,7 @@ def find_images(
     unreadable.sort(key=lambda file: file.path)
     files_found = sum(len(image.paths) for image in images) + len(unreadable)
     root = source.root or Path(source.place)
-    return Collection(
-        root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated, packed, source
-    )
+    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, packed, source)
 
 
 class Folder:
@@ -375,7 +377,7 @@ class _Reader:
         self._source = source
         self._guard = threading.Lock()
         self._known = known
-        self.animated = 0
+        self.frames: dict[str, int] = {}
         self.outcomes: dict[str, tuple[int, int] | str] = {}
         """By content: the size as seen, or why it cannot be read."""
 
@@ -401,10 +403,10 @@ class _Reader:
                     self.outcomes[image_id] = error.rule
                     return image_id
                 self.outcomes[image_id] = size
-                if "frames" in picture.info:
-                    with self._guard:
-                        self.animated += 1
-                return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
+                frames = picture.info.get("frames", 1)
+                if frames > 1:
+                    self.frames[image_id] = frames
+                return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95), frames)
         except ImageUnreadable as error:
             return Unreadable(path, error.rule) if claims else None
         except OSError as error:

@@ -149,9 +149,13 @@ class RunFolder:
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
-        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg)) for t in thumbnails]
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg), t.frames) for t in thumbnails]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+            connection.executemany(
+                "INSERT INTO images (id, paths, width_px, height_px, thumbnail, checksum, frames) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                rows,
+            )
 
     def record_collection(
         self, images: Iterable[Image], unreadable: Iterable[Unreadable], place: str | None = None
@@ -178,7 +182,9 @@ class RunFolder:
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
-        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        rows = self._rows(
+            "SELECT id, paths, width_px, height_px, coalesce(frames, 1) FROM images WHERE paths <> '[]' ORDER BY id"
+        )
         with self._as_written("images"):
             return tuple(
                 Image(
@@ -186,6 +192,7 @@ class RunFolder:
                     tuple(_typed(str, path) for path in json.loads(row[1])),
                     _typed(int, row[2]),
                     _typed(int, row[3]),
+                    _typed(int, row[4]),
                 )
                 for row in rows
             )

@@ -56,7 +56,10 @@ memberships: where each described image is at that level, who decided it and why
 failed (reason) or that were not looked at (NULL). constraints: what a person said, image ids or cluster names; no run
 removes them. set_aside: damaged answers that `verify` took out, as JSON."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS)
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _FRAMES)
 
 
 def connect(path: Path) -> sqlite3.Connection:

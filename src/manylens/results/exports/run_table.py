@@ -22,7 +22,7 @@ from manylens.store.answers import Vector
 from manylens.store.run_folder import RunFolder
 from manylens.text import printable
 
-FILE_COLUMNS = ("image", "sha256", "width_px", "height_px")
+FILE_COLUMNS = ("image", "sha256", "width_px", "height_px", "frames")
 
 INTEREST_COLUMNS = ("cluster", "name", "confidence", "state", "decided_by", "reason")
 
@@ -150,7 +150,7 @@ def records(tables: Sequence[FileTable]) -> Iterator[dict[str, Any]]:
     """The rows, by path: `FILE_COLUMNS`, then each interest's. cluster and name are None where a file is in none."""
     if not tables:
         return
-    sizes = {image.id: (image.width_px, image.height_px) for image in tables[0].collection.images}
+    sizes = {image.id: (image.width_px, image.height_px, image.frames) for image in tables[0].collection.images}
     for rows in zip(*(table.rows for table in tables), strict=True):
         values = dict(
             zip(FILE_COLUMNS, (printable(rows[0].path), rows[0].image_id, *sizes[rows[0].image_id]), strict=True)
