@@ -253,10 +253,12 @@ def test_a_description_is_not_asked_for_again_where_its_embedding_failed(tmp_pat
     numbers = iter(range(9999))
     requests = [LookRequest(f"color {number}", "red square") for number in range(200)]
     with ChatServer(says=lambda words, shown: f"red {next(numbers)}") as server:
+        kept = tmp_path / "models.json"
+        at(server, recorded=kept)  # what the server can do is known before it falls ill
 
         async def ask() -> list[Any]:
-            model = at(server, timeout_s=60.0)
-            with RunFolder.open(tmp_path) as stored:
+            model = at(server, recorded=kept, timeout_s=60.0)
+            with RunFolder.open(tmp_path / "run") as stored:
                 replies = await look_whole(CachingModel(model, stored), requests)
             await model.close()
             return replies
