@@ -20,6 +20,7 @@ from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.correcting import door
 from manylens.correcting.corrector import Change
+from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
 from manylens.correcting.settle import record, record_added
 from manylens.errors import UsageError
@@ -339,7 +340,7 @@ async def _cluster(
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         sorted_ = [(found[interest], settings) for interest in interests]
-        results = _write(session, sorted_, began, links)
+        results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -386,7 +387,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
-        results = _write(session, done, began, links=False, is_addition=True)
+        results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,
         collection,
@@ -402,11 +403,14 @@ def _write(
     clusterings: Sequence[tuple[Clustering, Settings]],
     began: float,
     links: bool,
+    emit: OnEvent,
     is_addition: bool = False,
 ) -> dict[str, InterestResult]:
     """Record what was decided, with what a person said applied, then write the files that show it: these interests' and
     the report of all."""
     run = session.run
+    for aside in set_aside(run, [clustering.interest.slug for clustering, _ in clusterings]):
+        emit(Notice(aside.notice))
     settle = record_added if is_addition else record
     settled = [(settle(run, clustering, settings), settings) for clustering, settings in clusterings]
     seconds = time.monotonic() - began

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manylens.correcting.rulings import Names, describe, rulings_of
+from manylens.correcting.rulings import Names, describe, rulings_of, said_in
 from manylens.correcting.settle import active
 from manylens.errors import UsageError
 from manylens.method.corrections import Table, apply_rulings
@@ -62,14 +62,15 @@ class Corrector:
             self._names = Names(self.run.images())
         return self._names
 
-    def preview(self, corrections: Sequence[Correction]) -> Change:
+    def preview(self, corrections: Sequence[Correction], where: Sequence[str] = ()) -> Change:
         """What `say` would do. Raises UsageError for what cannot be."""
-        _, after = self._resolve(corrections)
+        _, after = self._resolve(corrections, where)
         return _change(None, self.shown, after)
 
-    def say(self, corrections: Sequence[Correction]) -> Change:
-        """Keep these as one step and apply them. Raises UsageError for what cannot be; then nothing is kept."""
-        rulings, after = self._resolve(corrections)
+    def say(self, corrections: Sequence[Correction], where: Sequence[str] = ()) -> Change:
+        """Keep these as one step and apply them. where: of each correction, the place it was said in, for errors.
+        Raises UsageError for what cannot be; then nothing is kept."""
+        rulings, after = self._resolve(corrections, where)
         return self._keep(rulings, after)
 
     def undo(self) -> Change | None:
@@ -99,14 +100,15 @@ class Corrector:
             table.apply(ruling)
         return table
 
-    def _resolve(self, corrections: Sequence[Correction]) -> tuple[list[Ruling], Clustering]:
+    def _resolve(self, corrections: Sequence[Correction], where: Sequence[str]) -> tuple[list[Ruling], Clustering]:
         if not corrections:
             raise UsageError("a step says at least one thing, got none", "pass a correction")
         table = self.table()
         next_id = self.run.last_cluster_id(self.slug) + 1
         found: list[Ruling] = []
-        for correction in corrections:
-            said = rulings_of(correction, table, self.names, next_id)
+        for number, correction in enumerate(corrections):
+            with said_in(where[number] if where else ""):
+                said = rulings_of(correction, table, self.names, next_id)
             for ruling in said:
                 table.apply(ruling)
             next_id += correction.kind in ("new", "split")

@@ -63,11 +63,15 @@ def write_files(
             settings=settings,
             seconds=_seconds(folder) if seconds is None else seconds,
             version=version,
-            links=(folder / LINKS_NAME).is_dir() if links is None else links,
+            links=_has_links(folder / LINKS_NAME) if links is None else links,
         )
         results[clustering.interest.text] = InterestResult(table, below, report)
     run.record_results(written)
     return results
+
+
+def _has_links(folder: Path) -> bool:
+    return any(place.is_symlink() for place in folder.glob("*/*"))
 
 
 def _seconds(folder: Path) -> float:

@@ -6,9 +6,10 @@ nothing is guessed: an image or a cluster that is not there is an error that nam
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from manylens.errors import UsageError
 from manylens.method.corrections import MOST_MEMBERS, Table
@@ -62,6 +63,15 @@ class Names:
         near = same[:3] or difflib.get_close_matches(path, list(self._paths)[:20_000], 1)
         meant = " or ".join(repr(shown_name(one)) for one in near)
         return f"did you mean {meant}?" if meant else "paths are those in assignments.csv"
+
+
+@contextlib.contextmanager
+def said_in(place: str) -> Iterator[None]:
+    """An error names the place in which the person said what cannot be."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.rule}", error.hint) if place else error from None
 
 
 def find_cluster(said: int | str | None, clusters: Mapping[int, str]) -> int:
