@@ -30,7 +30,7 @@ from typing import BinaryIO
 import pathspec
 import PIL.Image
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
     RAW_SUFFIXES,
@@ -38,7 +38,7 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import check_resources, identify, open_file, open_regular
+from manylens.collection.pictures import identify, open_file, open_regular
 from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME

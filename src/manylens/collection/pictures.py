@@ -20,9 +20,9 @@ import PIL.Image
 import PIL.ImageFile
 from PIL.Image import Image as Picture
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.source import MOST_FILE_BYTES, Opened, Readable, Source
-from manylens.errors import ImageUnreadable, UsageError
+from manylens.errors import ImageUnreadable
 from manylens.text import printable
 from manylens.types import Image
 
@@ -91,15 +91,6 @@ def open_image(source: Path | Source, path: str, image_id: str) -> Iterator[Bina
 
 def _is_file(stream: Readable) -> bool:
     return isinstance(stream, io.BufferedReader)
-
-
-def check_resources(error: OSError) -> None:
-    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise UsageError(
-            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
-            "allow more open files (ulimit -n 1024) or memory",
-        ) from error
 
 
 class ImageSource(Protocol):

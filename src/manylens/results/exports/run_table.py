@@ -17,7 +17,7 @@ from manylens.collection.find import Collection, open_source
 from manylens.collection.pictures import open_image
 from manylens.collection.source import Place, Source, as_place
 from manylens.errors import ImageUnreadable, ManylensError, UsageError
-from manylens.results.table import FileTable, as_of, join
+from manylens.results.table import FileTable, as_of, collection_of, join
 from manylens.store.answers import Vector
 from manylens.store.run_folder import RunFolder
 from manylens.text import printable
@@ -122,9 +122,7 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> R
     with RunFolder.open(out, must_exist=True) as run:
         recorded = run.place()
         place = folder if folder is not None else None if recorded is None else as_place(recorded)
-        images, unreadable = run.images(), run.unreadable()
-        found = sum(len(image.paths) for image in images) + len(unreadable)
-        collection = Collection(Path(), images, unreadable, 0, found)
+        collection = collection_of(run, folder)
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         words = None if by is None else " ".join(by.split())
         chosen = [c for c in clusterings if words is None or words == c.interest.text]
