@@ -242,7 +242,8 @@ def _check_folder(root: Path) -> None:
     name = printable(str(root))
     if root.is_file():
         raise UsageError(
-            f"images are read from a folder, {name} is a file", f"give its folder: {printable(str(root.parent))}"
+            f"images are read from a folder, an archive (zip, tar) or a list (csv, txt, parquet), {name} is a file",
+            f"give its folder: {printable(str(root.parent))}, or unpack it",
         )
     if str(root.resolve()).startswith(_MADE_UP):
         raise UsageError(
