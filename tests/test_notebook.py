@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image as PillowImage
+from PIL import ImageDraw
 
 import manylens
 from manylens.collection.find import find_images
@@ -170,7 +171,9 @@ def test_six_lines_of_the_documentation_lead_to_a_data_frame(tmp_path: Path) -> 
     (tmp_path / "photos").mkdir()
     for number in range(12):
         color = ((200, 30, 30), (30, 60, 200))[number % 2]
-        PillowImage.new("RGB", (60 + number, 60), color).save(tmp_path / "photos" / f"{number:02d}.png")
+        image = PillowImage.new("RGB", (300, 240), (235, 235, 235))
+        ImageDraw.Draw(image).ellipse((60 + 5 * number, 50, 180 + 5 * number, 170), fill=color)
+        image.save(tmp_path / "photos" / f"{number:02d}.png")
     book = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(f"import sys; sys.path[:0] = [{str(root / 'src')!r}]\n{code}")]
     )
