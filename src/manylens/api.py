@@ -74,7 +74,9 @@ def cluster(
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
-    by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    folder: or an archive (zip, tar), a list (CSV, text, Parquet) of pictures, paths or addresses, or the address of one
+    of these or of a folder in an object store. by: one interest or several, in plain words; each image's pixels are
+    read once for all of them.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
