@@ -76,9 +76,7 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = (
-                _read(folder, files, exclude, include, run, emit) if reread else collection_of(run, folder)
-            )
+            collection = _read(folder, files, exclude, include, run, emit) if reread else collection_of(run, folder)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
