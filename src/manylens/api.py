@@ -24,7 +24,7 @@ from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, sort_again, take_over
 from manylens.correcting.review import Review
-from manylens.correcting.settle import record, record_added
+from manylens.correcting.settle import evidence_of, record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
 from manylens.method.observations import Looks
@@ -404,7 +404,9 @@ async def _cluster(
             if settings.share_near_duplicates
             else None
         )
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
+        told = {interest: evidence_of(session.run, interest.slug) for interest in interests}
+        known = {interest: one for interest, one in told.items() if one is not None}
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared, known)
         for said, times in recorded.said.most_common(1):
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
