@@ -144,9 +144,8 @@ def test_of_two_words_about_an_image_the_later_holds() -> None:
     one, two = Table(base).anchor(1), Table(base).anchor(2)
     said = [Ruling("move", ("a",), two), Ruling("not", ("a",), two), Ruling("move", ("a",), one)]
     assert [where(apply_rulings(base, said[: n + 1]))["a"] for n in range(3)] == [2, None, 1]
-    assert said_by(base, said[:2]) == Said(
-        {}, {"a": frozenset({2})}, {k: v for k, v in places(a="abc", b="def").items() if k != "a"}
-    )
+    rest = dict.fromkeys("bc", 1) | dict.fromkeys("def", 2)
+    assert said_by(base, said[:2]) == Said({}, {"a": frozenset({2})}, rest)
     assert said_by(base, said).placed == {"a": 1}
 
 
