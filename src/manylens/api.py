@@ -22,7 +22,7 @@ from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import UsageError
-from manylens.events import Foreseen, Notice
+from manylens.events import Foreseen
 from manylens.files import write_atomically
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
@@ -46,7 +46,7 @@ from manylens.results.files import (
 from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of, join
-from manylens.session import OnEvent, Session, open_session
+from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
@@ -309,9 +309,7 @@ async def _cluster(
             else None
         )
         found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        for said, times in recorded.said.most_common(1):
-            if times:
-                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        tell_failures(session, emit)
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links)
     edge = edge_scale(recorded.capabilities)
@@ -360,6 +358,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
+        tell_failures(session, emit)
         results = _write(session, done, began, links=False)
     return Result(
         out,

@@ -18,7 +18,7 @@ from typing import Any
 from manylens.errors import ModelError
 from manylens.models.prompts import ReplyProblem, as_data, closed_object, cut, quoted, read_object
 
-WRITING_PROMPTS = "writing-1"
+WRITING_PROMPTS = "writing-2"
 """Part of the key of what was written; looks, judgements and choices have `SERVER_PROMPTS`."""
 
 MAX_CATEGORY_CHARACTERS = 80
@@ -173,6 +173,10 @@ def _folded(name: str) -> str:
     return cut(as_data(name), MAX_CATEGORY_CHARACTERS).casefold()
 
 
+_LEAST_ROOM = 256
+"""Tokens of a reply beside what it says of each item: fences, a sentence before it, a thing said twice."""
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -180,15 +184,23 @@ def _folded(name: str) -> str:
 class WritingTask:
     """system: the instruction. schema: of the reply, JSON Schema. shape: of the reply, in the words of a request to
     mend it. reply_tokens: the most that a reply may take: about twice what a full batch needs where each item stands
-    alone, for a reply that breaks off is worth nothing. worded, understood: payload -> question; (reply, payload) ->
+    alone, for a reply that breaks off is worth nothing. items, tokens_each: the list in a payload whose entries the
+    reply goes through, and the most that it says of one. worded, understood: payload -> question; (reply, payload) ->
     what the reply says, or ReplyProblem."""
 
     system: str
     schema: Mapping[str, Any]
     shape: str
     reply_tokens: int
+    items: str
+    tokens_each: int
     worded: Callable[[Mapping[str, Any]], str]
     understood: Callable[[str, Mapping[str, Any]], Any]
+
+    def room(self, payload: str) -> int:
+        """Tokens that the reply to this payload may take: a limit on money reserves them before it is sent."""
+        items = len(json.loads(payload).get(self.items, ()))
+        return min(self.reply_tokens, _LEAST_ROOM + self.tokens_each * items)
 
     def question(self, payload: str) -> str:
         """What follows the instruction."""
@@ -213,6 +225,8 @@ WRITING: Mapping[str, WritingTask] = {
         closed_object(_list_of("clusters", id=_INTEGER, name=_TEXT, definition=_TEXT)),
         'JSON {"clusters": [{"id": 1, "name": "...", "definition": "..."}]}, every id once',
         4096,
+        "clusters",
+        100,
         names_question,
         read_names,
     ),
@@ -221,6 +235,8 @@ WRITING: Mapping[str, WritingTask] = {
         closed_object({**_list_of("categories", name=_TEXT, descriptions=_INTEGERS), "no_answer": _INTEGERS}),
         'JSON {"categories": [{"name": "...", "descriptions": [1, 2]}], "no_answer": [3]}, no number twice',
         3072,
+        "descriptions",
+        30,
         vocabulary_question,
         read_vocabulary,
     ),
@@ -229,6 +245,8 @@ WRITING: Mapping[str, WritingTask] = {
         closed_object(_list_of("groups", name=_TEXT, ids=_INTEGERS)),
         'JSON {"groups": [{"name": "...", "ids": [1, 2]}]}, every number once',
         3072,
+        "categories",
+        30,
         reconcile_question,
         read_reconcile,
     ),

@@ -56,7 +56,12 @@ memberships: where each described image is at that level, who decided it and why
 failed (reason) or that were not looked at (NULL). constraints: what a person said, image ids or cluster names; no run
 removes them. set_aside: damaged answers that `verify` took out, as JSON."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS)
+_GIVEN_UP = """
+ALTER TABLE failures ADD COLUMN given_up TEXT
+"""
+"""Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _GIVEN_UP)
 
 
 def connect(path: Path) -> sqlite3.Connection:
