@@ -114,7 +114,7 @@ def tell_failures(session: Session, emit: OnEvent) -> None:
     for said, times in session.model.said.most_common(1):
         if times:
             emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
-    paths = [image.paths[0] for image in session.collection.images if image.id in session.model.given_up]
+    paths = sorted(image.paths[0] for image in session.collection.images if image.id in session.model.given_up)
     if paths:
         named = ", ".join(map(shown_name, paths[:_NAMED])) + (", ..." if len(paths) > _NAMED else "")
         emit(

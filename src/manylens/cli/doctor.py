@@ -1,35 +1,45 @@
 """What a model can do here and what to do about the rest: the table behind `manylens doctor`.
 
 In: a model's name and options. Out: a `Diagnosis`: findings in words, each with what it means or the cure, and what one
-look, one judgement and one choice of drawn playing cards took. Promise: a handful of small requests, nothing is stored,
-and no key is shown.
+look, one judgement, one choice and one naming of drawn playing cards took, by the account that runs keep. Promise: a
+handful of small requests, nothing is stored, and no key is shown.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from PIL import Image as PillowImage
 
 from manylens.cli.sample import pictures_of
 from manylens.collection.decode import encode_jpeg
-from manylens.errors import ModelError
+from manylens.errors import ModelError, ModelUnavailable
 from manylens.models.base import (
     Capabilities,
     ChooseReply,
     ChooseRequest,
+    CompleteReply,
+    CompleteRequest,
+    JudgeReply,
     JudgeRequest,
+    LookReply,
     LookRequest,
     Model,
     ModelOptions,
     Option,
+    Reply,
+    Request,
     Usage,
 )
+from manylens.models.metering import Account, Call, bound_of, working_for
 from manylens.models.openai_compatible.model import OpenAICompatible
 from manylens.models.prompts import WORD_PROBABILITY
 from manylens.models.registry import close_model, load_model
+from manylens.models.retrying import RetryingModel
 from manylens.sync import run_until_done
 
 SHOWN, OTHER = "hearts", "spades"
@@ -49,8 +59,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """problem: why the model cannot be used, with the cure, or None where it can. judges: whether its two trial
-    choice was right."""
+    """problem: why the model cannot be used, with the cure, or None where it can. judges: whether its trial choice was
+    right."""
 
     model: str
     findings: tuple[Finding, ...]
@@ -81,11 +91,18 @@ def examine(spec: str, options: ModelOptions | None = None) -> Diagnosis:
     """Find out what the model can do. Raises UsageError for a name that stands for none, ModelUnavailable where it
     cannot even be asked."""
     options = options or ModelOptions()
-    model = load_model(spec, _Cards(), None, options)
+    account = Account()
+    with account.probing():
+        model = load_model(spec, _Cards(), None, options)
     findings = _of_server(model) if isinstance(model, OpenAICompatible) else []
     findings += _of_capabilities(model.capabilities)
-    tried, problem, judges = run_until_done(_try(model))
-    return Diagnosis(spec, (*findings, *tried), problem, judges)
+    tried, problem, judges = run_until_done(_try(model, account, options))
+    if model.capabilities.batch_size == 1:
+        requests, tokens_in, tokens_out = account.spent
+        findings_of_account = [Finding("this took", f"{requests:,} requests", _tokens(tokens_in, tokens_out))]
+    else:
+        findings_of_account = []
+    return Diagnosis(spec, (*findings, *tried, *findings_of_account), problem, judges)
 
 
 def _of_server(model: OpenAICompatible) -> list[Finding]:
@@ -148,57 +165,132 @@ def _of_capabilities(known: Capabilities) -> list[Finding]:
     ]
 
 
-async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
-    """Looks at cards of one suit, two judgements, of which one should be yes and one no, and a choice of two suits."""
+async def _try(model: Model, account: Account, options: ModelOptions) -> tuple[list[Finding], ModelError | None, bool]:
+    """Looks at cards of one suit, two judgements, of which one should be yes and one no, a choice of two suits and, of
+    a model that writes, the name of a group. Only where it cannot look, or is gone, can the model not be used."""
     known = model.capabilities
+    patient = RetryingModel(model, timeout_s=options.timeout_s, seed=0) if known.batch_size == 1 else model
+    asked = _Asked(patient, account)
     warm, *ids = [f"{SHOWN} {number}" for number in range(min(known.batch_size, _BATCH) + 1)]
+    findings: list[Finding] = []
+    judges = False
     try:
-        await model.look([LookRequest(_INTEREST, warm)])  # a first call may have to load the model
-        began = time.monotonic()
-        looks = await model.look([LookRequest(_INTEREST, image_id) for image_id in ids])
-        look_s = (time.monotonic() - began) / len(ids)
-        look = looks[0]
-        asked = [JudgeRequest(_INTEREST, SHOWN, _definition(SHOWN), (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]
-        began = time.monotonic()
-        yes, no = [(await model.judge([request]))[0] for request in asked]
-        judge_s = (time.monotonic() - began) / 2
+        await asked(patient.look, [LookRequest(_INTEREST, warm)])  # a first call may have to load the model
+        looks, seconds = await asked(patient.look, [LookRequest(_INTEREST, image_id) for image_id in ids])
+        findings.append(_of_look(looks[0], seconds / len(ids), max(1, known.concurrency)))
+
+        put = [JudgeRequest(_INTEREST, SHOWN, _definition(SHOWN), (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]
+        first, seconds = await asked(patient.judge, put[:1])
+        second, more = await asked(patient.judge, put[1:])
+        findings.append(_of_judgements(first[0], second[0], (seconds + more) / 2))
+
         # The right option comes last: a model that takes the first one whatever is shown is found out.
-        options = tuple(Option(suit, _definition(suit), (f"{suit} 2",)) for suit in (OTHER, SHOWN))
-        began = time.monotonic()
-        (choice,) = await model.choose([ChooseRequest(_INTEREST, options, f"{SHOWN} 1")])
-        choose_s = time.monotonic() - began
+        suits = tuple(Option(suit, _definition(suit), (f"{suit} 2",)) for suit in (OTHER, SHOWN))
+        chosen, seconds = await asked(patient.choose, [ChooseRequest(_INTEREST, suits, f"{SHOWN} 1")])
+        finding, judges = _of_choice(chosen[0], suits, seconds)
+        findings.append(finding)
+
+        if known.writes_text:
+            groups = [{"id": 1, "size": 9, "descriptions": {SHOWN: 9}}]
+            payload = json.dumps({"interest": _INTEREST, "clusters": groups, "taken": []})
+            named, seconds = await asked(patient.complete, [CompleteRequest(_INTEREST, "name_clusters", payload)])
+            findings.append(_of_name(named[0], seconds))
+    except _Hopeless as end:
+        return [*findings, Finding("a trial", "failed", str(end.problem))], end.problem, False
     finally:
         await close_model(model)
-    for reply in (look, yes, no, choice):
+    return findings, None, judges
+
+
+class _Hopeless(Exception):
+    """There is no use in trying more."""
+
+    def __init__(self, problem: ModelError) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+_R = TypeVar("_R", bound=Request)
+
+
+class _Asked:
+    """Puts requests to the model, with the account told of them."""
+
+    def __init__(self, model: Model, account: Account) -> None:
+        self._model, self._account = model, account
+
+    async def __call__(
+        self, verb: Callable[[Sequence[_R]], Awaitable[Sequence[Any]]], requests: Sequence[_R]
+    ) -> tuple[Sequence[Any], float]:
+        """The replies, failures in their places, and the seconds they took. Raises _Hopeless where a look fails, or the
+        model is gone."""
+        began = time.monotonic()
+        counts = self._model.capabilities.counts_requests
+        calls = [Call(self._account, "", bound_of(self._model, request)) for request in requests]
+        replies: Sequence[Reply | ModelError]
+        with working_for(calls[0]):
+            try:
+                for call in () if counts else calls:
+                    call.send(save=False)
+                replies = await verb(requests)
+            except ModelError as error:
+                replies = [error] * len(requests)
+        for call, reply in zip(calls, replies, strict=True):
+            usage = None if isinstance(reply, ModelError) else reply.usage
+            if not counts:
+                call.took(usage)
+            call.end(usage, answered=False)  # one that a server counts keeps its own count of what it sent
+        for reply in replies:
+            if isinstance(reply, ModelUnavailable) or (isinstance(reply, ModelError) and verb == self._model.look):
+                raise _Hopeless(reply)
+        return replies, time.monotonic() - began
+
+
+def _of_look(look: LookReply, seconds: float, side_by_side: int) -> Finding:
+    minutes = 1000 * seconds / side_by_side / 60
+    return Finding(
+        "one look",
+        f'{seconds:.2f} s{_cost(look.usage)}: "{look.description}", confidence {look.confidence:.2f}',
+        f"the card shows {SHOWN}; 1,000 pictures take about {minutes:.1f} minutes, {side_by_side} at once",
+    )
+
+
+def _of_judgements(yes: JudgeReply | ModelError, no: JudgeReply | ModelError, seconds: float) -> Finding:
+    for reply in (yes, no):
         if isinstance(reply, ModelError):
-            return [Finding("a trial", "failed", str(reply))], reply, False
-    assert not isinstance(look, ModelError) and not isinstance(yes, ModelError)
-    assert not isinstance(no, ModelError) and not isinstance(choice, ModelError)
-    side_by_side = max(1, known.concurrency)
-    minutes = 1000 * look_s / side_by_side / 60
+            return Finding("one judgement", "failed", f"{reply}. Only tuning needs judgements")
+    assert isinstance(yes, JudgeReply) and isinstance(no, JudgeReply)
     right = yes.probability > 0.5 > no.probability
-    findings = [
-        Finding(
-            "one look",
-            f'{look_s:.2f} s{_cost(look.usage)}: "{look.description}", confidence {look.confidence:.2f}',
-            f"the card shows {SHOWN}; 1,000 pictures take about {minutes:.1f} minutes, {side_by_side} at once",
-        ),
-        Finding(
-            "one judgement",
-            f"{judge_s:.2f} s{_cost(yes.usage)}: {yes.probability:.2f} and {no.probability:.2f}",
-            "a card that belongs and one that does not"
-            if right
-            else "the first card belongs and the second does not: its judgements are of little use for tuning",
-        ),
-        Finding(
-            "one choice",
-            f"{choose_s:.2f} s{_cost(choice.usage)}: {_chosen(choice, options)}",
-            f"a card of {SHOWN}, by {OTHER}, {SHOWN} or neither"
-            if choice.chosen == 1
-            else f"the card shows {SHOWN}: its choices on such pictures are of little use",
-        ),
-    ]
-    return findings, None, choice.chosen == 1
+    return Finding(
+        "one judgement",
+        f"{seconds:.2f} s{_cost(yes.usage)}: {yes.probability:.2f} and {no.probability:.2f}",
+        "a card that belongs and one that does not"
+        if right
+        else "the first card belongs and the second does not: its judgements are of little use for tuning",
+    )
+
+
+def _of_choice(choice: ChooseReply | ModelError, options: Sequence[Option], seconds: float) -> tuple[Finding, bool]:
+    """And whether it was right."""
+    if isinstance(choice, ModelError):
+        return Finding("one choice", "failed", str(choice)), False
+    right = choice.chosen == 1
+    finding = Finding(
+        "one choice",
+        f"{seconds:.2f} s{_cost(choice.usage)}: {_chosen(choice, options)}",
+        f"a card of {SHOWN}, by {OTHER}, {SHOWN} or neither"
+        if right
+        else f"the card shows {SHOWN}: its choices on such pictures are of little use",
+    )
+    return finding, right
+
+
+def _of_name(named: CompleteReply | ModelError, seconds: float) -> Finding:
+    if isinstance(named, ModelError):
+        return Finding("one name", "failed", f"{named}. Names will be the most frequent descriptions")
+    (group,) = json.loads(named.text)["clusters"][:1] or [{}]
+    name = str(group.get("name", "")) if isinstance(group, dict) else ""
+    return Finding("one name", f'{seconds:.2f} s{_cost(named.usage)}: "{name[:60]}"', f"of nine cards of {SHOWN}")
 
 
 def _chosen(choice: ChooseReply, options: Sequence[Option]) -> str:
@@ -211,4 +303,8 @@ def _definition(suit: str) -> str:
 
 
 def _cost(usage: Usage | None) -> str:
-    return "" if usage is None else f", {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out"
+    return "" if usage is None else f", {_tokens(usage.tokens_in, usage.tokens_out)}"
+
+
+def _tokens(tokens_in: int, tokens_out: int) -> str:
+    return f"{tokens_in:,} tokens in, {tokens_out:,} out"

@@ -134,6 +134,11 @@ class Account:
         return self._settings.cost_usd(self._spent.tokens_in, self._spent.tokens_out)
 
     @property
+    def spent(self) -> Spent:
+        """All that was sent."""
+        return self._spent
+
+    @property
     def vain(self) -> Spent:
         """What no answer stands for."""
         lost = self._lost.requests

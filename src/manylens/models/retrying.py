@@ -168,7 +168,9 @@ class RetryingModel(ModelWrapper):
                 last.public = reply.public and f"{reply.public} (tried {attempt} times)"
                 return last
             self._tell(now, reply)
-            backoff_s = min(FIRST_BACKOFF_S * 2 ** (min(max(attempt, turned_away), ATTEMPTS) - 1), LONGEST_BACKOFF_S)
+            # Where the server says how long, that is waited, and a moment, so that not all come back at once.
+            doublings = 0 if is_rate and reply.retry_after_s is not None else max(attempt, turned_away) - 1
+            backoff_s = min(FIRST_BACKOFF_S * 2 ** min(doublings, ATTEMPTS), LONGEST_BACKOFF_S)
             await asyncio.sleep(backoff_s * (1 - self._random.random() / 4))
 
     async def _answers_others(self, since: float) -> bool:
