@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -33,12 +34,14 @@ from manylens.errors import (
     RequestTooLong,
     UsageError,
 )
+from manylens.models import prompts
 from manylens.models.base import ModelOptions
 from manylens.models.openai_compatible.addresses import clean_url, others
 from manylens.models.openai_compatible.endpoint import Endpoint
 from manylens.models.openai_compatible.faults import Asked, refusal, seconds_of
 from manylens.models.openai_compatible.replies import answer_text
 from manylens.models.refusals import refuses
+from manylens.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 
@@ -337,6 +340,44 @@ def test_a_choice_that_refuses_is_none() -> None:
     assert type(refused) is type(judged) is ModelError
 
 
+# Choices of small models
+
+
+@pytest.mark.parametrize(
+    ("reply", "chosen"),
+    [
+        ({"color": "Red"}, 0),
+        ({"answer": "dark blue", "confidence": 0.7}, 1),
+        ({"choice": "red", "confidence": 0.9}, 0),
+        ({"group": "the red one", "reason": "dark blue is elsewhere"}, 0),
+        ({"color": "green"}, None),
+        ({"choice": "B", "confidence": 0.9, "reason": "red"}, 1),
+        ({"choice": "Z", "confidence": 0.9, "color": "red"}, None),
+    ],
+)
+def test_an_answer_that_says_what_is_seen_is_read_as_the_option_of_that_name(reply: Any, chosen: int | None) -> None:
+    found = prompts.parse_choice(json.dumps(reply), 2, ["red", "dark blue"]).probabilities
+    assert max(range(3), key=found.__getitem__) == (2 if chosen is None else chosen)
+    assert sum(found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "reply", [{"color": "red or dark blue"}, {"a": "red", "b": "dark blue"}, {"a": "blue"}, {}, {"a": 1}, []]
+)
+def test_an_answer_that_could_mean_several_options_is_to_be_mended(reply: Any) -> None:
+    with pytest.raises(prompts.ReplyProblem):
+        prompts.parse_choice(json.dumps(reply), 2, ["red", "dark blue"])
+
+
+def test_where_no_choice_can_be_used_descriptions_alone_decide(pictures: Path) -> None:
+    """Words of colors are near each other in the embedder's space: likeness alone would take all for one kind."""
+    with ChatServer(embeddings="none") as server:
+        for kind in ("choose", "vocabulary"):
+            server.inject("prose", None, kind=kind)
+        assert sort(pictures, server, "--max-failed", "1") == 0
+    assert set(names(pictures).values()) == {"red", "orange", "yellow"}
+
+
 # Thoughts
 
 
@@ -438,32 +479,33 @@ def test_a_request_that_is_too_long_is_known_by_its_words(status: int, message: 
 # Money
 
 
-@pytest.mark.parametrize("counted", [True, False])
-def test_a_small_limit_buys_what_it_can(pictures: Path, counted: bool) -> None:
-    prices: dict[str, Any] = {"price_in": 2.0, "price_out": 8.0}
-    options = {"by": "color", "model": "fake"}
+PRICES: dict[str, Any] = {"price_in": 2.0, "price_out": 8.0}
+
+
+def spend(pictures: Path, server: ChatServer, out: str, budget_usd: float | None = None) -> manylens.Result:
+    return manylens.cluster(
+        pictures,
+        by="color",
+        model="fake",
+        options=ModelOptions(base_url=server.url),
+        out=pictures.parent / out,
+        settings=Settings(budget_usd=budget_usd, **PRICES),
+    )
+
+
+def test_a_small_limit_buys_what_it_can(pictures: Path) -> None:
+    """Three cents, and no slack: reserves shrink to what calls really cost, from the first one on."""
     with ChatServer(embeddings="none") as server:
-        free = manylens.cluster(
-            pictures, out=pictures.parent / "free", options=ModelOptions(base_url=server.url),
-            settings=manylens.Settings(**prices), **options,
-        )  # fmt: skip
-        vain = free.in_vain
-        tokens = free.calls.tokens
-        usd = manylens.Settings(**prices).cost_usd(tokens.tokens_in + vain[1], tokens.tokens_out + vain[2])
-        server.counts = (lambda usage: usage) if counted else (lambda usage: None)
-        limited = manylens.cluster(
-            pictures, out=pictures.parent / "limited", options=ModelOptions(base_url=server.url),
-            settings=manylens.Settings(budget_usd=1.5 * usd, **prices), **options,
-        ) if counted else None  # fmt: skip
-        if limited is not None:
-            assert not limited.is_partial
-            assert limited["color"].labels == free["color"].labels
-        else:
-            with pytest.raises(ModelError, match="is spent"):
-                manylens.cluster(
-                    pictures, out=pictures.parent / "limited", options=ModelOptions(base_url=server.url),
-                    settings=manylens.Settings(budget_usd=1.5 * usd, **prices), **options,
-                )  # fmt: skip
+        free = spend(pictures, server, "free")
+        (_, vain_in, vain_out), tokens = free.in_vain, free.calls.tokens
+        usd = Settings(**PRICES).cost_usd(tokens.tokens_in + vain_in, tokens.tokens_out + vain_out)
+        assert usd < 0.05
+        limited = spend(pictures, server, "limited", 1.5 * usd)
+        assert not limited.is_partial
+        assert limited["color"].labels == free["color"].labels
+        server.counts = lambda usage: None
+        with pytest.raises(ModelError, match="is spent"):
+            spend(pictures, server, "uncounted", 1.5 * usd)
 
 
 # SOCKS

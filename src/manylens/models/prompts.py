@@ -262,8 +262,8 @@ def parse_judge(reply: str) -> Judged:
 
 
 def parse_choice(reply: str, options: int, names: Sequence[str] = ()) -> Chosen:
-    """The stated confidence for what was chosen, the rest spread evenly. names: of the options; small models say one in
-    place of its letter, or under another key: such an answer counts as a bare word. Raises ReplyProblem."""
+    """The stated confidence for what was chosen, the rest spread evenly. names: of the options; small models say what
+    they see in place of a letter, or under another key: such an answer counts as a bare word. Raises ReplyProblem."""
     named = _named_option(reply, names)
     if named is not None:
         return Chosen(spread_evenly(named, WORD_PROBABILITY, options))
@@ -278,7 +278,8 @@ def parse_choice(reply: str, options: int, names: Sequence[str] = ()) -> Chosen:
 
 
 def _named_option(reply: str, names: Sequence[str]) -> int | None:
-    """The option that a reply names with the whole of one value, where it has no letter and names no other."""
+    """The option that a reply without a letter names, in the only text that it holds; the number of options where that
+    has no word in common with any. None where it has a letter, or could mean several."""
     if not names:
         return None
     try:
@@ -287,10 +288,19 @@ def _named_option(reply: str, names: Sequence[str]) -> int | None:
         return None
     if isinstance(values.get("choice"), str) and _label(values["choice"]):
         return None
-    folded = [" ".join(as_data(name).split()).casefold() for name in names]
-    said = {" ".join(value.split()).casefold() for value in values.values() if isinstance(value, str)}
-    found = [place for place, name in enumerate(folded) if name in said]
-    return found[0] if len(found) == 1 else None
+    said = [value for key, value in values.items() if isinstance(value, str) and key != "reason"]
+    words = _words(said[0]) if len(said) == 1 and len(said[0]) <= MAX_DESCRIPTION_CHARACTERS else set()
+    if not words or refuses(said[0]):
+        return None
+    named = [_words(as_data(name)) for name in names]
+    found = [place for place, name in enumerate(named) if name and (name <= words or words <= name)]
+    if found:
+        return found[0] if len(found) == 1 else None
+    return None if any(name & words for name in named) else len(names)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 def parse_letter(reply: str, options: int) -> Chosen:
