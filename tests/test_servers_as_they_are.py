@@ -362,7 +362,7 @@ def test_an_answer_that_says_what_is_seen_is_read_as_the_option_of_that_name(rep
 
 
 @pytest.mark.parametrize(
-    "reply", [{"color": "red or dark blue"}, {"a": "red", "b": "dark blue"}, {"a": "blue"}, {}, {"a": 1}, []]
+    "reply", [{"color": "red or dark blue"}, {"a": "red", "b": "dark blue"}, {"a": "light blue"}, {}, {"a": 1}, []]
 )
 def test_an_answer_that_could_mean_several_options_is_to_be_mended(reply: Any) -> None:
     with pytest.raises(prompts.ReplyProblem):

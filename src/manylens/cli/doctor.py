@@ -7,7 +7,6 @@ handful of small requests, nothing is stored, and no key is shown.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,16 +23,20 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
     LookRequest,
     Model,
     ModelOptions,
+    ModelWrapper,
     Option,
     Reply,
     Request,
     Usage,
+    look_whole,
 )
 from manylens.models.metering import Account, Call, bound_of, working_for
 from manylens.models.openai_compatible.model import OpenAICompatible
@@ -41,6 +44,7 @@ from manylens.models.prompts import WORD_PROBABILITY
 from manylens.models.registry import close_model, load_model
 from manylens.models.retrying import RetryingModel
 from manylens.sync import run_until_done
+from manylens.writing import DescribedGroup, NameClusters, Names
 
 SHOWN, OTHER = "hearts", "spades"
 _INTEREST = "suit"
@@ -170,62 +174,75 @@ async def _try(model: Model, account: Account, options: ModelOptions) -> tuple[l
     a model that writes, the name of a group. Only where it cannot look, or is gone, can the model not be used."""
     known = model.capabilities
     patient = RetryingModel(model, timeout_s=options.timeout_s, seed=0) if known.batch_size == 1 else model
-    asked = _Asked(patient, account)
+    metered = _Metered(patient, account)
     warm, *ids = [f"{SHOWN} {number}" for number in range(min(known.batch_size, _BATCH) + 1)]
     findings: list[Finding] = []
     judges = False
     try:
-        await asked(patient.look, [LookRequest(_INTEREST, warm)])  # a first call may have to load the model
-        looks, seconds = await asked(patient.look, [LookRequest(_INTEREST, image_id) for image_id in ids])
-        findings.append(_of_look(looks[0], seconds / len(ids), max(1, known.concurrency)))
+        _hoped(await look_whole(metered, [LookRequest(_INTEREST, warm)]))  # a first call may have to load the model
+        began = time.monotonic()
+        looks = _hoped(await look_whole(metered, [LookRequest(_INTEREST, image_id) for image_id in ids]))
+        findings.append(_of_look(looks[0], (time.monotonic() - began) / len(ids), max(1, known.concurrency)))
 
         put = [JudgeRequest(_INTEREST, SHOWN, _definition(SHOWN), (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]
-        first, seconds = await asked(patient.judge, put[:1])
-        second, more = await asked(patient.judge, put[1:])
-        findings.append(_of_judgements(first[0], second[0], (seconds + more) / 2))
+        began = time.monotonic()
+        yes, no = [(await metered.judge([request]))[0] for request in put]
+        findings.append(_of_judgements(yes, no, (time.monotonic() - began) / 2))
 
         # The right option comes last: a model that takes the first one whatever is shown is found out.
         suits = tuple(Option(suit, _definition(suit), (f"{suit} 2",)) for suit in (OTHER, SHOWN))
-        chosen, seconds = await asked(patient.choose, [ChooseRequest(_INTEREST, suits, f"{SHOWN} 1")])
-        finding, judges = _of_choice(chosen[0], suits, seconds)
+        began = time.monotonic()
+        (choice,) = await metered.choose([ChooseRequest(_INTEREST, suits, f"{SHOWN} 1")])
+        finding, judges = _of_choice(choice, suits, time.monotonic() - began)
         findings.append(finding)
 
         if known.writes_text:
-            groups = [{"id": 1, "size": 9, "descriptions": {SHOWN: 9}}]
-            payload = json.dumps({"interest": _INTEREST, "clusters": groups, "taken": []})
-            named, seconds = await asked(patient.complete, [CompleteRequest(_INTEREST, "name_clusters", payload)])
-            findings.append(_of_name(named[0], seconds))
-    except _Hopeless as end:
-        return [*findings, Finding("a trial", "failed", str(end.problem))], end.problem, False
+            task = NameClusters(_INTEREST, (DescribedGroup(1, 9, ((SHOWN, 9),)),))
+            began = time.monotonic()
+            (named,) = await metered.complete([CompleteRequest(_INTEREST, task)])
+            findings.append(_of_name(named, time.monotonic() - began))
+    except ModelError as problem:
+        return [*findings, Finding("a trial", "failed", str(problem))], problem, False
     finally:
         await close_model(model)
     return findings, None, judges
 
 
-class _Hopeless(Exception):
-    """There is no use in trying more."""
-
-    def __init__(self, problem: ModelError) -> None:
-        super().__init__(str(problem))
-        self.problem = problem
+def _hoped(looks: Sequence[LookReply | ModelError]) -> Sequence[LookReply]:
+    """Raises the ModelError of one that failed: a model that does not describe is of no use."""
+    for look in looks:
+        if isinstance(look, ModelError):
+            raise look
+    return [look for look in looks if isinstance(look, LookReply)]
 
 
 _R = TypeVar("_R", bound=Request)
 
 
-class _Asked:
-    """Puts requests to the model, with the account told of them."""
+class _Metered(ModelWrapper):
+    """A model with the account told of what is sent. Raises ModelUnavailable where it is gone."""
 
     def __init__(self, model: Model, account: Account) -> None:
-        self._model, self._account = model, account
+        super().__init__(model)
+        self._account = account
 
-    async def __call__(
-        self, verb: Callable[[Sequence[_R]], Awaitable[Sequence[Any]]], requests: Sequence[_R]
-    ) -> tuple[Sequence[Any], float]:
-        """The replies, failures in their places, and the seconds they took. Raises _Hopeless where a look fails, or the
-        model is gone."""
-        began = time.monotonic()
-        counts = self._model.capabilities.counts_requests
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        return await self._ask(self._model.look, requests)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await self._ask(self._model.embed, requests)  # type: ignore[attr-defined]
+
+    async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
+        return await self._ask(self._model.judge, requests)
+
+    async def choose(self, requests: Sequence[ChooseRequest]) -> list[ChooseReply | ModelError]:
+        return await self._ask(self._model.choose, requests)
+
+    async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
+        return await self._ask(self._model.complete, requests)
+
+    async def _ask(self, verb: Callable[[Sequence[_R]], Awaitable[Any]], requests: Sequence[_R]) -> list[Any]:
+        counts = self.capabilities.counts_requests
         calls = [Call(self._account, "", bound_of(self._model, request)) for request in requests]
         replies: Sequence[Reply | ModelError]
         with working_for(calls[0]):
@@ -239,11 +256,11 @@ class _Asked:
             usage = None if isinstance(reply, ModelError) else reply.usage
             if not counts:
                 call.took(usage)
-            call.end(usage, answered=False)  # one that a server counts keeps its own count of what it sent
+            call.end(usage, answered=False)
         for reply in replies:
-            if isinstance(reply, ModelUnavailable) or (isinstance(reply, ModelError) and verb == self._model.look):
-                raise _Hopeless(reply)
-        return replies, time.monotonic() - began
+            if isinstance(reply, ModelUnavailable):
+                raise reply
+        return list(replies)
 
 
 def _of_look(look: LookReply, seconds: float, side_by_side: int) -> Finding:
@@ -288,8 +305,7 @@ def _of_choice(choice: ChooseReply | ModelError, options: Sequence[Option], seco
 def _of_name(named: CompleteReply | ModelError, seconds: float) -> Finding:
     if isinstance(named, ModelError):
         return Finding("one name", "failed", f"{named}. Names will be the most frequent descriptions")
-    (group,) = json.loads(named.text)["clusters"][:1] or [{}]
-    name = str(group.get("name", "")) if isinstance(group, dict) else ""
+    name = named.written.clusters[0].name if isinstance(named.written, Names) and named.written.clusters else ""
     return Finding("one name", f'{seconds:.2f} s{_cost(named.usage)}: "{name[:60]}"', f"of nine cards of {SHOWN}")
 
 

@@ -5,12 +5,11 @@ do is probed once and recorded, so a resumed run speaks the same dialect and fin
 answer that was received is not asked again when the rest has to be (`_kept`); an unusable reply gets one repair
 attempt.
 
-One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
-and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all
-candidates of a cluster share first.
-A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
-so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
-log-probabilities where there are any.
+One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix).
+Its description is embedded by the server, where it can, as an answer of its own; else here, with the look. One
+judgement puts what all candidates of a cluster share first. A choice does the same: each option with its first
+exemplar, where every option has one and the server was found to take so many pictures (`MOST_EXEMPLARS` and the
+candidate at most), else words alone. Its answer is one letter, read by its log-probabilities where there are any.
 """
 
 from __future__ import annotations
@@ -37,12 +36,16 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
     LookRequest,
     ModelOptions,
     Request,
+    Usage,
+    Vector,
     shown_exemplars,
 )
 from manylens.models.openai_compatible.dialect import (
@@ -50,6 +53,7 @@ from manylens.models.openai_compatible.dialect import (
     EXEMPLARS_SHOWN,
     embed_by_words,
     embedding_body,
+    embedding_bound,
     look_messages,
     picture_part,
     text_part,
@@ -57,12 +61,12 @@ from manylens.models.openai_compatible.dialect import (
 from manylens.models.openai_compatible.endpoint import Json
 from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
 from manylens.models.openai_compatible.replies import (
-    Vector,
     answer_logprobs,
+    counted_usage,
     embedding_rows,
 )
-from manylens.models.openai_compatible.talk import Talk
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
+from manylens.models.openai_compatible.talk import Talk, send
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, room, understand
 from manylens.models.text_embedder import TextEmbedder
 
 JPEG_QUALITY = 90
@@ -70,17 +74,16 @@ EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
 
 REQUESTS_PER_CALL = 3
-"""A look: a question, at worst its repair, and an embedding. A judgement or a choice: at worst a word, a question, its
-repair."""
+"""A judgement or a choice: at worst a word, a question, its repair."""
 
 HALFWAY_NAME = "halfway.json"
-"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
+"""In a run folder: replies that could not be used and have to be mended, for the next run."""
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
 VECTORS_KEPT = 4096
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
 _Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
 Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
@@ -168,16 +171,25 @@ class OpenAICompatible:
         match request:
             case LookRequest():
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
+            case EmbedRequest():
+                parts += ["embed", self.dialect.embeddings, self.dialect.embedding_model]
+                if self.dialect.embeddings == "messages":
+                    parts += [request.interest, named(request.image_id, self._options.image_px)]
+                else:  # images of one description have one request each: an answer belongs to an image
+                    parts += [prompts.as_data(request.description), request.interest, request.image_id]
             case JudgeRequest():
                 parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
             case ChooseRequest():
                 parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
             case CompleteRequest():
-                parts.append([request.task, self._complete_body(request)])
+                parts.append([request.task.name, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await _each(requests, self._look)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await _each(requests, self._embed)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await _each(requests, self._judge)
@@ -261,13 +273,13 @@ class OpenAICompatible:
         return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
 
     def _complete_body(self, request: CompleteRequest) -> Json:
-        task = writing_task(request.task)
+        prompt = WRITING[request.task.name]
         messages: list[Json] = [
-            {"role": "system", "content": task.system},
-            {"role": "user", "content": task.question(request.payload)},
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": question(request.task)},
         ]
-        schema = (request.task, task.schema)
-        return self.dialect.chat(self._endpoint.model, messages, task.room(request.payload), schema=schema)
+        schema = (request.task.name, prompt.schema)
+        return self.dialect.chat(self._endpoint.model, messages, room(request.task), schema=schema)
 
     # Asking
 
@@ -275,9 +287,9 @@ class OpenAICompatible:
         talk = Talk(self)
         body = await self._with_pictures(lambda shown: self._look_body(request, shown))
         found = await self._described(talk, body)
-        embedding = await self._embed(talk, request, found.description)
+        embedding = await self._embedded_here(found.description) if self.dialect.embeddings == "local" else None
         talk.end()
-        return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
+        return LookReply(found.description, found.confidence, embedding, talk.usage)
 
     async def _described(self, talk: Talk, body: Json) -> prompts.Described:
         if self.dialect.words == "json":
@@ -374,63 +386,60 @@ class OpenAICompatible:
         self._fits[exemplars] = max(fit, self._fits.get(exemplars, 0))
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
-        task = writing_task(request.task)
         talk = Talk(self)
         body = self._complete_body(request)
-        text = await talk.read(body, lambda reply: task.read(reply, request.payload), task.shape)
+        shape = WRITING[request.task.name].shape
+        written = await talk.read(body, lambda reply: understand(reply, request.task), shape)
         talk.end()
-        return CompleteReply(text, talk.usage)
+        return CompleteReply(written, talk.usage)
 
-    async def _embed(self, talk: Talk, request: LookRequest, description: str) -> Vector:
+    async def _embedded_here(self, description: str) -> Vector:
+        if not self.dialect.embedding_model:
+            return embed_by_words(description).astype(np.float16)
+        if description not in self._vectors:
+            rows = await asyncio.to_thread(TextEmbedder().embed, [description])
+            self._vectors[description] = rows[0].astype(np.float16), 0
+        vector, _ = self._vectors[description]
+        self._forget_vectors()
+        return vector
+
+    async def _embed(self, request: EmbedRequest) -> EmbedReply:
         model = self.dialect.embedding_model
-        match self.dialect.embeddings:
-            case "local" if not model:
-                return embed_by_words(description)
-            case "local":
-                if description not in self._vectors:
-                    rows = await asyncio.to_thread(TextEmbedder().embed, [description])
-                    self._vectors[description] = rows[0], 0
-                vector, _ = self._vectors[description]
-                self._forget_vectors()
-                return vector
-            case "messages":
-                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
-                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
-            case "text":
-                text = prompts.as_data(description)
-                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
-                # charged for its embedding: what an answer costs must not depend on which one came first.
-                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
-                    await under_way.wait()
-                if text in self._vectors:
-                    talk.charge(self._vectors[text][1])
-                else:
-                    done = self._under_way[text] = asyncio.Event()
-                    try:
-                        body = {"model": model, "input": text, "encoding_format": "float"}
-                        before = talk.tokens_in
-                        vector = await self._embedded(talk, body)
-                        self._vectors[text] = vector, talk.tokens_in - before
-                    finally:
-                        del self._under_way[text]
-                        done.set()
-                vector, _ = self._vectors[text]
-                self._forget_vectors()
-                return vector
+        if self.dialect.embeddings == "messages":
+            jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+            return EmbedReply(*await self._embedded(embedding_body(model, jpeg, request.interest)))
+        text = prompts.as_data(request.description)
+        # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is charged
+        # for its embedding: what an answer costs must not depend on which one came first.
+        while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+            await under_way.wait()
+        if text not in self._vectors:
+            done = self._under_way[text] = asyncio.Event()
+            try:
+                body = {"model": model, "input": text, "encoding_format": "float"}
+                vector, usage = await self._embedded(body)
+                self._vectors[text] = vector, usage.tokens_in
+            finally:
+                del self._under_way[text]
+                done.set()
+        vector, tokens_in = self._vectors[text]
+        self._forget_vectors()
+        return EmbedReply(vector, Usage(tokens_in, 0))
 
     def _forget_vectors(self) -> None:
         if len(self._vectors) > VECTORS_KEPT:
             self._vectors.popitem(last=False)
 
-    async def _embedded(self, talk: Talk, body: Json) -> Vector:
-        reply = await talk.ask(body, embeddings=True)
+    async def _embedded(self, body: Json) -> tuple[Vector, Usage]:
+        """One embedding, with what it took or, where the server does not count, may have taken."""
+        most = embedding_bound(body, self.capabilities.image_tokens)
+        reply = await send(self._embedding_endpoint or self._endpoint, "/embeddings", body, most)
         try:
-            row: Vector = embedding_rows(reply, 1)[0]
+            row = embedding_rows(reply, 1)[0].astype(np.float16)
         except ValueError as error:
             problem = str(error)
         else:
-            return row
-        talk.end()
+            return row, counted_usage(reply) or most.most
         raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
 
     async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:

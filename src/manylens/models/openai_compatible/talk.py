@@ -16,7 +16,7 @@ from manylens.errors import ModelError, ModelReplyInvalid
 from manylens.models import prompts
 from manylens.models.base import Usage
 from manylens.models.metering import Bound, current_call
-from manylens.models.openai_compatible.dialect import THINKING_TOKENS, embedding_bound
+from manylens.models.openai_compatible.dialect import THINKING_TOKENS
 from manylens.models.openai_compatible.endpoint import Endpoint, Json
 from manylens.models.openai_compatible.replies import answer_text, counted_usage, was_cut
 
@@ -41,56 +41,31 @@ class Talk:
         self._is_counted = True
         self.last: Json = {}
         """The reply that was read: the repair's, where there was one."""
-        self.tokens_in = self._tokens_out = 0
+        self._tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
         """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
-        return Usage(self.tokens_in, self._tokens_out) if self._is_counted else None
+        return Usage(self._tokens_in, self._tokens_out) if self._is_counted else None
 
-    def charge(self, tokens_in: int) -> None:
-        """Count tokens of a part that another answer has paid for."""
-        self.tokens_in += tokens_in
-
-    async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
+    async def ask(self, body: Json) -> Json:
         kept = self._model._kept
         key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
         reply = kept.get(key)
         if reply is None:
-            endpoint = (
-                (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
-            )
-            reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
+            call = current_call()
+            bound = None if call is None else _with_room(call.bound, body)
+            reply = await send(self._model._endpoint, "/chat/completions", body, bound)
             kept[key] = reply
         if key in self._keys:
             return reply
         self._keys.append(key)
         usage = counted_usage(reply)
-        if embeddings:
-            usage = usage or embedding_bound(body, self._model.capabilities.image_tokens).most
-        elif usage is None:
+        if usage is None:
             self._is_counted = False
-        if usage is not None:
-            self.tokens_in += usage.tokens_in
+        else:
+            self._tokens_in += usage.tokens_in
             self._tokens_out += usage.tokens_out
-        return reply
-
-    async def _send(self, endpoint: Endpoint, path: str, body: Json) -> Json:
-        """With the account of the run told of it, before and after."""
-        call = current_call()
-        if call is None:
-            return await endpoint.ask(path, body)
-        is_chat = path != "/embeddings"
-        call.send(
-            _with_room(call.bound, body) if is_chat else embedding_bound(body, self._model.capabilities.image_tokens)
-        )
-        try:
-            reply = await endpoint.ask(path, body)
-        except ModelError as error:
-            if error.unbilled:
-                call.refused()
-            raise
-        call.took(counted_usage(reply))
         return reply
 
     async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
@@ -146,6 +121,22 @@ class Talk:
         """The answer is whole, or will never be: forget its parts."""
         for key in self._keys:
             self._model._kept.pop(key, None)
+
+
+async def send(endpoint: Endpoint, path: str, body: Json, bound: Bound | None = None) -> Json:
+    """With the account of the run told of it, before and after. bound: where it is not that of the call."""
+    call = current_call()
+    if call is None:
+        return await endpoint.ask(path, body)
+    call.send(bound)
+    try:
+        reply = await endpoint.ask(path, body)
+    except ModelError as error:
+        if error.unbilled:
+            call.refused()
+        raise
+    call.took(counted_usage(reply))
+    return reply
 
 
 def _limit_of(body: Json) -> str:
