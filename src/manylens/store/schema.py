@@ -71,7 +71,10 @@ ALTER TABLE failures ADD COLUMN given_up TEXT
 """
 """Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP)
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES)
 
 
 def connect(path: Path) -> sqlite3.Connection:
