@@ -25,7 +25,7 @@ from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, sort_again, take_over
 from manylens.correcting.review import Review
-from manylens.correcting.settle import record, record_added
+from manylens.correcting.settle import evidence_of, record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
 from manylens.method.observations import Looks
@@ -43,7 +43,7 @@ from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
-from manylens.session import OnEvent, Session, open_session
+from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
@@ -420,10 +420,10 @@ async def _cluster(
             if settings.share_near_duplicates
             else None
         )
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        for said, times in recorded.said.most_common(1):
-            if times:
-                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        told = {interest: evidence_of(session.run, interest.slug) for interest in interests}
+        known = {interest: one for interest, one in told.items() if one is not None}
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared, known)
+        tell_failures(session, emit)
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
@@ -472,6 +472,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
+        tell_failures(session, emit)
         results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,

@@ -26,7 +26,7 @@ from manylens.models.retrying import RetryingModel
 from manylens.results.table import collection_of
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
-from manylens.text import counted, printable
+from manylens.text import counted, printable, shown_name
 
 OnEvent: TypeAlias = Callable[[Event], None]
 
@@ -86,6 +86,8 @@ async def open_session(
         images = StoredImages(source, collection.images, run.thumbnail)
         if isinstance(model, str):
             chosen = load_model(model, images, run.features, options, recorded=out / MODELS_NAME)
+            if hasattr(chosen, "on_notice"):
+                chosen.on_notice = lambda text: emit(Notice(text))
         else:
             chosen = model
             open_model(chosen, images)
@@ -99,11 +101,32 @@ async def open_session(
             run,
             lambda calls: emit(Stopping(calls)),
             account,
+            ask_again=options.ask_again,
         )
         try:
             yield Session(run, collection, images, recorded, fresh)
         finally:
             await close_model(chosen)
+
+
+_NAMED = 5
+"""Files that a notice names; result files and the report name all."""
+
+
+def tell_failures(session: Session, emit: OnEvent) -> None:
+    """What result files do not say of calls that failed: the server's words, and which pictures it fails on."""
+    for said, times in session.model.said.most_common(1):
+        if times:
+            emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+    paths = sorted(image.paths[0] for image in session.collection.images if image.id in session.model.given_up)
+    if paths:
+        named = ", ".join(map(shown_name, paths[:_NAMED])) + (", ..." if len(paths) > _NAMED else "")
+        emit(
+            Notice(
+                f"{counted(len(paths), 'picture')} given up, because the model fails there and answers about others: "
+                f"{named}. Later runs leave {'it' if len(paths) == 1 else 'them'} out, unless they have --ask-again"
+            )
+        )
 
 
 def _read(

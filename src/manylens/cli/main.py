@@ -26,6 +26,8 @@ from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -60,7 +62,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, correct, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, correct, review, resort, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

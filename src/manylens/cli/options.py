@@ -96,6 +96,11 @@ def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _
             help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
         ),
         click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
+        click.option(
+            "--ask-again",
+            is_flag=True,
+            help="Ask also about pictures that earlier runs gave up.",
+        ),
         gone("--judge-together", "every question is about one picture now, and there are fewer of them: leave it out"),
     ]
     decorated: _Command = functools.wraps(command)(with_options)

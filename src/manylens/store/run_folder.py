@@ -319,10 +319,10 @@ class RunFolder:
         return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
-        """Remember calls that finally failed; the next run asks them again."""
-        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
+        """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
+        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason), f.given_up) for f in failures]
         with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def books(self) -> Books:
         """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
@@ -340,6 +340,12 @@ class RunFolder:
     def failures(self) -> tuple[Failure, ...]:
         """Calls that failed and were not answered since, by key."""
         return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
+
+    def given_up(self) -> dict[str, tuple[str, str]]:
+        """Key -> (reason, reason as result files say it) of the requests that are not asked again by themselves."""
+        rows = self._rows("SELECT key, reason, given_up FROM failures WHERE given_up IS NOT NULL")
+        with self._as_written("failures"):
+            return {_typed(str, row[0]): (_typed(str, row[1]), _typed(str, row[2])) for row in rows}
 
     # Results, features and checks
 
