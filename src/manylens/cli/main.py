@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import mmap
 import os
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; explained errors end as one message on standard error."""
+    if not _mind_memory() and not {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+        _lacks(MemoryError())
+        return EXIT_ERROR
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name must not end the run
             stream.reconfigure(errors="backslashreplace")
@@ -107,6 +111,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return EXIT_ERROR
         raise
     return 0
+
+
+_NUMPY_BYTES = 96 << 20
+"""Of address space, which numpy takes as it is imported. Where there is less, its algebra ends the process, in words of
+its own."""
+
+
+def _mind_memory() -> bool:
+    """Whether there is memory to begin with. Where it is limited, numpy's algebra is to take that of one thread."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return True
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if all(limit in (resource.RLIM_INFINITY, -1) for limit in limits):
+        return True
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    try:
+        mmap.mmap(-1, _NUMPY_BYTES).close()
+    except OSError:
+        return False
+    return True
 
 
 _MEMORY = ("start new thread", "alloc", "failed to map segment", "cannot allocate memory")

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -464,7 +464,7 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
@@ -489,7 +489,8 @@ def _usable(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
