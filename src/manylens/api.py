@@ -29,9 +29,9 @@ from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
 from manylens.models.registry import check_model_name
-from manylens.pipeline import cluster_images
 from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
+from manylens.pipeline.compound import compound_parts, grown, looked_at, sort_images, with_parts
 from manylens.pipeline.look import look_at_images
 from manylens.pipeline.plan import Plan, plan_run
 from manylens.pipeline.run import edge_scale
@@ -76,7 +76,8 @@ def cluster(
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
-    by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    by: one interest or several, in plain words; each image's pixels are read once for all of them. "color and kind of
+    fruit" is sorted by each of the two and by both, unless `Settings(compound=False)`.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
@@ -92,9 +93,9 @@ def cluster(
     Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
-    interests = parse_interests(by)
     place = Path(folder)
     chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
+    interests = with_parts(parse_interests(by), chosen)
     with following(progress, on_event) as emit:
         return run_until_done(
             _cluster(
@@ -124,12 +125,11 @@ def plan(
     settings: Settings | None = None,
 ) -> Plan:
     """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
-    interests = parse_interests(by)
+    chosen = settings or Settings()
+    interests = looked_at(with_parts(parse_interests(by), chosen), chosen)
     check_model_name(model, options)
     options = options or ModelOptions()
-    return plan_run(
-        find_images(folder, exclude=exclude, include=include), interests, model, options, settings or Settings()
-    )
+    return plan_run(find_images(folder, exclude=exclude, include=include), interests, model, options, chosen)
 
 
 def export(
@@ -300,7 +300,7 @@ async def _cluster(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include
     ) as session:
         collection, recorded = session.collection, session.model
-        planned = plan_run(collection, interests, recorded.name, options, settings)
+        planned = plan_run(collection, looked_at(interests, settings), recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
         ids = [image.id for image in collection.images]
         shared = (
@@ -308,7 +308,7 @@ async def _cluster(
             if settings.share_near_duplicates
             else None
         )
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
+        found = await sort_images(ids, interests, recorded, settings, emit, shared)
         for said, times in recorded.said.most_common(1):
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
@@ -356,11 +356,16 @@ async def _add(
                 "put the new pictures into the folder that was sorted",
             )
         spent = Budget(recorded, budget)
-        done = []
+        done: dict[str, tuple[Clustering, Settings]] = {}
         for clustering, settings in held:
-            grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
-            done.append((grown, settings))
-        results = _write(session, done, began, links=False)
+            earlier = as_of(clustering, collection)
+            parts = [done.get(part.slug) for part in compound_parts(clustering.interest, settings)]
+            if parts and all(parts):  # its parts stand before it; a run without them took it as one question
+                now = grown(earlier, [part[0] for part in parts if part is not None])
+            else:
+                now = await add_images(earlier, ids, recorded, settings, emit, spent)
+            done[clustering.interest.slug] = (now, settings)
+        results = _write(session, list(done.values()), began, links=False)
     return Result(
         out,
         collection,

@@ -14,9 +14,10 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     help="""Sort the pictures in FOLDER by one interest or several.
 
     An interest is said in plain words: "suit", "color of the object", "kind of place". Give --by several times to
-    sort the same pictures several ways in one run. nano, the built-in model, reads an interest in English; it
-    knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
-    when it does not understand: it then groups by look. A larger --model knows more.
+    sort the same pictures several ways in one run; "color and kind of fruit" sorts by each of the two and by both.
+    nano, the built-in model, reads an interest in English; it knows objects, places, rooms, weather, actions, moods,
+    colors, kinds and quality of pictures and more, and says when it does not understand: it then groups by look. A
+    larger --model knows more. No interest in mind? See manylens suggest; manylens preview tries one on 20 pictures.
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only
@@ -86,6 +87,13 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     help='The only clusters there may be: --into "good, defective"; what fits none stays unassigned.',
 )
 @click.option(
+    "--compound/--as-one",
+    "compound",
+    default=None,
+    help='"color and kind of fruit" is sorted by each of the two and by both; --as-one: as one question. '
+    '--by "breed + pose" says that there are two. [default: --compound]',
+)
+@click.option(
     "--budget-calls",
     type=int,
     metavar="N",
@@ -127,6 +135,7 @@ def cluster(
     level: str | None,
     n_clusters: int | None,
     into: str | None,
+    compound: bool | None,
     budget_calls: int | None,
     budget_usd: float | None,
     price_in: float | None,
@@ -142,6 +151,7 @@ def cluster(
         level=level,
         n_clusters=n_clusters,
         into=None if into is None else listed_names(into),
+        compound=compound,
         budget_calls=budget_calls,
         budget_usd=budget_usd,
         price_in=price_in,

@@ -54,7 +54,7 @@ def print_table(console: Console, title: str, columns: Mapping[str, str], rows: 
 
 
 def print_clustering(console: Console, interest: str, one: InterestResult) -> None:
-    is_known = one.clustering.estimate is not None
+    is_known = any(row.misplaced is not None for row in one.table)
     columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right"}
     columns |= {"misplaced": "right"} if is_known else {}
     columns["for example"] = "left"
