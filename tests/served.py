@@ -56,6 +56,12 @@ VOCABULARY, CLOSED = (
     )
     for closed in (False, True)
 )
+SUGGEST = CompleteRequest(
+    "what to sort these pictures by",
+    "suggest",
+    json.dumps({"pictures": [["a red car", "a street"], ["a blue car"], ["a red bird", "a tree"]], "most": 10}),
+)
+REWORD = CompleteRequest("color", "reword", json.dumps({"interest": "color", "seen": {"red": 3, "navy": 1}}))
 RECONCILE = CompleteRequest(
     "color",
     "reconcile",

@@ -18,6 +18,8 @@ from served import (
     LOOK,
     NAMES,
     RECONCILE,
+    REWORD,
+    SUGGEST,
     SYNONYMS,
     VOCABULARY,
     YES,
@@ -51,9 +53,42 @@ GOOD: dict[str, Any] = {
         "no_answer": [4],
     },
     "reconcile": {"groups": [{"name": "blue", "ids": [1, 2]}, {"name": "red", "ids": [3]}]},
+    "suggest": {
+        "interests": [
+            {"interest": "color", "groups": [{"name": "red", "pictures": [1, 3]}, {"name": "blue", "pictures": [2]}]}
+        ]
+    },
+    "reword": {"wordings": [{"interest": "how red it is", "why": "Shades apart."}]},
 }
-REQUESTS = {request.task: request for request in (NAMES, VOCABULARY, RECONCILE)}
-KINDS = {"name_clusters": "names", "vocabulary": "vocabulary", "reconcile": "reconcile"}
+SERVED: dict[str, Any] = {
+    "name_clusters": {"clusters": [{"id": 1, "name": "red things", "definition": "Pictures of red things."}]},
+    "suggest": {
+        "interests": [
+            {
+                "interest": "kind of thing",
+                "groups": [
+                    {"name": "a red car", "pictures": [1]},
+                    {"name": "a blue car", "pictures": [2]},
+                    {"name": "a red bird", "pictures": [3]},
+                ],
+            },
+            {
+                "interest": "how much is told",
+                "groups": [{"name": "told more", "pictures": [1, 3]}, {"name": "told less", "pictures": [2]}],
+            },
+        ]
+    },
+    "reword": {"wordings": [{"interest": "finer color", "why": "Smaller groups."}]},
+}
+"""What the writer of the test server says where that is not `GOOD`."""
+REQUESTS = {request.task: request for request in (NAMES, VOCABULARY, RECONCILE, SUGGEST, REWORD)}
+KINDS = {
+    "name_clusters": "names",
+    "vocabulary": "vocabulary",
+    "reconcile": "reconcile",
+    "suggest": "suggest",
+    "reword": "reword",
+}
 """Task -> what the server calls it."""
 
 TASKS = pytest.mark.parametrize("task", REQUESTS)
@@ -119,7 +154,7 @@ def test_a_good_reply_is_read_however_it_is_dressed(task: str, dressed: str) -> 
         ("I would rather not.", "it holds no JSON"),
         ('{"clusters": [{"id": 1, "na', "breaks off"),
         ('{"else": []}', "lacks"),
-        ('{"clusters": 1, "categories": {}, "groups": "none"}', "must be a list"),
+        ('{"clusters": 1, "categories": {}, "groups": "none", "interests": 1, "wordings": {}}', "must be a list"),
     ],
 )
 def test_a_reply_without_the_outer_shape_is_a_problem_that_is_named(task: str, reply: str, problem: str) -> None:
@@ -180,13 +215,25 @@ def test_endless_talk_is_read_up_to_a_bound(task: str) -> None:
 
 
 LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text()
-KEYS = st.sampled_from(["name", "ids", "id", "descriptions"])
+KEYS = st.sampled_from(["name", "ids", "id", "descriptions", "interest", "groups", "pictures", "why"])
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
 
 
 @given(st.sampled_from(list(WRITING)), st.text(max_size=100), VALUES)
 def test_any_reply_is_read_or_a_problem(task: str, text: str, value: Any) -> None:
-    for reply in (text, json.dumps({"clusters": value, "categories": value, "groups": value, "no_answer": value})):
+    for reply in (
+        text,
+        json.dumps(
+            {
+                "clusters": value,
+                "categories": value,
+                "groups": value,
+                "no_answer": value,
+                "interests": value,
+                "wordings": value,
+            }
+        ),
+    ):
         try:
             read = understood(task, reply)
         except prompts.ReplyProblem as problem:
@@ -269,10 +316,7 @@ def test_a_server_writes(task: str, fault: Any) -> None:
         if fault:
             server.inject(fault, None)
         (reply,) = run(model, REQUESTS[task])
-        expected = GOOD[task]
-        if task == "name_clusters":
-            expected = {"clusters": [{"id": 1, "name": "red things", "definition": "Pictures of red things."}]}
-        assert text_of(reply) == expected
+        assert text_of(reply) == SERVED.get(task, GOOD[task])
         assert reply.usage.tokens_out > 0
 
 
@@ -316,8 +360,8 @@ def test_the_version_of_what_is_written_is_not_that_of_looks() -> None:
     with ChatServer() as server:
         model = at(server)
         assert [json.loads(model.render(r))[0] for r in (LOOK, YES)] == [prompts.SERVER_PROMPTS] * 2
-        assert [json.loads(model.render(r))[0] for r in REQUESTS.values()] == [WRITING_PROMPTS] * 3
-        assert len({request_key(model, r) for r in (*REQUESTS.values(), CLOSED)}) == 4
+        assert [json.loads(model.render(r))[0] for r in REQUESTS.values()] == [WRITING_PROMPTS] * len(REQUESTS)
+        assert len({request_key(model, r) for r in (*REQUESTS.values(), CLOSED)}) == len(REQUESTS) + 1
 
 
 def vocabulary_from(descriptions: Sequence[str], write: Callable[..., list[Any]], *closed: str) -> Vocabulary:
@@ -432,4 +476,4 @@ def test_another_task_is_refused_by_name(tmp_path: Path) -> None:
         (reply,) = run(at(server), sing)
     for refused in (reply, *written(checkpoint(Says(""), tmp_path), sing)):
         assert isinstance(refused, ModelError)
-        assert "vocabulary, reconcile, got 'sing'" in str(refused)
+        assert "vocabulary, reconcile, suggest, reword, got 'sing'" in str(refused)

@@ -54,9 +54,11 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    is_sample: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
-    hold from the first request on.
+    hold from the first request on. is_sample: the files stand for others, and what the run knows of its collection
+    stays as it is.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -74,7 +76,7 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = _read(folder, files, exclude, include, run, emit)
+            collection = _read(folder, files, exclude, include, run, emit, is_sample)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -109,6 +111,7 @@ def _read(
     include: Sequence[str],
     run: RunFolder,
     emit: OnEvent,
+    is_sample: bool = False,
 ) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
@@ -121,7 +124,7 @@ def _read(
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
-    before = {image.id for image in run.images()}
+    before = set() if is_sample else {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
         images = counted(len(gone), "picture that is", "pictures that are")
@@ -131,7 +134,8 @@ def _read(
                 "are replaced, those for others stay as they were; no answer is lost"
             )
         )
-    run.record_collection(collection.images, collection.unreadable, collection.root)
+    if not is_sample:
+        run.record_collection(collection.images, collection.unreadable, collection.root)
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):

@@ -160,7 +160,7 @@ def cluster(
     )
     check_interests(interests)
     from manylens import api, progress
-    from manylens.cli import render
+    from manylens.cli import render, render_explore
     from manylens.store.run_folder import answers_held
 
     console = render.open_console()
@@ -186,6 +186,7 @@ def cluster(
         )
     for interest, one in result.items():
         render.print_clustering(console, interest, one)
+    render_explore.print_two(console, result)
     render.print_end(console, result, settings)
     if result.problem is not None:
         raise result.problem

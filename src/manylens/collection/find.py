@@ -142,6 +142,17 @@ def find_images(
     return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated)
 
 
+def list_files(
+    folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), include: Sequence[str] = ()
+) -> list[str]:
+    """The paths of the files that `find_images` would read, in order; none is opened. Raises UsageError, as it does,
+    where there is no such folder."""
+    root = Path(folder)
+    _check_folder(root)
+    files, _, _ = _walk(root, _Chosen(root, exclude, include))
+    return [path for path in files if _suffix(path) in IMAGE_SUFFIXES] or files
+
+
 def _check_folder(root: Path) -> None:
     name = printable(str(root))
     if root.is_file():

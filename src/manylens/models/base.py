@@ -110,7 +110,7 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompleteRequest(_Request):
-    """Write text. task: the prompt, "vocabulary", "reconcile" or "name_clusters". payload: its input, JSON."""
+    """Write text. task: the prompt, of `prompts_writing.WRITING`. payload: its input, JSON."""
 
     interest: str
     task: str
