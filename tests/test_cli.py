@@ -52,7 +52,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-COMMANDS = ("", "add", "cluster", "cross", "demo", "preview", "suggest", "doctor", "tune", "evaluate", "export", "verify")
+COMMANDS = (
+    "",
+    "add",
+    "cluster",
+    "cross",
+    "demo",
+    "doctor",
+    "evaluate",
+    "export",
+    "preview",
+    "suggest",
+    "tune",
+    "verify",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

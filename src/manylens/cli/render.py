@@ -102,7 +102,8 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if requests:
         usd = settings.cost_usd(tokens_in, tokens_out)
         money = f", at most {tokens_in + tokens_out:,} tokens, ${usd:,.4f}" if settings.is_priced else ""
-        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: probes, failures, repairs{money}")
+        why = "probes, failures, repairs, or cut off by an interruption"
+        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: {why}{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")

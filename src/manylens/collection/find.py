@@ -165,7 +165,7 @@ def _check_folder(root: Path) -> None:
         )
     if not root.is_dir():
         raise UsageError(
-            f"images are read from a folder, there is no {name}", "check the spelling and the current folder"
+            f"the folder of pictures is one that exists, got {name}", "check the spelling and the current folder"
         )
 
 

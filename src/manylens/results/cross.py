@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from manylens.errors import UsageError
 from manylens.results.table import FileTable
+from manylens.types import Clustering
 
 UNASSIGNED = "unassigned"
 
@@ -126,6 +127,17 @@ def cross(rows: FileTable, columns: FileTable) -> CrossTable:
         ({c.id: c.name for c in rows.clusters}, {c.id: c.name for c in columns.clusters}),
         [one for one, _ in pairs],
         [two for _, two in pairs],
+    )
+
+
+def cross_clusterings(rows: Clustering, columns: Clustering) -> CrossTable:
+    """The same by image: files with equal bytes count once."""
+    place = {a.image_id: a.cluster for a in columns.assignments}
+    return cross_places(
+        (rows.interest.text, columns.interest.text),
+        ({c.id: c.name for c in rows.clusters}, {c.id: c.name for c in columns.clusters}),
+        [a.cluster for a in rows.assignments],
+        [place.get(a.image_id) for a in rows.assignments],
     )
 
 
