@@ -15,6 +15,7 @@ from manylens import Settings
 from manylens.cli import main as cli
 from manylens.models.base import CompleteReply, CompleteRequest
 from manylens.models.scripted import ScriptedModel
+from manylens.writing import Categories, GroupDescriptions, GroupName, NameClusters, Names
 
 BOTH = "color and shape"
 
@@ -75,12 +76,14 @@ def test_a_model_that_writes_names_the_combinations_and_what_it_names_badly_keep
             return [self._written(request) for request in requests]
 
         def _written(self, request: CompleteRequest) -> CompleteReply:
-            clusters = json.loads(request.payload).get("clusters", ())
-            named = [
-                {"id": c["id"], "name": f"{'-'.join(next(iter(c['descriptions'])).split(', '))}s", "definition": "d"}
-                for c in clusters
-            ]
-            return CompleteReply(json.dumps({"clusters": named}))
+            task = request.task
+            assert isinstance(task, NameClusters | GroupDescriptions)
+            if isinstance(task, GroupDescriptions):
+                return CompleteReply(Categories(()))
+            named = (
+                GroupName(c.id, f"{'-'.join(next(iter(c.descriptions)).split(', '))}s", "d") for c in task.clusters
+            )
+            return CompleteReply(Names(tuple(named)))
 
     writer = Writer(known._label, classes=known._classes, writes_text=True)
     result = manylens.cluster(pictures, BOTH, model=writer, out=tmp_path / "out")

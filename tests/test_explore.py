@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from manylens.cli import main as cli
 from manylens.cli.sample import write_sample
 from manylens.collection.sample import spread
 from manylens.errors import UsageError
-from manylens.models.base import CompleteReply
 from manylens.pipeline.preview import TEXTS
 from manylens.pipeline.suggest import SampleGroup, likeness, read_proposals, splits
 from manylens.store.run_folder import RunFolder
+from manylens.writing import OtherWordings, suggested_of
 
 pytestmark = pytest.mark.usefixtures("no_keys_and_no_patience")
 
@@ -138,10 +137,10 @@ def test_what_a_writer_proposes_is_read_with_care() -> None:
         {"interest": "clusters", "groups": []},
         {"interest": "!!", "groups": []},
     ]
-    (one,) = read_proposals(CompleteReply(json.dumps({"interests": entries})), ids)
+    (one,) = read_proposals(suggested_of(entries), ids)
     assert [(group.name, group.images) for group in one.groups] == [("x", ("a", "b")), ("y", ("c",))]
     assert one.answered == 1.0
-    assert read_proposals(CompleteReply("no"), ids) == []
+    assert read_proposals(OtherWordings(()), ids) == []
 
 
 def groups(*sizes: int) -> list[SampleGroup]:

@@ -7,7 +7,6 @@ call for forty combinations.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,9 +23,9 @@ from manylens.method.compound import (
     places,
     understood,
 )
-from manylens.method.naming import CLUSTERS_PER_CALL, parse_names
+from manylens.method.naming import CLUSTERS_PER_CALL, usable_names
 from manylens.method.observations import normalise_description
-from manylens.method.questions import Steps, Writing
+from manylens.method.questions import Steps
 from manylens.models.base import Model
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.judge_session import JudgeSession
@@ -35,6 +34,7 @@ from manylens.pipeline.run import Emit, cluster_images
 from manylens.settings import Settings
 from manylens.text import counted
 from manylens.types import CallCounts, Cluster, Clustering, Interest, parse_interests
+from manylens.writing import DescribedGroup, NameClusters
 
 
 def compound_parts(interest: Interest, settings: Settings) -> tuple[Interest, ...]:
@@ -214,13 +214,10 @@ def _written(interest: Interest, combinations: Sequence[Combination]) -> Steps[l
     taken = {normalise_description(name): number for number, name in enumerate(names)}
     for start in range(0, len(whole), CLUSTERS_PER_CALL):
         batch = whole[start : start + CLUSTERS_PER_CALL]
-        clusters = [
-            {"id": k + 1, "size": len(combinations[k].images), "descriptions": {names[k]: len(combinations[k].images)}}
-            for k in batch
-        ]
-        said = {"interest": interest.text, "clusters": clusters, "taken": [names[k] for k in whole[:start]]}
-        (answer,) = yield [Writing("name_clusters", json.dumps(said, ensure_ascii=False))]
-        for number, label in (parse_names(answer.text, [k + 1 for k in batch]) or {}).items():
+        sizes = [len(combinations[k].images) for k in batch]
+        groups = tuple(DescribedGroup(k + 1, size, {names[k]: size}) for k, size in zip(batch, sizes, strict=True))
+        (answer,) = yield [NameClusters(interest.text, groups, tuple(names[k] for k in whole[:start]))]
+        for number, label in (usable_names(answer.written, [k + 1 for k in batch]) or {}).items():
             words = normalise_description(label.name)
             if taken.get(words, number - 1) == number - 1:
                 taken.pop(normalise_description(names[number - 1]), None)

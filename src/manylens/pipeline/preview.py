@@ -6,7 +6,6 @@ three texts beside; no question about clusters is asked, so the groups are those
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from manylens.errors import ModelError, UsageError
 from manylens.events import Event
 from manylens.method.observations import REFUSALS, Looks, spoken
 from manylens.method.vocabulary import make_vocabulary
-from manylens.models.base import CompleteReply, CompleteRequest, Model, ask_interests, ask_verdict, ask_wordings
+from manylens.models.base import CompleteRequest, Model, ask_interests, ask_verdict, ask_wordings
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
@@ -23,6 +22,7 @@ from manylens.pipeline.suggest import SAME, SampleGroup, group_by_words, likenes
 from manylens.settings import Settings
 from manylens.sync import in_thread
 from manylens.types import Interest, Verdict
+from manylens.writing import OtherWordings, WordOtherwise, Written
 
 MOST_WORDINGS = 4
 TEXTS = 3
@@ -127,26 +127,22 @@ async def _wordings(
 
 async def _proposed(looks: Looks, model: Model, budget: Budget) -> list[OtherWording]:
     counts = Counter(looks.descriptions)
-    payload = {"interest": looks.interest.text, "seen": dict(sorted(counts.items(), key=lambda e: (-e[1], e)))}
-    request = CompleteRequest(looks.interest.text, "reword", json.dumps(payload, ensure_ascii=False))
+    task = WordOtherwise(looks.interest.text, dict(sorted(counts.items(), key=lambda e: (-e[1], e))))
+    request = CompleteRequest(looks.interest.text, task)
     if not budget.admit([request], budget.part(1.0)):
         return []
     (reply,) = await model.complete([request])
     budget.charge(request, reply)
-    return [] if isinstance(reply, ModelError) else read_wordings(reply, looks.interest)
+    return [] if isinstance(reply, ModelError) else read_wordings(reply.written, looks.interest)
 
 
-def read_wordings(reply: CompleteReply, interest: Interest) -> list[OtherWording]:
-    try:
-        entries = json.loads(reply.text)["wordings"]
-    except (ValueError, KeyError, TypeError):
-        return []
+def read_wordings(written: Written, interest: Interest) -> list[OtherWording]:
     found: dict[str, OtherWording] = {}
-    for entry in entries:
+    for entry in written.wordings if isinstance(written, OtherWordings) else ():
         try:
-            other = Interest(entry["interest"])
+            other = Interest(entry.interest)
         except UsageError:
             continue
         if other.slug != interest.slug:
-            found.setdefault(other.slug, OtherWording(other, why=entry["why"]))
+            found.setdefault(other.slug, OtherWording(other, why=entry.why))
     return list(found.values())

@@ -10,7 +10,6 @@ understands. A model that writes describes each picture from three sides and pro
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ import numpy as np
 from manylens.errors import ModelError, UsageError
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import REFUSALS, Looks, spoken
-from manylens.models.base import CompleteReply, CompleteRequest, Model, ask_interests, ask_verdict
+from manylens.models.base import CompleteRequest, Model, ask_interests, ask_verdict
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.look import look_at_images
 from manylens.sync import in_thread
 from manylens.text import counted
 from manylens.types import Interest, parse_interests
+from manylens.writing import SuggestedInterests, SuggestInterests, Written
 
 Emit = Callable[[Event], None]
 
@@ -142,8 +142,8 @@ async def _written(image_ids: Sequence[str], model: Model, emit: Emit, budget: B
     if len(ids) < 2:
         return []
     emit(StageStarted("vocabulary", "", None))
-    payload = json.dumps({"pictures": [said[image_id] for image_id in ids], "most": MOST_PROPOSED}, ensure_ascii=False)
-    request = CompleteRequest(ASKED, "suggest", payload)
+    task = SuggestInterests(ASKED, tuple(tuple(said[image_id]) for image_id in ids), MOST_PROPOSED)
+    request = CompleteRequest(ASKED, task)
     if not budget.admit([request], budget.part(1.0)):
         emit(StageFinished("vocabulary", "", "the budget was spent before anything could be suggested"))
         return []
@@ -151,30 +151,28 @@ async def _written(image_ids: Sequence[str], model: Model, emit: Emit, budget: B
     budget.charge(request, reply)
     if isinstance(reply, ModelError):
         raise reply
-    found = read_proposals(reply, ids)
+    found = read_proposals(reply.written, ids)
     emit(StageFinished("vocabulary", "", f"{counted(len(found), 'interest')} suggested"))
     return found
 
 
-def read_proposals(reply: CompleteReply, image_ids: Sequence[str]) -> list[Proposal]:
+def read_proposals(written: Written, image_ids: Sequence[str]) -> list[Proposal]:
     """Interests that a run would take, each picture in the first group that names it; the rest is left out."""
-    try:
-        entries = json.loads(reply.text)["interests"]
-    except (ValueError, KeyError, TypeError):
+    if not isinstance(written, SuggestedInterests):
         return []
     found: dict[str, Proposal] = {}
-    for entry in entries:
+    for entry in written.interests:
         try:
-            (interest,) = parse_interests(entry["interest"])
+            (interest,) = parse_interests(entry.interest)
         except UsageError:  # too long, without a letter, or called like one of the run's own files
             continue
         taken: set[int] = set()
         groups = []
-        for group in entry["groups"]:
-            own = [n for n in dict.fromkeys(group["pictures"]) if 1 <= n <= len(image_ids) and n not in taken]
+        for group in entry.groups:
+            own = [n for n in dict.fromkeys(group.numbers) if 1 <= n <= len(image_ids) and n not in taken]
             taken.update(own)
             if own:
-                groups.append(SampleGroup(group["name"], tuple(image_ids[n - 1] for n in own)))
+                groups.append(SampleGroup(group.name, tuple(image_ids[n - 1] for n in own)))
         groups.sort(key=lambda group: (-len(group.images), group.name))
         answered = round(len(taken) / len(image_ids), 4)
         found.setdefault(interest.slug, Proposal(interest, tuple(groups), answered))
