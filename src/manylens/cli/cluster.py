@@ -166,7 +166,14 @@ def cluster(
     console = render.open_console()
     if dry_run:
         planned = api.plan(
-            folder, interests, exclude=exclude, include=include, model=model, options=options, settings=settings
+            folder,
+            interests,
+            exclude=exclude,
+            include=include,
+            model=model,
+            options=options,
+            settings=settings,
+            out=out or api.default_out(folder),
         )
         held = answers_held(out or api.default_out(folder))
         render.print_plan(console, planned, options, settings, held)
