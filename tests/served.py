@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, draw
 from PIL import Image as PillowImage
-from writings import request_of
+from replies import request_of
 
 from manylens.collection.decode import encode_jpeg
 from manylens.models.base import (
@@ -20,6 +20,7 @@ from manylens.models.base import (
     ModelOptions,
     Option,
     Request,
+    look_whole,
 )
 from manylens.models.openai_compatible import dialect
 from manylens.models.openai_compatible.model import OpenAICompatible
@@ -55,7 +56,7 @@ RECONCILE = request_of(
     },
 )
 SUGGEST = request_of("suggest", {"pictures": [["a red car", "a street"], ["a blue car"], ["a red bird", "a tree"]]})
-REWORD = request_of("reword", {"seen": {"red": 3, "navy": 1}})
+REWORD = request_of("reword", {"seen": [["red", 3], ["navy", 1]]})
 SYNONYMS = {"scarlet": "red", "dark blue": "blue", "navy": "blue"}
 SERVERS: dict[str, dict[str, Any]] = {
     "all it could offer": {},
@@ -116,7 +117,7 @@ def run(model: OpenAICompatible, *requests: Request) -> list[Any]:
         for request in requests:
             match request:
                 case LookRequest():
-                    replies += await model.look([request])
+                    replies += await look_whole(model, [request])
                 case JudgeRequest():
                     replies += await model.judge([request])
                 case ChooseRequest():

@@ -80,9 +80,7 @@ def test_a_model_that_writes_names_the_combinations_and_what_it_names_badly_keep
             assert isinstance(task, NameClusters | GroupDescriptions)
             if isinstance(task, GroupDescriptions):
                 return CompleteReply(Categories(()))
-            named = (
-                GroupName(c.id, f"{'-'.join(next(iter(c.descriptions)).split(', '))}s", "d") for c in task.clusters
-            )
+            named = (GroupName(c.id, f"{'-'.join(c.descriptions[0][0].split(', '))}s", "d") for c in task.clusters)
             return CompleteReply(Names(tuple(named)))
 
     writer = Writer(known._label, classes=known._classes, writes_text=True)

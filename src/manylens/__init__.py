@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, export, plan
+    from manylens.api import add, cluster, correct, export, plan, redo, resort, review, undo
+    from manylens.correcting.corrector import Change
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.explore import cross, preview, suggest
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from manylens.results.result import InterestResult, Result
     from manylens.results.sampled import Preview, Suggestions
     from manylens.settings import ModelOptions, Settings
+    from manylens.types import Correction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Change",
+    "Correction",
     "CrossTable",
     "Exported",
     "InterestClustering",
@@ -43,14 +47,21 @@ __all__ = [
     "__version__",
     "add",
     "cluster",
+    "correct",
     "cross",
     "export",
     "plan",
     "preview",
+    "redo",
+    "resort",
+    "review",
     "suggest",
+    "undo",
 ]
 
 _HOMES = {
+    "Change": "correcting.corrector",
+    "Correction": "types",
     "CrossTable": "results.cross",
     "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
@@ -65,11 +76,16 @@ _HOMES = {
     "TextEmbedder": "models.text_embedder",
     "add": "api",
     "cluster": "api",
+    "correct": "api",
     "cross": "explore",
     "export": "api",
     "plan": "api",
     "preview": "explore",
+    "redo": "api",
+    "resort": "api",
+    "review": "api",
     "suggest": "explore",
+    "undo": "api",
 }
 
 

@@ -7,19 +7,19 @@ says; whether its numbers are among those that were given is for the stage to se
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedGroup:
-    """A group to be named. id: of its name in the answer. size: in images. descriptions: text -> how many images of the
-    group it has, those that tell it from other groups first."""
+    """A group to be named. id: of its name in the answer. size: in images. descriptions: with how many images of the
+    group have each, those that tell it from other groups first."""
 
     id: int
     size: int
-    descriptions: Mapping[str, int]
+    descriptions: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class SuggestInterests:
 
 @dataclass(frozen=True, slots=True)
 class WordOtherwise:
-    """How else could the interest be said? seen: what pictures are called through it -> how many."""
+    """How else could the interest be said? seen: what pictures are called through it, and how many."""
 
     name: ClassVar[str] = "reword"
     interest: str
-    seen: Mapping[str, int]
+    seen: tuple[tuple[str, int], ...]
 
 
 WritingTask: TypeAlias = NameClusters | GroupDescriptions | MergeCategories | SuggestInterests | WordOtherwise

@@ -21,6 +21,7 @@ import click
 import manylens
 from manylens.cli.add import add
 from manylens.cli.cluster import cluster
+from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
 from manylens.cli.explore import cross, preview, suggest
@@ -62,7 +63,21 @@ def commands() -> None:
     pass
 
 
-for command in (demo, suggest, preview, cluster, add, cross, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (
+    demo,
+    suggest,
+    preview,
+    cluster,
+    add,
+    correct,
+    cross,
+    evaluate,
+    export,
+    tune,
+    doctor,
+    verify,
+    checkpoint,
+):
     commands.add_command(command)
 
 

@@ -117,7 +117,10 @@ def question(task: WritingTask) -> str:
     """What follows the instruction."""
     match task:
         case NameClusters():
-            return json.dumps(_cleaned(asdict(task)), ensure_ascii=False)
+            shown = asdict(task)
+            for cluster in shown["clusters"]:
+                cluster["descriptions"] = dict(cluster["descriptions"])
+            return json.dumps(_cleaned(shown), ensure_ascii=False)
         case GroupDescriptions():
             kind = "The only categories there are, a closed list" if task.closed else "Categories there are"
             lines = [f"{kind}: [{', '.join(map(quoted, task.categories))}]", "Descriptions:"]
@@ -132,7 +135,7 @@ def question(task: WritingTask) -> str:
             said = (f"{number}: {'; '.join(map(quoted, of))}" for number, of in enumerate(task.pictures, start=1))
             return "\n".join([f"At most {task.most} interests.", "Pictures:", *said])
         case WordOtherwise():
-            counts = (f"{count} times {quoted(text)}" for text, count in task.seen.items())
+            counts = (f"{count} times {quoted(text)}" for text, count in task.seen)
             return "\n".join([f"Interest: {quoted(task.interest)}", "Descriptions:", *counts])
     return "\n".join([f"Interest: {quoted(task.interest)}", f"Level: {quoted(task.level)}", *lines])
 

@@ -215,7 +215,7 @@ def _written(interest: Interest, combinations: Sequence[Combination]) -> Steps[l
     for start in range(0, len(whole), CLUSTERS_PER_CALL):
         batch = whole[start : start + CLUSTERS_PER_CALL]
         sizes = [len(combinations[k].images) for k in batch]
-        groups = tuple(DescribedGroup(k + 1, size, {names[k]: size}) for k, size in zip(batch, sizes, strict=True))
+        groups = tuple(DescribedGroup(k + 1, size, ((names[k], size),)) for k, size in zip(batch, sizes, strict=True))
         (answer,) = yield [NameClusters(interest.text, groups, tuple(names[k] for k in whole[:start]))]
         for number, label in (usable_names(answer.written, [k + 1 for k in batch]) or {}).items():
             words = normalise_description(label.name)

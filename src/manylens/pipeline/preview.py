@@ -127,7 +127,7 @@ async def _wordings(
 
 async def _proposed(looks: Looks, model: Model, budget: Budget) -> list[OtherWording]:
     counts = Counter(looks.descriptions)
-    task = WordOtherwise(looks.interest.text, dict(sorted(counts.items(), key=lambda e: (-e[1], e))))
+    task = WordOtherwise(looks.interest.text, tuple(sorted(counts.items(), key=lambda e: (-e[1], e))))
     request = CompleteRequest(looks.interest.text, task)
     if not budget.admit([request], budget.part(1.0)):
         return []
