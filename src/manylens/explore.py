@@ -15,6 +15,7 @@ from pathlib import Path
 from manylens.api import PathLike, default_out
 from manylens.collection.find import list_files
 from manylens.collection.sample import spread
+from manylens.collection.source import Place, as_place
 from manylens.errors import UsageError
 from manylens.events import Notice
 from manylens.method.compound import parts_of
@@ -69,7 +70,7 @@ def suggest(
     seed. Answers are kept in `out`: the same call asks nothing, and a run by a suggested interest asks less.
     Raises as `cluster` does, and UsageError for a model that neither writes nor was taught any interest.
     """
-    place, chosen, said = Path(folder), settings or Settings(), options or ModelOptions()
+    place, chosen, said = as_place(folder), settings or Settings(), options or ModelOptions()
     into = Path(out) if out is not None else default_out(place)
     most = sample or (SUGGESTED_FROM if _is_quick(model, said) else SUGGESTED_FROM_WRITTEN)
     if not _is_quick(model, said) and chosen.budget_calls is not None:
@@ -121,7 +122,7 @@ def preview(
     goes on from here and corrects what descriptions get wrong. sample: how many pictures. All else is as for `cluster`,
     and so is what is raised.
     """
-    place, chosen, said = Path(folder), settings or Settings(), options or ModelOptions()
+    place, chosen, said = as_place(folder), settings or Settings(), options or ModelOptions()
     (interest,) = parse_interests([by])
     parts = compound_parts(interest, chosen) or (interest,)
     into = Path(out) if out is not None else default_out(place)
@@ -270,7 +271,7 @@ def _hints(interest: Interest, parts: Sequence[Part], settings: Settings) -> lis
 
 
 def _words(
-    folder: Path, model: str | Model, options: ModelOptions, out: PathLike | None
+    folder: Place, model: str | Model, options: ModelOptions, out: PathLike | None
 ) -> Callable[[Sequence[str]], str]:
     """Interests -> the command that sorts the folder by them."""
 

@@ -27,6 +27,8 @@ from manylens.cli.evaluate import evaluate
 from manylens.cli.explore import cross, preview, suggest
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -70,6 +72,8 @@ for command in (
     cluster,
     add,
     correct,
+    review,
+    resort,
     cross,
     evaluate,
     export,

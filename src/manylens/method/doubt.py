@@ -123,28 +123,38 @@ class Spoken:
     kept: NDArray[np.int64]
 
 
-def misplaced(confidence: FloatArray, margin: FloatArray, spoken: Spoken | None = None) -> FloatArray:
-    """(n,) the probability of each image that it is not where the model put it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Doubts:
+    """share: (n,) the probability of each image that it is not where the model put it, which sums to what the
+    confidences say. odds: (n,) its log-odds where as many are misplaced as among those that a person spoke of; without
+    enough of them those of `share`."""
 
-    confidence, margin: of the model's placement. Whoever corrects looks for mistakes, so how many a person moved says
-    nothing of how many there are: moved images are compared with as many of all others, which gives the weights, and
-    the sum of the probabilities stays what the confidences say.
+    share: FloatArray
+    odds: FloatArray
+
+
+def misplaced(confidence: FloatArray, margin: FloatArray, spoken: Spoken | None = None) -> Doubts:
+    """confidence, margin: (n,) of the model's placement.
+
+    Whoever corrects looks for mistakes, so how many a person moved says nothing of how many there are: moved images are
+    compared with those that stayed and as many of all others. That gives the weights; how many are misplaced is left as
+    the confidences have it, until questions show better (`method.resort`).
     """
     p = np.clip(confidence, 0.001, 0.999)
     features = np.stack([np.ones(len(p)), np.log((1 - p) / p), margin], axis=1)
-    weights = np.array(PRIOR_WEIGHTS)
+    weights, is_fitted = np.array(PRIOR_WEIGHTS), False
     if spoken is not None and len(spoken.moved) + len(spoken.kept) >= ENOUGH and len(spoken.moved):
         target = np.zeros(len(p))
         count = np.full(len(p), len(spoken.moved) / len(p))
         target[spoken.moved] = 1.0
         count[spoken.moved] = count[spoken.kept] = 1.0
-        weights = _fitted(features, target, count)
+        weights, is_fitted = _fitted(features, target, count), True
     odds = features @ weights
-    share: FloatArray = _logistic(odds + _shift(odds, float((1 - p).sum())))
-    return share
+    total = odds + _shift(odds, float((1 - p).sum()))
+    return Doubts(logistic(total), odds if is_fitted else total)
 
 
-def _logistic(odds: FloatArray) -> FloatArray:
+def logistic(odds: FloatArray) -> FloatArray:
     share: FloatArray = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
     return share
 
@@ -154,20 +164,29 @@ def _shift(odds: FloatArray, total: float) -> float:
     low, high = -40.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _logistic(odds + middle).sum() < total else (low, middle)
+        low, high = (middle, high) if logistic(odds + middle).sum() < total else (low, middle)
     return (low + high) / 2
 
 
 def _fitted(features: FloatArray, target: FloatArray, count: FloatArray) -> FloatArray:
-    """Maximum a posteriori around the prior's weights. count: how often each row counts."""
-    prior, precision = np.array(PRIOR_WEIGHTS), np.diag(_PRECISION)
-    weights = prior.copy()
+    """Maximum a posteriori around the prior, by Newton's steps, halved until each gains. count: of each row."""
+    prior, precision = np.array(PRIOR_WEIGHTS), np.array(_PRECISION)
+
+    def gain(weights: FloatArray) -> float:
+        odds = features @ weights
+        likely = count * (target * odds - np.logaddexp(0, odds))
+        return float(likely.sum() - 0.5 * (precision * (weights - prior) ** 2).sum())
+
+    weights, now = prior.copy(), gain(prior)
     for _ in range(_STEPS):
-        p = _logistic(features @ weights)
-        gradient = features.T @ (count * (target - p)) - precision @ (weights - prior)
-        curvature = features.T @ (features * (count * p * (1 - p))[:, None]) + precision
-        step = np.clip(np.linalg.solve(curvature, gradient), -1, 1)
-        weights += step
-        if np.abs(step).max() < 1e-4:
+        p = logistic(features @ weights)
+        gradient = features.T @ (count * (target - p)) - precision * (weights - prior)
+        curvature = features.T @ (features * (count * p * (1 - p))[:, None]) + np.diag(precision)
+        step = np.linalg.solve(curvature, gradient)
+        while np.abs(step).max() > 1e-4 and gain(weights + step) <= now:
+            step = step / 2
+        if np.abs(step).max() <= 1e-4:
             break
+        weights = weights + step
+        now = gain(weights)
     return weights

@@ -8,7 +8,7 @@ call for forty combinations.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from manylens.errors import UsageError
@@ -23,6 +23,7 @@ from manylens.method.compound import (
     places,
     understood,
 )
+from manylens.method.corrections import Said
 from manylens.method.naming import CLUSTERS_PER_CALL, usable_names
 from manylens.method.observations import normalise_description
 from manylens.method.questions import Steps
@@ -70,23 +71,26 @@ async def sort_images(
     settings: Settings,
     emit: Emit,
     stand_ins: Mapping[str, str] | None = None,
+    said: Mapping[Interest, Said] | None = None,
+    shown: Callable[[Clustering], Clustering] = lambda clustering: clustering,
 ) -> dict[Interest, Clustering]:
-    """`cluster_images`, of interests as `with_parts` gives them, and then the combinations."""
+    """`cluster_images`, of interests as `with_parts` gives them, and then the combinations. shown: a
+    part with what a person said of it, as it is combined."""
     simple = looked_at(interests, settings)
     if len(simple) == len(interests):
-        return await cluster_images(image_ids, interests, model, settings, emit, stand_ins)
+        return await cluster_images(image_ids, interests, model, settings, emit, stand_ins, said)
     for interest in interests:
         if parts := compound_parts(interest, settings):
             both = "both" if len(parts) == 2 else "all three"
             listed = " and ".join(f'"{part.text}"' for part in parts)
             emit(Notice(f'"{interest.text}" asks for {listed}: sorted by each, and then by {both}'))
     own = replace(settings, n_clusters=None) if settings.n_clusters is not None else settings
-    found = await cluster_images(image_ids, simple, model, own, emit, stand_ins)
+    found = await cluster_images(image_ids, simple, model, own, emit, stand_ins, said)
     by_slug = {interest.slug: clustering for interest, clustering in found.items()}
     budget = Budget(model, settings)
     for interest in interests:
         if parts := compound_parts(interest, settings):
-            held = [by_slug[part.slug] for part in parts]
+            held = [shown(by_slug[part.slug]) for part in parts]
             found[interest] = await combine_parts(interest, held, model, settings, emit, budget)
     return {interest: found[interest] for interest in interests}
 

@@ -15,6 +15,7 @@ from manylens.events import Event
 from manylens.method.observations import REFUSALS, Looks, spoken
 from manylens.method.vocabulary import make_vocabulary
 from manylens.models.base import CompleteRequest, Model, ask_interests, ask_verdict, ask_wordings
+from manylens.models.prompts_writing import MOST_WORDINGS
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
@@ -24,7 +25,6 @@ from manylens.sync import in_thread
 from manylens.types import Interest, Verdict
 from manylens.writing import OtherWordings, WordOtherwise, Written
 
-MOST_WORDINGS = 4
 TEXTS = 3
 """At most, beside the looks: descriptions into categories, categories compared, other wordings."""
 
