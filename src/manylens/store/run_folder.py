@@ -508,6 +508,31 @@ def answers_held(path: str | os.PathLike[str]) -> int:
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
 
 
+_RECENT = 500
+"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
+    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
+    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+    folder = Path(path)
+    if not (folder / DATABASE_NAME).is_file():
+        return None
+    query = (
+        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model_identity IN ({}) "
+        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+    )
+    with contextlib.suppress(StoreError), _reader(folder) as reader:
+        known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
+        own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
+        looks, questions = (
+            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
+            for kinds in ("'look'", "'choose', 'complete'")
+        )
+        return None if looks is None else (float(looks), None if questions is None else float(questions))
+    return None
+
+
 def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
     """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
     there is no run any more, or it cannot be read."""
