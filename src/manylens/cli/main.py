@@ -23,10 +23,14 @@ import click
 import manylens
 from manylens.cli.add import add
 from manylens.cli.cluster import cluster
+from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
+from manylens.cli.explore import cross, preview, suggest
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -49,6 +53,8 @@ EXIT_INTERRUPTED = 130
     \b
     Examples:
       manylens demo
+      manylens suggest photos/
+      manylens preview photos/ --by "mood of the picture"
       manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run
@@ -61,7 +67,23 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (
+    demo,
+    suggest,
+    preview,
+    cluster,
+    add,
+    correct,
+    review,
+    resort,
+    cross,
+    evaluate,
+    export,
+    tune,
+    doctor,
+    verify,
+    checkpoint,
+):
     commands.add_command(command)
 
 
@@ -198,7 +220,7 @@ def _lacks(error: Exception) -> bool:
 
 def _interrupted(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    asks = bool(words) and words[0] in ("cluster", "demo", "tune") and "--dry-run" not in words
+    asks = bool(words) and words[0] in ("cluster", "demo", "suggest", "preview", "tune") and "--dry-run" not in words
     kept = " What was asked so far is kept: the same command continues from there." if asks else ""
     click.echo(f"\nInterrupted.{kept}", err=True)
     return EXIT_INTERRUPTED

@@ -118,6 +118,22 @@ def find_nano(spec: str) -> Path:
     return folder
 
 
+def doubt_of(spec: str, interest: str, options: ModelOptions) -> str:
+    """Why a named model may not read the words of an interest, before it has any picture; empty where it does."""
+    if _is_served(spec, options) or spec.partition(":")[0] != "nano":
+        return ""
+    folder = find_nano(spec) if spec.startswith(NANO_PREFIX) else None
+    return Nano(_Grey(), folder=folder, name=spec).doubt(interest)
+
+
+def identity_start(spec: str, options: ModelOptions) -> str:
+    """How the identity of a named model begins, by which answers of earlier runs are known as its."""
+    if _is_served(spec, options):
+        return f"{server_url(options)} {spec.removeprefix(OPENAI_PREFIX)}"
+    kind = spec.partition(":")[0]
+    return f"{kind}:" if kind in ("nano", "hf") else spec
+
+
 def probe_model(spec: str, options: ModelOptions, recorded: Path) -> None:
     """Find out, before any picture is read, whether a model behind a server can be used; `load_model` then finds it in
     `recorded`. Raises ModelUnavailable where it cannot."""

@@ -6,14 +6,16 @@ Promise: read only; nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import manylens
 from manylens.collection.find import Collection
 from manylens.errors import ManylensError, ModelError, UsageError
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
+from manylens.results.cross import CrossTable, cross
 from manylens.results.files import UNREADABLE_NAME
 from manylens.results.notebook import clusters_html, data_frame
 from manylens.results.report import REPORT_NAME
@@ -116,8 +118,17 @@ class Result(Mapping[str, InterestResult]):
         names them: `<interest>_cluster` (Int64), `<interest>_name`, ... Raises UsageError without pandas."""
         return data_frame([one.files for one in self.values()])
 
+    def cross(self, rows: str, columns: str) -> CrossTable:
+        """How many files are in which clusters of two of the interests, and how closely these go together."""
+        return cross(self[rows].files, self[columns].files)
+
     def _repr_html_(self) -> str:
         return clusters_html([one.files for one in self.values()], self.out)
+
+    def correct(self, interest: str, corrections: Sequence[Any]) -> Any:
+        """`manylens.correct` of this run: what a person says of an interest. Returns what changed; this value is of
+        before."""
+        return manylens.correct(self.out, interest, corrections)
 
     @property
     def report(self) -> Path:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import resources
@@ -43,9 +43,11 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
+from manylens.models.nano import language
 from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
+from manylens.models.nano.interests import taught, worth_trying
 from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
-from manylens.models.text_embedder import TextEmbedder
+from manylens.models.text_embedder import TextEmbedder, falls_apart
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import in_thread
 from manylens.types import Verdict
@@ -62,6 +64,11 @@ POSITION_WIDTH = 256
 MODEL_FILES = ("nano.json", "eyes.onnx", "head.onnx", *BANK_FILES)
 SAME_WORD = 0.8  # cosine from which a known word means the same as a name that is asked about
 VERDICT_PICTURES = 256
+_SUBJECT = "what the picture shows"
+_LEAST_NEAR, _MOST_WORDINGS = (
+    0.3,
+    6,
+)  # by cosine: below, an interest has nothing in common with the words that were said
 
 
 class Nano:
@@ -177,6 +184,41 @@ class Nano:
                     row = features[places : places + width].astype(np.float32)
                     found[image_id] = row / max(float(np.linalg.norm(row)), 1e-12)
         return found
+
+    def doubt(self, interest: str) -> str:
+        """Why nano may not read the words of an interest, as the end of a sentence about it; empty where it does."""
+        text = prompts.plain(interest)
+        with self._lock:
+            near = float(self._bank.nearness(self._embedding(text)).max())
+        return language.problem(text, near, self._english, falls_apart)
+
+    def interests(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """What nano was taught that is worth trying on these pictures, by what kinds of picture they are and what they
+        show; pictures that cannot be read do not count."""
+        with self._lock:
+            seen = [row for row in self._see(image_ids).values() if not isinstance(row, ModelError)]
+            if not seen:
+                return ()
+            h, pooled = self._read(self._reading(_SUBJECT).vector, seen)
+            shares, _ = self._place(pooled)
+            reading = self._reading(_SUBJECT)
+            best = self._log_odds(reading, h, pooled).argmax(1)
+            shown = Counter(reading.may.words[k] for k in best if k < len(reading.may.words) - 2)
+            domains = dict(zip(self._bank.domains, shares.mean(0).tolist(), strict=True))
+        return worth_trying(domains, shown, self._bank.kinds)
+
+    def wordings(self, interest: str) -> Sequence[str]:
+        """Of the interests that nano was taught those nearest to this one, by the meaning of the words."""
+        known = taught(tuple(self._bank.kinds))
+        with self._lock:
+            near = self._embeddings(known) @ self._embedding(prompts.plain(interest))
+        order = sorted(range(len(known)), key=lambda k: (-round(float(near[k]), 6), known[k]))
+        own = " ".join(interest.split()).casefold()
+        return [known[k] for k in order if near[k] >= _LEAST_NEAR and known[k].casefold() != own][:_MOST_WORDINGS]
+
+    @cached_property
+    def _english(self) -> frozenset[str]:
+        return frozenset(word.casefold() for text in self._bank.words for word in text.split())
 
     # The model's parts, loaded when first used
 
