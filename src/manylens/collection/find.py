@@ -18,7 +18,6 @@ import errno
 import os
 import stat
 import threading
-import urllib.parse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
