@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -464,7 +464,7 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
@@ -489,7 +489,8 @@ def _usable(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -505,6 +506,31 @@ def answers_held(path: str | os.PathLike[str]) -> int:
             return 0
     with _reader(folder) as reader:
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+_RECENT = 500
+"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
+    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
+    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+    folder = Path(path)
+    if not (folder / DATABASE_NAME).is_file():
+        return None
+    query = (
+        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model_identity IN ({}) "
+        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+    )
+    with contextlib.suppress(StoreError), _reader(folder) as reader:
+        known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
+        own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
+        looks, questions = (
+            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
+            for kinds in ("'look'", "'choose', 'complete'")
+        )
+        return None if looks is None else (float(looks), None if questions is None else float(questions))
+    return None
 
 
 def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
