@@ -449,7 +449,7 @@ async def _cluster(
             interests=len(simple),
             beside=planned.beside,
             pace=(pace or known_pace(recorded.name, options, len(simple))) if is_named else None,
-            usd_of=partial(usd_of, settings, options) if settings.is_priced else None,
+            usd_of=partial(usd_of, settings, options, pace) if settings.is_priced else None,
         )
         forecaster.begin()
         ids = [image.id for image in collection.images]
