@@ -456,7 +456,9 @@ async def _add(
         spent = Budget(recorded, budget)
         done = []
         for clustering, settings in held:
-            grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
+            last_id = session.run.last_cluster_id(clustering.interest.slug)
+            earlier = as_of(clustering, collection)
+            grown = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
             done.append((grown, settings))
         results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
