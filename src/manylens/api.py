@@ -530,7 +530,8 @@ async def _add(
             if parts and all(parts):  # its parts stand before it; a run without them took it as one question
                 now = grown(earlier, [part[0] for part in parts if part is not None])
             else:
-                now = await add_images(earlier, ids, recorded, settings, emit, spent)
+                last_id = session.run.last_cluster_id(clustering.interest.slug)
+                now = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
             done[clustering.interest.slug] = (now, settings)
         tell_failures(session, emit)
         results = _write(session, list(done.values()), began, False, emit, is_addition=True)

@@ -401,6 +401,11 @@ class RunFolder:
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
 
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
+
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
         with self._guard, explained(self.path):
