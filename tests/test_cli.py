@@ -52,7 +52,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-COMMANDS = ("", "add", "cluster", "demo", "doctor", "tune", "evaluate", "export", "verify")
+COMMANDS = (
+    "",
+    "add",
+    "correct",
+    "review",
+    "resort",
+    "cluster",
+    "demo",
+    "doctor",
+    "tune",
+    "evaluate",
+    "export",
+    "verify",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
