@@ -22,6 +22,13 @@ def active(steps: tuple[Step, ...]) -> list[Ruling]:
 
 def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Clustering:
     """Record what the model decided in a run from the beginning; returns what is shown."""
+    shown, model = settled(run, clustering, settings)
+    run.record_clustering(shown, settings, model)
+    return shown
+
+
+def settled(run: RunFolder, clustering: Clustering, settings: Settings) -> tuple[Clustering, Clustering | None]:
+    """What is shown of a clustering, and what the model decided where that is another one; records nothing."""
     slug = clustering.interest.slug
     decided = run.decided(slug)
     rulings = active(run.steps(slug))
@@ -31,9 +38,7 @@ def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Cluste
             before.append(apply_rulings(decided, rulings))
         same = decided.model == clustering.model and _granularity(run.settings_of(slug)) == _granularity(settings)
         clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names=same and not settings.into)
-    shown = apply_rulings(clustering, rulings)
-    run.record_clustering(shown, settings, clustering if rulings else None)
-    return shown
+    return apply_rulings(clustering, rulings), clustering if rulings else None
 
 
 def _granularity(settings: Settings | None) -> tuple[object, ...]:

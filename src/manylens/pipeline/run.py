@@ -161,7 +161,9 @@ async def sort(
     trial = await session.drive(try_judge(check), share)
     if trial.tells:
         await session.drive(check.run(), share)
-    else:
+        if session.chosen and not sorting.answers and not session.spent:
+            trial = Trial(tells=False)  # every question failed
+    if not trial.tells:
         check.settle_unasked()
     sorting.forget_told()
     found = counted(len(sorting.live()), "cluster")

@@ -66,7 +66,15 @@ undone: 1 where it was taken back; such rows go when something new is said. said
 whose place this stands, was never written to. Beside the level 'shown' a corrected clustering has 'model': what the
 model decided, to which the corrections are applied."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS)
+_GIVEN_UP = """
+ALTER TABLE failures ADD COLUMN given_up TEXT
+"""
+"""Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
+
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES)
 
 
 def connect(path: Path) -> sqlite3.Connection:
