@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import random
 import struct
 import tarfile
 import zipfile
@@ -19,7 +21,7 @@ from manylens.cli import main
 from manylens.collection import source
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.pictures import StoredImages
-from manylens.errors import ImageUnreadable, UsageError
+from manylens.errors import ImageUnreadable, ManylensError, UsageError
 from manylens.models.scripted import ScriptedModel
 
 COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
@@ -284,6 +286,7 @@ def table_of(place: Path, rows: list[list[str]], delimiter: str = ",") -> Path:
 def test_a_list_of_paths_is_sorted_as_the_folder_they_are_in(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "pictures")
     names = ["a/01.png", "b/00.png", "b/02.png", "bad.jpg", "none.png", "notes.txt"]
+    assert reasons(table_of(tmp_path / "slashes.txt", [["//01.png"]])) == {"01.png": "no such file"}
     rows = [["label", "file"], *([str(i), name] for i, name in enumerate(names))]
     expected = {"bad.jpg", "none.png", "notes.txt"}
     for place in (
@@ -365,3 +368,53 @@ def test_a_hugging_face_parquet_is_read_by_its_own_word(tmp_path: Path) -> None:
     data = datasets.Dataset.from_dict({"mask": [b"m", b"n"], "photo": files})
     data.cast_column("photo", datasets.Image()).to_parquet(str(tmp_path / "hf.parquet"))
     assert len(paths(tmp_path / "hf.parquet")) == 2, "whether the pictures are in it, or named"
+
+
+def sound(tmp: Path) -> dict[str, bytes]:
+    """An archive or a table of each kind, of a few pictures."""
+    folder = folder_of(tmp / "p", 3)
+    found = {name: packed(folder, tmp / name).read_bytes() for name in ("a.zip", "a.tar", "a.tar.gz", "a.tar.xz")}
+    found["a.csv"] = b'file,label\na/01.png,1\nb/00.png,"2\n"\n../x.png,3\n'
+    found["a.txt"] = b"a/01.png\n# x\nb/00.png\n"
+    with contextlib.suppress(ImportError):
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [{"bytes": (folder / name).read_bytes(), "path": name} for name in ("a/01.png", "b/00.png", "b/02.png")]
+        pyarrow.parquet.write_table(pyarrow.table({"image": rows}), tmp / "a.parquet", row_group_size=2)
+        found["a.parquet"] = (tmp / "a.parquet").read_bytes()
+    return found
+
+
+@pytest.mark.fuzz
+def test_a_changed_archive_or_table_is_read_or_refused_with_a_reason(tmp_path: Path) -> None:
+    whole = sound(tmp_path)
+    chance = random.Random(None if "MANYLENS_FUZZ" in os.environ else 0)  # each round of make fuzz is another
+    for _ in range(2 * int(os.environ.get("MANYLENS_FUZZ", "50"))):
+        name = chance.choice(sorted(whole))
+        data = bytearray(whole[name])
+        for _ in range(chance.choice([1, 1, 2, 5, 20])):
+            at, other = chance.randrange(len(data)), chance.randrange(len(data))
+            kind = chance.randrange(5)
+            if kind == 0:
+                data[at] = chance.randrange(256)
+            elif kind == 1:
+                del data[at + 1 : at + chance.randrange(2, 200)]
+            elif kind == 2:
+                data[at:at] = chance.randbytes(chance.randrange(1, 50))
+            elif kind == 3:
+                data[at : at + 4] = chance.choice([b"\xff\xff\xff\xff", bytes(4), b"\xff\xff\xff\x7f"])
+            else:
+                data[at : at + 64] = data[other : other + 64]
+        place = tmp_path / "p" / name
+        place.write_bytes(data)
+        try:
+            found = find_images(place)
+            assert found.images or found.unreadable
+        except ManylensError as error:
+            assert error.rule
+        except BaseException:
+            place.rename(kept := tmp_path / f"failing-{name}")
+            print(f"the file that fails: {kept}")
+            raise
+        place.unlink()

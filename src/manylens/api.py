@@ -77,8 +77,10 @@ def cluster(
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
-    by: one interest or several, in plain words; each image's pixels are read once for all of them. "color and kind of
-    fruit" is sorted by each of the two and by both, unless `Settings(compound=False)`.
+    folder: or an archive (zip, tar), a list (CSV, text, Parquet) of pictures, paths or addresses, or the address of one
+    of these or of a folder in an object store. by: one interest or several, in plain words; each image's pixels are
+    read once for all of them. "color and kind of fruit" is sorted by each of the two and by both, unless
+    `Settings(compound=False)`.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
@@ -528,7 +530,8 @@ async def _add(
             if parts and all(parts):  # its parts stand before it; a run without them took it as one question
                 now = grown(earlier, [part[0] for part in parts if part is not None])
             else:
-                now = await add_images(earlier, ids, recorded, settings, emit, spent)
+                last_id = session.run.last_cluster_id(clustering.interest.slug)
+                now = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
             done[clustering.interest.slug] = (now, settings)
         tell_failures(session, emit)
         results = _write(session, list(done.values()), began, False, emit, is_addition=True)

@@ -18,8 +18,6 @@ import errno
 import os
 import stat
 import threading
-import urllib.parse
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -195,6 +193,8 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     Raises UsageError where there is no such thing, or it cannot be read.
     """
     if isinstance(place, str) and place.startswith("file://"):
+        import urllib.request  # half of the network's modules come with it
+
         place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
     if isinstance(place, str) and "://" in place:
         from manylens.collection.remote import open_address
@@ -253,7 +253,8 @@ def _check_folder(root: Path) -> None:
     name = printable(str(root))
     if root.is_file():
         raise UsageError(
-            f"images are read from a folder, {name} is a file", f"give its folder: {printable(str(root.parent))}"
+            f"images are read from a folder, an archive (zip, tar) or a list (csv, txt, parquet), {name} is a file",
+            f"give its folder: {printable(str(root.parent))}, or unpack it",
         )
     if str(root.resolve()).startswith(_MADE_UP):
         raise UsageError(

@@ -111,8 +111,11 @@ def _resolved(name: str, near: Place) -> Path | str:
     scheme = scheme.lower() if there and scheme.isalnum() else ""
     if isinstance(near, Path):
         if scheme == "file":
-            return Path(os.path.abspath(urllib.parse.unquote(urllib.parse.urlsplit(name).path)))
-        return name if scheme else Path(os.path.abspath(near / name))
+            name = urllib.parse.unquote(urllib.parse.urlsplit(name).path)
+        elif scheme:
+            return name
+        path = os.path.abspath(near / name)
+        return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)  # which POSIX lets mean something else
     own = near.partition("://")[0].lower()
     if scheme:
         if scheme not in (*SCHEMES, own):
@@ -232,11 +235,10 @@ def open_parquet(file: BinaryIO, place: str, column: str, near: Place) -> Parque
         ]
         file.close()
         return ListSource(values, place, near)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: text that is no UTF-8
         file.close()
-        raise UsageError(
-            f"a Parquet file is whole, {name} cannot be read ({printable(str(error)).splitlines()[0]})", "fetch it anew"
-        ) from None
+        said = (printable(str(error)).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"a Parquet file is whole, {name} cannot be read ({said})", "fetch it anew") from None
 
 
 def _is_text(kind: Any) -> bool:
@@ -365,6 +367,6 @@ class ParquetSource:
                         self._parts[row] = (self._spool.size, len(data))
                         self._spool.write(data)
                     row += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = f"damaged: {printable(str(error)).splitlines()[0][:200]}"
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            reason = f"damaged: {(printable(str(error)).splitlines() or [type(error).__name__])[0][:200]}"
             self._parts |= dict.fromkeys(range(row, last), reason)

@@ -28,7 +28,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -401,6 +401,11 @@ class RunFolder:
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
 
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
+
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
         with self._guard, explained(self.path):
@@ -465,7 +470,7 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
@@ -490,7 +495,8 @@ def _usable(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from manylens.collection.pictures import ImageSource
-from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models import prompts
 from manylens.models.base import (
     Capabilities,
@@ -56,6 +56,7 @@ T = TypeVar("T")
 
 BATCH = 32  # pictures read through an interest at once; a fixed shape, so a partial batch is padded
 PIXELS_BATCH = 8  # pictures seen at once: more are no faster and take memory
+LONGEST_BATCH_S = 120.0  # of files that are not our own; a batch takes half a second
 SEEN_KEPT = 512  # what was seen of a picture, 28 kB each, beside those in the run folder
 READINGS_KEPT = 64  # interests
 NAMES_KEPT = 4096  # embeddings of names asked about
@@ -93,6 +94,7 @@ class Nano:
         self._threads = threads or min(os.cpu_count() or 1, 8)
         self._lock = threading.Lock()
         self._running = onnxruntime.RunOptions()  # of all sessions, so that a Ctrl-C ends what they are doing
+        self._is_own = folder is None
         self._texts = TextEmbedder()
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._readings: OrderedDict[str, _Reading] = OrderedDict()
@@ -244,6 +246,31 @@ class Nano:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(str(self._folder / file), options, providers=["CPUExecutionProvider"])
 
+    def _run(self, session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Any:
+        """One batch through a session. Somebody else's file may loop for ever: raises ModelUnavailable then."""
+        if self._is_own:
+            return session.run(None, given, self._running)
+        running, late = self._running, threading.Event()
+
+        def stop() -> None:
+            late.set()
+            running.terminate = True
+
+        timer = threading.Timer(LONGEST_BATCH_S, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            return session.run(None, given, running)
+        except Exception:
+            if not late.is_set():
+                raise
+        finally:
+            timer.cancel()
+        raise ModelUnavailable(
+            f"nano computes a batch in {LONGEST_BATCH_S:g} s, with the files in {self._folder.name}/ it does not",
+            "do not use them, or allow it more processors",
+        )
+
     # Images
 
     def _see(self, image_ids: Sequence[str]) -> dict[str, NDArray[np.float16] | ModelError]:
@@ -272,7 +299,7 @@ class Nano:
                 pixels[len(readable)] = np.asarray(picture, np.uint8)
                 readable.append(image_id)
             if readable:
-                positions, pooled = self._eyes.run(None, {"pixels": pixels}, self._running)
+                positions, pooled = self._run(self._eyes, {"pixels": pixels})
                 rows = np.concatenate([positions.reshape(PIXELS_BATCH, -1), pooled], 1).astype(np.float16)
                 fresh.update(zip(readable, rows, strict=False))
         if fresh and self._features is not None:
@@ -317,7 +344,7 @@ class Nano:
             places = rows[:, : positions * POSITION_WIDTH].reshape(BATCH, positions, POSITION_WIDTH)
             pooled = rows[:, positions * POSITION_WIDTH :]
             given = {"positions": places, "pooled": pooled, "interest": vector[None]}
-            (h,) = self._head.run(None, given, self._running)
+            (h,) = self._run(self._head, given)
             hs.append(h[: len(batch)])
             pools.append(pooled[: len(batch)])
         return np.concatenate(hs), np.concatenate(pools)
