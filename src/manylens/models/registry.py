@@ -22,7 +22,7 @@ from manylens.models.base import Model, ModelOptions, check_model, open_model
 from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
 from manylens.models.nano.model import MODEL_FILES, Nano
-from manylens.models.nano.trial import trial
+from manylens.models.nano.trial import Grey, trial
 from manylens.models.openai_compatible.model import OpenAICompatible
 from manylens.models.openai_compatible.records import find_dialect, server_url
 from manylens.store.feature_shards import FeatureShards
@@ -125,7 +125,7 @@ def doubt_of(spec: str, interest: str, options: ModelOptions) -> str:
     from manylens.models.nano.trial import _Grey  # a picture that stands for all: the words alone are asked about
 
     folder = find_nano(spec) if spec.startswith(NANO_PREFIX) else None
-    return Nano(_Grey(), folder=folder, name=spec).doubt(interest)
+    return Nano(Grey(), folder=folder, name=spec).doubt(interest)
 
 
 def identity_start(spec: str, options: ModelOptions) -> str:

@@ -69,7 +69,7 @@ def main() -> None:
 
 def _look(folder: Path) -> str:
     try:
-        model = Nano(_Grey(), folder=folder)
+        model = Nano(Grey(), folder=folder)
         (reply,) = run_until_done(model.look([LookRequest("color", "grey")]))
         if isinstance(reply, ModelError):
             return str(reply)
@@ -82,7 +82,7 @@ def _look(folder: Path) -> str:
     return ""
 
 
-class _Grey:
+class Grey:
     """An `ImageSource` of one grey picture."""
 
     def thumbnail(self, image_id: str) -> Picture:
