@@ -122,7 +122,6 @@ def doubt_of(spec: str, interest: str, options: ModelOptions) -> str:
     """Why a named model may not read the words of an interest, before it has any picture; empty where it does."""
     if _is_served(spec, options) or spec.partition(":")[0] != "nano":
         return ""
-    from manylens.models.nano.trial import _Grey  # a picture that stands for all: the words alone are asked about
 
     folder = find_nano(spec) if spec.startswith(NANO_PREFIX) else None
     return Nano(Grey(), folder=folder, name=spec).doubt(interest)
