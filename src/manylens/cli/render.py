@@ -173,7 +173,8 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
         say(
             console,
-            f"{interest}: no column has its name, so every one that is no other interest's was tried; choose with --column",
+            f"{interest}: no column has its name, so every one that is no other interest's was tried; "
+            "choose with --column",
         )
 
 
