@@ -451,7 +451,7 @@ async def _cluster(
             interests=len(simple),
             beside=planned.beside,
             pace=(pace or known_pace(recorded.name, options, len(simple))) if is_named else None,
-            usd_of=partial(usd_of, settings, options) if settings.is_priced else None,
+            usd_of=partial(usd_of, settings, options, pace) if settings.is_priced else None,
         )
         forecaster.begin()
         ids = [image.id for image in collection.images]
@@ -532,7 +532,8 @@ async def _add(
             if parts and all(parts):  # its parts stand before it; a run without them took it as one question
                 now = grown(earlier, [part[0] for part in parts if part is not None])
             else:
-                now = await add_images(earlier, ids, recorded, settings, emit, spent)
+                last_id = session.run.last_cluster_id(clustering.interest.slug)
+                now = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
             done[clustering.interest.slug] = (now, settings)
         tell_failures(session, emit)
         results = _write(session, list(done.values()), began, False, emit, is_addition=True)

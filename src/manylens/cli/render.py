@@ -190,6 +190,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     else:
         (into, out), (into_most, out_most) = plan.tokens
         supposed = f"{PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
+        supposed = "as calls took in the earlier run of --out" if plan.pace == "earlier" else supposed
         say(console, f"tokens:     {_range(into, into_most)} in and {_range(out, out_most)} out ({supposed})")
     if plan.usd is not None:
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
