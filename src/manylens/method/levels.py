@@ -84,7 +84,8 @@ def _leaves(sorting: Sorting, finer: Sequence[str | None]) -> tuple[list[list[in
     cluster_of_leaf: list[int] = []
     leaf_of_unit: dict[int, int] = {}
     for cluster, row in sorting.row.items():
-        units = sorted(sorting.units_in[row], key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
+        units = sorting.units_in[row]
+        units = units[np.argsort(-sorting.units.sizes[units], kind="stable")].tolist()
         first = len(leaves)
         for unit in units:
             mine = range(first, len(leaves))
