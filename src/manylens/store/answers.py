@@ -61,6 +61,41 @@ def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, t
     return zlib.crc32(tokens, zlib.crc32(embedding or b"", zlib.crc32(reply.encode())))
 
 
+_WINDOW = 32 << 10
+_RENEWED_AFTER = 100
+"""Requests that one dictionary serves at least: where no two requests are alike, few are stored as dictionaries."""
+
+
+@dataclass(slots=True)
+class Dictionary:
+    """What requests of a kind are compressed with: one that came before them. id: its row in the database."""
+
+    id: int
+    content: bytes
+    served: int = 0
+
+    def pack(self, request: bytes) -> bytes:
+        self.served += 1
+        return pack(request, self.content)
+
+    def is_outdated(self, request: bytes, packed: bytes) -> bool:
+        """Whether another one would do much better: the requests have become others."""
+        return self.served > _RENEWED_AFTER and len(packed) > len(request) // 3
+
+
+def pack(request: bytes, dictionary: bytes) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary[-_WINDOW:])
+    return deflate.compress(request) + deflate.flush()
+
+
+def unpack(packed: bytes, dictionary: bytes) -> bytes:
+    """Raises zlib.error for what is not whole; of more than `MOST_REQUEST` bytes, it reads no further."""
+    return zlib.decompressobj(-15, dictionary[-_WINDOW:]).decompress(packed, MOST_REQUEST)
+
+
+MOST_REQUEST = 64 << 20
+"""Bytes of a request; a forged one may unpack to gigabytes."""
+
 MOST_TOKENS = 2**53
 """A count of tokens beyond it, in JSON, is no number that a server means."""
 
