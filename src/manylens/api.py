@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,7 +44,7 @@ from manylens.results.files import (
     write_results,
     write_unreadable,
 )
-from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
+from manylens.results.report import REPORT_NAME, encode_thumbnail, remove_thumbnails, render_report, write_thumbnail
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of, join
 from manylens.session import OnEvent, Session, open_session
@@ -387,9 +388,13 @@ def _write(
         with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
             return encode_thumbnail(picture)
 
-    shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
+    fresh = {clustering.interest.slug: clustering for clustering, _ in clusterings}
+    held = {clustering.interest.slug: clustering for clustering, _ in run.clusterings(without=fresh)} | fresh
+    shown = [as_of(held[slug], collection) for slug in run.slugs()]
     report = out / REPORT_NAME
-    write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
+    remove_thumbnails(out)  # those of an earlier run, which may have shown other pictures
+    page = render_report(shown, collection, thumbnail, version=__version__, beside=partial(write_thumbnail, out))
+    write_atomically(report, page)
     results = {}
     for clustering, settings in clusterings:
         table = join(clustering, collection)

@@ -121,8 +121,7 @@ def _read(
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
-    before = {image.id for image in run.images()}
-    gone = before - {image.id for image in collection.images}
+    gone = run.image_ids() - {image.id for image in collection.images}
     if gone and collection.images:
         images = counted(len(gone), "picture that is", "pictures that are")
         emit(

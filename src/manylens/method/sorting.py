@@ -550,9 +550,12 @@ class Sorting:
         found[list(self.image_place)] = list(self.image_place.values())
         return found
 
-    def probabilities(self) -> FloatArray:
-        """That each image belongs where it is, (n,)."""
-        of = self.units.of_image
-        found = self.sure[of] * (1 - self.shares_of(np.arange(len(of)), of))
-        found[list(self.image_sure)] = list(self.image_sure.values())
+    def probabilities(self, images: NDArray[np.int64] | None = None) -> FloatArray:
+        """That each of these images, or of all, belongs where it is."""
+        if images is None:
+            images = np.arange(len(self.looks))
+        of = self.units.of_image[images]
+        found: FloatArray = self.sure[of] * (1 - self.shares_of(images, of))
+        own = [(at, self.image_sure[image]) for at, image in enumerate(images.tolist()) if image in self.image_sure]
+        found[[at for at, _ in own]] = [sure for _, sure in own]
         return found

@@ -113,21 +113,35 @@ def reply_problem(
     kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
 ) -> str | None:
     """Why a stored reply cannot be used, or None. A right checksum proves nothing of a folder from somebody else."""
+    found = read_reply(kind, reply, embedding, checksum, tokens_in, tokens_out)
+    return found if isinstance(found, str) else None
+
+
+def read_reply(
+    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+) -> StoredReply | str:
+    """A stored reply, or why it cannot be used."""
     try:
-        return _problem(kind, reply, embedding, checksum, tokens_in, tokens_out)
+        fields = _fields(kind, reply, embedding, checksum, tokens_in, tokens_out)
+        if isinstance(fields, str):
+            return fields
+        vector = None if embedding is None else np.frombuffer(embedding, np.float16)
+        tokens = None if tokens_in is None or tokens_out is None else (tokens_in, tokens_out)
+        return StoredReply(kind, fields, vector, tokens)
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError, OverflowError) as error:
         return f"its reply cannot be read ({type(error).__name__})"
 
 
-def _problem(
+def _fields(
     kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
-) -> str | None:
+) -> str | dict[str, Any]:
+    """The reply's fields, or the problem."""
     if reply_checksum(reply, embedding, tokens_in, tokens_out) != checksum:
         return "its reply does not match its checksum"
     tokens = (tokens_in, tokens_out)
     if tokens != (None, None) and not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in tokens):
         return f"tokens are counted, got {tokens!r:.80}"
-    fields = json.loads(reply)
+    fields: dict[str, Any] = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
         return f"its kind must be look, judge, choose or complete, got {kind!r:.80}"
@@ -143,12 +157,12 @@ def _problem(
     if kind == "look":
         vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            length = float(np.linalg.norm(vector))
+            length = math.sqrt(float(vector @ vector))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
     if kind == "choose" and not _are_shares(fields["probabilities"]):
         return f"the probabilities of a choice are two or more that sum to one, got {fields['probabilities']!r:.80}"
-    return None
+    return fields
 
 
 def _are_shares(values: object) -> bool:

@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,8 +36,8 @@ from manylens.store.answers import (
     StoredAnswer,
     StoredReply,
     Vector,
+    read_reply,
     reply_checksum,
-    reply_problem,
     unpack,
 )
 from manylens.store.books import Books
@@ -200,6 +200,12 @@ class RunFolder:
                 for row in rows
             )
 
+    def image_ids(self) -> set[str]:
+        """The ids of the collection as last recorded."""
+        rows = self._rows("SELECT id FROM images WHERE paths <> '[]'")
+        with self._as_written("images"):
+            return {_typed(str, row[0]) for row in rows}
+
     def unreadable(self) -> tuple[Unreadable, ...]:
         """The unreadable files of the collection as last recorded, by path."""
         rows = self._rows("SELECT path, reason FROM unreadable")
@@ -232,15 +238,13 @@ class RunFolder:
             marks = ",".join("?" * len(chunk))
             query = f"SELECT key, {REPLY_COLUMNS} FROM answers WHERE key IN ({marks})"
             for row in self._rows(query, chunk):
-                problem = reply_problem(*row[1:])
-                if problem:
+                reply = read_reply(*row[1:])
+                if isinstance(reply, str):
                     raise StoreError(
-                        f"stored answer {row[0]}: {problem}",
+                        f"stored answer {row[0]}: {reply}",
                         f"manylens verify {self.path} --repair sets it aside, and the next run asks again",
                     )
-                embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
-                tokens = None if row[5] is None else (row[5], row[6])
-                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
+                found[row[0]] = reply
         return found
 
     def put_answers(self, answers: Iterable[StoredAnswer], books: Books | None = None) -> None:
@@ -366,10 +370,15 @@ class RunFolder:
         with self._transaction() as connection:
             write_clustering(connection, clustering, settings)
 
-    def clusterings(self) -> list[tuple[Clustering, Settings]]:
-        """Every interest's decisions, in the order in which the interests were first asked."""
+    def clusterings(self, without: Collection[str] = ()) -> list[tuple[Clustering, Settings]]:
+        """Every interest's decisions, in the order in which the interests were first asked. without: slugs of those
+        that are at hand: a million memberships take seconds to read."""
         with self._guard, explained(self.path):
-            return read_clusterings(self._connection)
+            return read_clusterings(self._connection, without)
+
+    def slugs(self) -> list[str]:
+        """The interests that have decisions, in the order in which they were first asked."""
+        return [slug for (slug,) in self._rows("SELECT slug FROM clusterings ORDER BY id")]
 
 
 def _typed(kind: type[_T], value: Any) -> _T:
