@@ -140,8 +140,8 @@ def small_picture() -> bytes:
     return buffer.getvalue()
 
 
-async def run(out: Path, images: int, world: str, classes: int, dimensions: int, seed: int, profile: Path | None, writes: bool,
-              log: Path | None) -> dict[str, Any]:  # fmt: skip
+async def run(out: Path, images: int, world: str, classes: int, dimensions: int, seed: int, profile: Path | None,
+              writes: bool, log: Path | None) -> dict[str, Any]:  # fmt: skip
     drawn = draw_labels(images, classes, seed)
     truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
     model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions))
@@ -260,8 +260,8 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    work = run(given.out, given.images, given.world, given.classes, given.dimensions, given.seed, given.profile, not given.silent,
-               given.log)  # fmt: skip
+    work = run(given.out, given.images, given.world, given.classes, given.dimensions, given.seed, given.profile,
+               not given.silent, given.log)  # fmt: skip
     print(json.dumps(asyncio.run(work)))
 
 
