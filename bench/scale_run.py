@@ -42,21 +42,21 @@ from manylens.store.run_folder import RunFolder
 from manylens.types import Image, Thumbnail
 
 _AT_ONCE = 10_000
-_BATCH = 1000
 
 
 class Clocked(ModelWrapper):
     """A model that counts the seconds, of the clock and of the processor, and the calls that are its own."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, batch: int = 1000) -> None:
         super().__init__(model)
+        self.batch = batch
         self.spent = (0.0, 0.0)
         self.calls: dict[str, int] = {}
 
     @property
     def capabilities(self) -> Capabilities:
         """It answers in microseconds: more requests a batch, as each batch waits for the disk twice."""
-        return replace(super().capabilities, batch_size=_BATCH)
+        return replace(super().capabilities, batch_size=self.batch)
 
     def render(self, request: Request) -> str:
         began = now()
@@ -141,10 +141,10 @@ def small_picture() -> bytes:
 
 
 async def run(out: Path, images: int, world: str, classes: int, dimensions: int, seed: int, profile: Path | None,
-              writes: bool, log: Path | None) -> dict[str, Any]:  # fmt: skip
+              writes: bool, log: Path | None, batch: int) -> dict[str, Any]:  # fmt: skip
     drawn = draw_labels(images, classes, seed)
     truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
-    model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions))
+    model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions), batch)
     clock = Clock(model, log)
     settings = Settings(seed=seed)
     jpeg = small_picture()
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--world", choices=WORLDS, default="30 wordings")
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--dimensions", type=int, default=384, help="of an embedding; the packaged embedder has 384")
+    parser.add_argument("--batch", type=int, default=1000, help="requests that the model takes at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--silent", action="store_true", help="a model that does not write")
     parser.add_argument("--out", type=Path, required=True)
@@ -261,7 +262,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     work = run(given.out, given.images, given.world, given.classes, given.dimensions, given.seed, given.profile,
-               not given.silent, given.log)  # fmt: skip
+               not given.silent, given.log, given.batch)  # fmt: skip
     print(json.dumps(asyncio.run(work)))
 
 
