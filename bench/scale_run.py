@@ -169,7 +169,7 @@ async def run(out: Path, images: int, world: str, classes: int, dimensions: int,
             profiler.enable()
         found = await cluster_images([image.id for image in pictures], [INTEREST], kept, settings, clock.hear)
         clock.start("write")
-        api._write(session, [(found[INTEREST], settings)], time.monotonic(), False)
+        api._write(session, [(found[INTEREST], settings)], time.monotonic(), False, clock.hear)
         clock.end("write")
         if profile is not None:
             profiler.disable()

@@ -8,23 +8,25 @@ and ends with the same files.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
-
-from PIL import Image as PillowImage
 
 from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.correcting import door
+from manylens.correcting.corrector import Change, Corrector
+from manylens.correcting.edited import set_aside
+from manylens.correcting.files import write_files
+from manylens.correcting.resort import Resorted, sort_again, take_over
+from manylens.correcting.review import Review
+from manylens.correcting.settle import record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
-from manylens.files import write_atomically
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -38,21 +40,14 @@ from manylens.pipeline.plan import Plan, plan_run
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
-from manylens.results.files import (
-    RESULT_FILES,
-    UNREADABLE_NAME,
-    write_results,
-    write_unreadable,
-)
-from manylens.results.report import REPORT_NAME, encode_thumbnail, remove_thumbnails, render_report, write_thumbnail
 from manylens.results.result import InterestResult, Result
-from manylens.results.table import as_of, join
+from manylens.results.table import as_of
 from manylens.session import OnEvent, Session, open_session
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
 from manylens.tuning.tune import Tuned, tune_student
-from manylens.types import Clustering, Interest, parse_interests
+from manylens.types import Clustering, Correction, Interest, parse_interests
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -217,6 +212,106 @@ def add(
         )
 
 
+def correct(
+    out: PathLike | Result,
+    by: str | None,
+    corrections: Sequence[Correction | Mapping[str, Any]],
+    *,
+    dry_run: bool = False,
+) -> Change:
+    """Say what is wrong with a finished clustering; it outranks the model, and holds in every later run.
+
+    out: a run folder, or the result of `cluster`. by: the interest, in words; None where the run has one. corrections:
+    `Correction`s, or their values: `{"kind": "move", "images": ["a.jpg"], "cluster": "hearts"}`. They are one step,
+    which `undo` takes back as a whole. dry_run: say what would change, and keep nothing.
+
+    Asks no model; the result files are written anew. Raises UsageError for a picture or a cluster that is not there,
+    StoreError where there is no run.
+    """
+    return door.correct(_run_of(out), by, corrections, dry_run=dry_run)
+
+
+def undo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Take the last step of corrections back; None where there is none left."""
+    return door.undo(_run_of(out), by)
+
+
+def redo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Say again what `undo` took back, the latest first; None where there is none, or something new was said since."""
+    return door.redo(_run_of(out), by)
+
+
+def review(out: PathLike | Result, by: str | None = None, *, limit: int = 20, skipped: Sequence[str] = ()) -> Review:
+    """What a person should look at first: the pictures about which an answer is expected to put most right.
+
+    Answer with `correct`: "confirm" (yes), "not" (no) or "move" (which), and ask again: each answer counts for those
+    like it, and lowers the estimate of what is misplaced. skipped: ids of pictures that the person does not know. Asks
+    no model. Raises as `correct` does.
+    """
+    return door.review(_run_of(out), by, limit=limit, skipped=skipped)
+
+
+def resort(
+    out: PathLike | Result,
+    by: str | None = None,
+    *,
+    ask: bool = False,
+    apply: bool = False,
+    folder: PathLike | None = None,
+    model: str | Model | None = None,
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+    on_event: OnEvent | None = None,
+    progress: bool | None = None,
+) -> Resorted:
+    """Sort again what the corrections touch: pictures described like one that was moved, and those that look misplaced
+    in the light of what a person said.
+
+    By default it asks nothing and says what is expected to move and to be asked. ask: ask the model, and say what would
+    move; the answers are stored, so that it costs nothing the next time. apply: ask, and take the moves over, as one
+    step that `undo` takes back. What a person placed never moves. folder, model, options: where the pictures are, and
+    the model, where they are not those of the run. settings: limits on what may be spent. Raises as `correct` and
+    `cluster` do, and UsageError where the clustering was made with another model.
+    """
+    run = _run_of(out)
+    if not (ask or apply):
+        return door.foresee_resort(run, by)
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _resort(run, by, apply, folder, model, options or ModelOptions(), settings or Settings(), emit)
+        )
+
+
+async def _resort(
+    out: Path,
+    by: str | None,
+    apply: bool,
+    folder: PathLike | None,
+    model: str | Model | None,
+    options: ModelOptions,
+    limits: Settings,
+    emit: OnEvent,
+) -> Resorted:
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = door.slug_in(run, by)
+        shown = Corrector(run, slug).shown
+        root = Path(folder) if folder is not None else run.root()
+    if root is None:
+        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    async with open_session(root, out, model or shown.model, options, limits, emit, reread=False) as session:
+        corrector = Corrector(session.run, slug)
+        resorted = await sort_again(corrector, session.model, emit, limits)
+        if apply:
+            door.keep_edited(session.run, [slug], lambda text: emit(Notice(text)))
+            take_over(corrector, resorted)
+            door.bring_up_to_date(session.run, lambda text: emit(Notice(text)))
+    return resorted
+
+
+def _run_of(out: PathLike | Result) -> Path:
+    return out.out if isinstance(out, Result) else Path(out)
+
+
 def tune(
     folder: PathLike,
     by: str | Sequence[str],
@@ -314,7 +409,7 @@ async def _cluster(
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         sorted_ = [(found[interest], settings) for interest in interests]
-        results = _write(session, sorted_, began, links)
+        results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -361,7 +456,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
-        results = _write(session, done, began, links=False)
+        results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,
         collection,
@@ -373,33 +468,19 @@ async def _add(
 
 
 def _write(
-    session: Session, clusterings: Sequence[tuple[Clustering, Settings]], began: float, links: bool
+    session: Session,
+    clusterings: Sequence[tuple[Clustering, Settings]],
+    began: float,
+    links: bool,
+    emit: OnEvent,
+    is_addition: bool = False,
 ) -> dict[str, InterestResult]:
-    """Record what was decided, then write the files that show it: these interests' and the report of all."""
-    run, collection, out = session.run, session.collection, session.run.path
-    for clustering, settings in clusterings:
-        run.record_clustering(clustering, settings)
-    slugs = [clustering.interest.slug for clustering, _ in clusterings]
-    written = [REPORT_NAME, UNREADABLE_NAME, *(f"{slug}/{file}" for slug in slugs for file in RESULT_FILES)]
-    run.forget_results(written)
-    write_unreadable(out, collection)
-
-    def thumbnail(image_id: str) -> bytes:
-        with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
-            return encode_thumbnail(picture)
-
-    fresh = {clustering.interest.slug: clustering for clustering, _ in clusterings}
-    held = {clustering.interest.slug: clustering for clustering, _ in run.clusterings(without=fresh)} | fresh
-    shown = [as_of(held[slug], collection) for slug in run.slugs()]
-    report = out / REPORT_NAME
-    remove_thumbnails(out)  # those of an earlier run, which may have shown other pictures
-    page = render_report(shown, collection, thumbnail, version=__version__, beside=partial(write_thumbnail, out))
-    write_atomically(report, page)
-    results = {}
-    for clustering, settings in clusterings:
-        table = join(clustering, collection)
-        seconds = time.monotonic() - began
-        below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
-        results[clustering.interest.text] = InterestResult(table, below, report)
-    run.record_results(written)
-    return results
+    """Record what was decided, with what a person said applied, then write the files that show it: these interests' and
+    the report of all."""
+    run = session.run
+    for aside in set_aside(run, [clustering.interest.slug for clustering, _ in clusterings]):
+        emit(Notice(aside.notice))
+    settle = record_added if is_addition else record
+    settled = [(settle(run, clustering, settings), settings) for clustering, settings in clusterings]
+    seconds = time.monotonic() - began
+    return write_files(run, session.collection, settled, seconds=seconds, version=__version__, links=links)

@@ -28,7 +28,7 @@ _LENGTH = 4000.0
 _BLOCK_ROWS = 512
 _BLOCK_ENTRIES = 2**24  # 64 MiB of float32 per block: at N = 100,000 a block has 167 rows
 
-EXACT_UP_TO = 100_000
+EXACT_UP_TO = 30_000
 """Nodes up to which all pairs are compared. Measured in docs/development/scale.md."""
 
 RECALL = 0.95

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks, normalise_description
-from manylens.models.base import LookReply, LookRequest, Model, count_tokens
+from manylens.models.base import LookReply, LookRequest, Model, count_tokens, look_whole
 from manylens.pipeline.budget import Budget
 from manylens.text import counted
 from manylens.types import NO_TOKENS, Interest
@@ -90,15 +90,12 @@ async def look_at_images(
 
 async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookReply | ModelError]:
     try:
-        answers = await model.look(requests)
+        return await look_whole(model, requests)
     except ModelUnavailable:
         raise
     except ModelError as error:
         # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
         return [error] * len(requests)
-    if len(answers) != len(requests):
-        raise ValueError(f"a model must give one reply per request, got {len(answers)} for {len(requests)}")
-    return answers
 
 
 class _Found:
@@ -128,7 +125,8 @@ class _Found:
             else:
                 shown, words = self._read(reply.description)
                 self._confidences[at] = reply.confidence
-                self._take(at, np.asarray(reply.embedding, dtype=np.float32).reshape(-1))
+                given = np.zeros(0) if reply.embedding is None else reply.embedding
+                self._take(at, np.asarray(given, dtype=np.float32).reshape(-1))
             self._descriptions.append(shown)
             self._words.append(words)
 
