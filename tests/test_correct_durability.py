@@ -104,8 +104,8 @@ AS_BEFORE = """
 CREATE TABLE old AS SELECT id, paths, width_px, height_px, jpeg AS thumbnail, checksum FROM images JOIN thumbnails
     ON image_id = id;
 DROP TABLE images; DROP TABLE thumbnails; ALTER TABLE old RENAME TO images;
-CREATE TABLE old AS SELECT key, kind, interest, image_id, identity AS model_identity, request, reply, embedding, checksum,
-    seconds, tokens_in, tokens_out FROM answers JOIN models ON models.id = model;
+CREATE TABLE old AS SELECT key, kind, interest, image_id, identity AS model_identity, request, reply, embedding,
+    checksum, seconds, tokens_in, tokens_out FROM answers JOIN models ON models.id = model;
 DROP TABLE answers; DROP TABLE models; DROP TABLE dictionaries; ALTER TABLE old RENAME TO answers;
 """
 """Images with their thumbnails, answers with their model, as they were at first."""

@@ -195,20 +195,22 @@ class Check:
         sizes = sorting.units.sizes
         wanting = [u for u in sorting.wanting if sorting.category[u] != NO_ANSWER and u not in self._founders]
         largest_in_doubt = max((int(sizes[unit]) for unit in wanting if not sorting.is_settled(unit)), default=0)
-        every = sorted(
+        settled = sorted(
             (unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit)
         )
-        settled = every
+        others = np.unique(np.concatenate([np.array(settled, dtype=np.int64), self._waiting]))
+        large = [unit for unit in settled if sizes[unit] >= largest_in_doubt]
+        return self._found_unlike(large, others, max(1, len(sorting.live()) // 2))
+
+    def _found_unlike(self, units: Sequence[int], others: NDArray[np.int64], most: int) -> list[int]:
+        """At most so many clusters founded by these units in their order, unlike each other; an image alone of its
+        description founds none where none of the others is like it."""
+        sorting = self.sorting
         made: list[int] = []
-        most = max(1, len(sorting.live()) // 2)
-        settled = settled[: sum(int(sizes[unit]) >= largest_in_doubt for unit in settled)]  # they fall
-        others = np.unique(np.concatenate([np.array(every, dtype=np.int64), self._waiting]))
-        for unit, is_alone in self._with_likeness(settled, others):
+        for unit, is_alone in self._with_likeness(units, others):
             if len(made) >= most:
                 break
-            if is_alone:
-                continue
-            if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
+            if not is_alone and not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
                 made.append(self._found_by(unit))
         return made
 
@@ -235,14 +237,7 @@ class Check:
         unasked = loose[sorting.count_asked()[loose] == 0].tolist()
         open_units = [unit for unit in unasked if unit not in self._founders and self._fresh(unit)]
         open_units.sort(key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
-        most = max(_FEWEST_AT_ONCE, len(sorting.live()) // 2)
-        made: list[int] = []
-        for unit, is_alone in self._with_likeness(open_units, loose):
-            if len(made) >= most:
-                break
-            if not is_alone and not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
-                made.append(self._found_by(unit))
-        return made
+        return self._found_unlike(open_units, loose, max(_FEWEST_AT_ONCE, len(sorting.live()) // 2))
 
     def compare(self, clusters: Sequence[int]) -> Steps[None]:
         """The global agent: are these clusters kinds of their own? Exemplars of each choose among the others. A cluster
