@@ -182,11 +182,12 @@ def topics_name() -> str:
     return f"BERTopic {bertopic.__version__} partial_fit"
 
 
-def topics(rows: NDArray[np.float32], texts: Sequence[str]) -> list[int]:
+def topics(rows: NDArray[Any], texts: Sequence[str]) -> list[int]:
     """As BERTopic's page on online topic modelling has it, on our vectors."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import IncrementalPCA
 
+    rows = rows.astype(np.float64)  # what one gives the other is of both types otherwise, and refused
     small, means = IncrementalPCA(n_components=5), MiniBatchKMeans(n_clusters=_KINDS, random_state=0)
     starts = range(0, len(rows), _PART)
     try:

@@ -142,7 +142,7 @@ class _Found:
         self._size_of[at] = size
         if not self._vectors.shape[1]:
             self._vectors = np.empty((self._images, size), dtype=np.float32)
-        norm = float(np.linalg.norm(vector))
+        norm = float(np.sqrt(vector.dot(vector)))
         if not np.isfinite(norm) or norm == 0:
             self._failed[at] = "the embedding is zero or not finite"
         elif size == self._vectors.shape[1]:

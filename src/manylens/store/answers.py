@@ -78,29 +78,34 @@ _RENEWED_AFTER = 100
 
 @dataclass(slots=True)
 class Dictionary:
-    """What requests of a kind are compressed with: one that came before them. id: its row in the database."""
+    """What requests of a kind are compressed with: one that came before them, and the id of their own image, which
+    stands in its row anyway. id: its row in the database."""
 
     id: int
     content: bytes
     served: int = 0
 
-    def pack(self, request: bytes) -> bytes:
+    def pack(self, request: bytes, image_id: str) -> bytes:
         self.served += 1
-        return pack(request, self.content)
+        return pack(request, self.content, image_id)
 
     def is_outdated(self, request: bytes, packed: bytes) -> bool:
         """Whether another one would do much better: the requests have become others."""
         return self.served > _RENEWED_AFTER and len(packed) > len(request) // 3
 
 
-def pack(request: bytes, dictionary: bytes) -> bytes:
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, dictionary[-_WINDOW:])
+def pack(request: bytes, dictionary: bytes, image_id: str) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _known(dictionary, image_id))
     return deflate.compress(request) + deflate.flush()
 
 
-def unpack(packed: bytes, dictionary: bytes) -> bytes:
+def unpack(packed: bytes, dictionary: bytes, image_id: str) -> bytes:
     """Raises zlib.error for what is not whole; of more than `MOST_REQUEST` bytes, it reads no further."""
-    return zlib.decompressobj(-15, dictionary[-_WINDOW:]).decompress(packed, MOST_REQUEST)
+    return zlib.decompressobj(-15, _known(dictionary, image_id)).decompress(packed, MOST_REQUEST)
+
+
+def _known(dictionary: bytes, image_id: str) -> bytes:
+    return (dictionary + f"{image_id}".encode("utf-8", "surrogatepass"))[-_WINDOW:]  # whatever a damaged row holds
 
 
 MOST_REQUEST = 64 << 20
@@ -167,8 +172,7 @@ def _fields(
             return f"a {name} lies in [0, 1], got {fields[name]!r:.80}"
     if kind == "embed" or embedding is not None:
         vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            length = math.sqrt(float(vector @ vector))
+        length = math.sqrt(float(vector.dot(vector)))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
     if kind == "choose" and not _are_shares(fields["probabilities"]):

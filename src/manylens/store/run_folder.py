@@ -288,19 +288,21 @@ class RunFolder:
             connection.execute("INSERT INTO models (identity) VALUES (?) ON CONFLICT DO NOTHING", (identity,))
             ((self._models[identity],),) = connection.execute("SELECT id FROM models WHERE identity = ?", (identity,))
         alike = self._dictionaries.get((kind, interest))
-        packed = b"" if alike is None else alike.pack(request)
+        packed = b"" if alike is None else alike.pack(request, image_id)
         if alike is None or alike.is_outdated(request, packed):
             number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (request,)).lastrowid
             alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), request)
-            packed = alike.pack(request)
+            packed = alike.pack(request, image_id)
         return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
 
     def requests(self) -> Iterator[tuple[str, str]]:
         """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored."""
-        rows = self._rows("SELECT key, request, content FROM answers LEFT JOIN dictionaries ON id = dictionary "
-                          "ORDER BY answers.rowid")  # fmt: skip
-        for key, request, dictionary in rows:
-            text = request if dictionary is None else unpack(request, dictionary)
+        rows = self._rows(
+            "SELECT key, image_id, request, content FROM answers LEFT JOIN dictionaries ON id = dictionary "
+            "ORDER BY answers.rowid"
+        )
+        for key, image_id, request, dictionary in rows:
+            text = request if dictionary is None else unpack(request, dictionary, image_id)
             yield key, text.decode("utf-8", "surrogatepass")
 
     def embeddings(self, interest: str) -> dict[str, Vector]:

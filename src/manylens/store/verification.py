@@ -63,14 +63,14 @@ def find_damage(connection: sqlite3.Connection, folder: Path) -> list[Damage]:
 
 
 def _damaged_answers(connection: sqlite3.Connection) -> Iterator[Damage]:
-    query = f"""SELECT key, identity, request, dictionary, content, {REPLY_COLUMNS} FROM answers
+    query = f"""SELECT key, identity, image_id, request, dictionary, content, {REPLY_COLUMNS} FROM answers
                 LEFT JOIN models ON models.id = model LEFT JOIN dictionaries ON dictionaries.id = dictionary
                 ORDER BY key"""
-    for key, identity, request, dictionary, content, *reply in connection.execute(query):
+    for key, identity, image_id, request, dictionary, content, *reply in connection.execute(query):
         try:  # a forged row may hold a number, of which `bytes` would make as many zeros
-            whole = unpack(_bytes(request), _bytes(content)) if dictionary is not None else _bytes(request)
+            whole = unpack(_bytes(request), _bytes(content), image_id) if dictionary is not None else _bytes(request)
             follows = answer_key(identity, whole.decode("utf-8", "surrogatepass")) == key
-        except (TypeError, ValueError, zlib.error):
+        except (TypeError, ValueError, AttributeError, zlib.error):
             follows = False
         if not follows:
             yield Damage("answer", key, "its key does not follow from its request and model")
