@@ -22,7 +22,7 @@ from manylens.models.base import (
     Request,
     look_whole,
 )
-from manylens.models.openai_compatible import dialect
+from manylens.models.openai_compatible import probe
 from manylens.models.openai_compatible.model import OpenAICompatible
 
 pytest.importorskip("openai")
@@ -55,6 +55,8 @@ RECONCILE = request_of(
         ],
     },
 )
+SUGGEST = request_of("suggest", {"pictures": [["a red car", "a street"], ["a blue car"], ["a red bird", "a tree"]]})
+REWORD = request_of("reword", {"seen": [["red", 3], ["navy", 1]]})
 SYNONYMS = {"scarlet": "red", "dark blue": "blue", "navy": "blue"}
 SERVERS: dict[str, dict[str, Any]] = {
     "all it could offer": {},
@@ -97,7 +99,7 @@ class Drawn:
 def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "MANYLENS_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE_S", 0.01)
 
 
 def at(

@@ -44,6 +44,8 @@ class Settings(_Record):
     effort: how many calls it may take to put one picture right, at the margin (`CALLS_PER_PICTURE`).
     level: how fine the clusters are. n_clusters: as many of them, where there are descriptions enough; None leaves it
     to the level. into: the only clusters there may be, by name; what fits none stays unassigned.
+    compound: whether "color and kind of fruit" is sorted by both parts and by their combinations; off, such an interest
+    is one question.
     tau: edges of weight below it are dropped (the paper's density threshold).
     neighbors: at most this many edges are kept per description.
     exemplars: images that stand for a cluster in the report. exemplars_asked: of them in a question.
@@ -59,6 +61,7 @@ class Settings(_Record):
     level: Level = "medium"
     n_clusters: int | None = None
     into: tuple[str, ...] = ()
+    compound: bool = True
     tau: float = 0.6
     neighbors: int = 32
     exemplars: int = 5
@@ -172,7 +175,8 @@ class ModelOptions(_Record):
     pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
     once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
     is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the
-    best there is. adapter: a LoRA adapter's folder.
+    best there is. adapter: a LoRA adapter's folder. ask_again: also about pictures that earlier runs gave up, because
+    the server failed on them and on no others.
     """
 
     base_url: str | None = None
@@ -183,6 +187,7 @@ class ModelOptions(_Record):
     embedding_url: str | None = None
     device: str | None = None
     adapter: str | None = None
+    ask_again: bool = False
 
     def __post_init__(self) -> None:
         for name, (least, most) in MODEL_OPTION_BOUNDS.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import DEFAULTS, check_interests, gone, model_options, settings_from
+from manylens.cli.options import DEFAULTS, PLACE, check_interests, choose_files, gone, model_options, settings_from
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 
 
@@ -14,9 +14,13 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     help="""Sort the pictures in FOLDER by one interest or several.
 
     An interest is said in plain words: "suit", "color of the object", "kind of place". Give --by several times to
-    sort the same pictures several ways in one run. nano, the built-in model, reads an interest in English; it
-    knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
-    when it does not understand: it then groups by look. A larger --model knows more.
+    sort the same pictures several ways in one run; "color and kind of fruit" sorts by each of the two and by both.
+    nano, the built-in model, reads an interest in English; it knows objects, places, rooms, weather, actions, moods,
+    colors, kinds and quality of pictures and more, and says when it does not understand: it then groups by look. A
+    larger --model knows more. No interest in mind? See manylens suggest; manylens preview tries one on 20 pictures.
+
+    FOLDER may also be a zip or tar archive, a CSV, text or Parquet file with pictures, paths or addresses, or an
+    address: https://host/list.txt, s3://bucket/photos/ (pip install 'manylens[remote]').
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only
@@ -33,7 +37,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
       manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option(
     "--by",
     "interests",
@@ -42,16 +46,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     metavar="INTEREST",
     help="What to sort by, in plain words (nano reads English). May be given several times.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several times; "
-    "a file .manylensignore in FOLDER holds such lines, too.",
-)
-@click.option(
-    "--include", multiple=True, metavar="GLOB", help="Take only these: --include '*.jpg'. May be given several times."
-)
+@choose_files
 @model_options
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
@@ -86,6 +81,13 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     help='The only clusters there may be: --into "good, defective"; what fits none stays unassigned.',
 )
 @click.option(
+    "--compound/--as-one",
+    "compound",
+    default=None,
+    help='"color and kind of fruit" is sorted by each of the two and by both; --as-one: as one question. '
+    '--by "breed + pose" says that there are two. [default: --compound]',
+)
+@click.option(
     "--budget-calls",
     type=int,
     metavar="N",
@@ -114,7 +116,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
 def cluster(
-    folder: Path,
+    folder: str | Path,
     interests: tuple[str, ...],
     exclude: tuple[str, ...],
     include: tuple[str, ...],
@@ -127,6 +129,7 @@ def cluster(
     level: str | None,
     n_clusters: int | None,
     into: str | None,
+    compound: bool | None,
     budget_calls: int | None,
     budget_usd: float | None,
     price_in: float | None,
@@ -142,6 +145,7 @@ def cluster(
         level=level,
         n_clusters=n_clusters,
         into=None if into is None else listed_names(into),
+        compound=compound,
         budget_calls=budget_calls,
         budget_usd=budget_usd,
         price_in=price_in,
@@ -150,13 +154,20 @@ def cluster(
     )
     check_interests(interests)
     from manylens import api, progress
-    from manylens.cli import render
+    from manylens.cli import render, render_explore
     from manylens.store.run_folder import answers_held
 
     console = render.open_console()
     if dry_run:
         planned = api.plan(
-            folder, interests, exclude=exclude, include=include, model=model, options=options, settings=settings
+            folder,
+            interests,
+            exclude=exclude,
+            include=include,
+            model=model,
+            options=options,
+            settings=settings,
+            out=out or api.default_out(folder),
         )
         held = answers_held(out or api.default_out(folder))
         render.print_plan(console, planned, options, settings, held)
@@ -176,6 +187,7 @@ def cluster(
         )
     for interest, one in result.items():
         render.print_clustering(console, interest, one)
+    render_explore.print_two(console, result)
     render.print_end(console, result, settings)
     if result.problem is not None:
         raise result.problem

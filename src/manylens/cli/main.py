@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import mmap
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +25,11 @@ from manylens.cli.cluster import cluster
 from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
+from manylens.cli.explore import cross, preview, suggest
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -48,6 +52,8 @@ EXIT_INTERRUPTED = 130
     \b
     Examples:
       manylens demo
+      manylens suggest photos/
+      manylens preview photos/ --by "mood of the picture"
       manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run
@@ -60,7 +66,23 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, correct, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (
+    demo,
+    suggest,
+    preview,
+    cluster,
+    add,
+    correct,
+    review,
+    resort,
+    cross,
+    evaluate,
+    export,
+    tune,
+    doctor,
+    verify,
+    checkpoint,
+):
     commands.add_command(command)
 
 
@@ -77,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; explained errors end as one message on standard error."""
+    if not _mind_memory() and not {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+        _lacks(MemoryError())
+        return EXIT_ERROR
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name must not end the run
             stream.reconfigure(errors="backslashreplace")
@@ -107,6 +132,29 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_NUMPY_BYTES = 96 << 20
+"""Of address space, which numpy takes as it is imported. Where there is less, its algebra ends the process, in words of
+its own."""
+
+
+def _mind_memory() -> bool:
+    """Whether there is memory to begin with. Where it is limited, numpy's algebra is to take that of one thread."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return True
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if all(limit in (resource.RLIM_INFINITY, -1) for limit in limits):
+        return True
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    try:
+        mmap.mmap(-1, _NUMPY_BYTES).close()
+    except OSError:
+        return False
+    return True
+
+
 _MEMORY = ("start new thread", "alloc", "failed to map segment", "cannot allocate memory")
 _SCARCE = {
     errno.EMFILE: "open files",
@@ -128,7 +176,7 @@ def _lacks(error: Exception) -> bool:
 
 def _interrupted(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    asks = bool(words) and words[0] in ("cluster", "demo", "tune") and "--dry-run" not in words
+    asks = bool(words) and words[0] in ("cluster", "demo", "suggest", "preview", "tune") and "--dry-run" not in words
     kept = " What was asked so far is kept: the same command continues from there." if asks else ""
     click.echo(f"\nInterrupted.{kept}", err=True)
     return EXIT_INTERRUPTED

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from manylens.correcting.corrector import Change, Corrector
 from manylens.correcting.standing import standing_of
 from manylens.errors import UsageError
-from manylens.method.resort import NONE, Standing, parts, resort
+from manylens.method.doubt import logistic
+from manylens.method.resort import NONE, Standing, first_part, resort
 from manylens.models.base import Model
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.judge_session import JudgeSession
@@ -50,21 +53,22 @@ def foresee(corrector: Corrector) -> Resorted:
     """What sorting again is expected to change and to cost. Asks nothing."""
     standing, ids = standing_of(corrector)
     head = standing.head()
-    share = standing.share(head)
-    every = parts(standing, share)
-    first = len(every[0]) if every else 0
-    pool = [image for part in every for image in part]
-    worth = int(sum(share[image] >= corrector.settings.price for image in pool))
+    doubts = standing.doubts(head, standing.spoken)
+    first = first_part(standing, doubts)
+    chance = logistic(doubts.odds)
+    is_open = (standing.cluster != NONE) & ~standing.by_person
+    doubtful = np.flatnonzero(is_open & (chance >= corrector.settings.price)).tolist() if first else []
+    pool = list(dict.fromkeys([*first, *doubtful]))
     uses_judge = corrector.shown.estimate is not None
-    calls = (min(first, max(first // 3, 1)), max(first, 2 * worth)) if uses_judge and every else (0, 0)
+    calls = (max(1, len(first) // 3), 2 * len(pool)) if uses_judge and first else (0, 0)
     best = head.log_odds.argmax(axis=1)
     moves = []
     for image in pool:
         after, here = int(best[image]), int(standing.cluster[image])
-        if (share[image] > 0.5 or here == NONE) and after != here and after not in standing.barred.get(image, ()):
-            chance = math.exp(float(head.log_odds[image, after]))
-            moves.append(_proposed(standing, ids, image, after, chance, "expected by its look", "look"))
-    return Resorted(tuple(moves), max(first, worth), calls, False)
+        if (chance[image] > 0.5 or here == NONE) and after != here and after not in standing.barred.get(image, ()):
+            sure = math.exp(float(head.log_odds[image, after]))
+            moves.append(_proposed(standing, ids, image, after, sure, "expected by its look", "look"))
+    return Resorted(tuple(moves), len(pool), calls, False)
 
 
 async def sort_again(corrector: Corrector, model: Model, emit: Emit, limits: Settings | None = None) -> Resorted:
@@ -76,12 +80,11 @@ async def sort_again(corrector: Corrector, model: Model, emit: Emit, limits: Set
             f"pass --model {corrector.shown.model}",
         )
     standing, ids = standing_of(corrector)
-    share = standing.share(standing.head())
     budget = Budget(model, limits or Settings())
     session = JudgeSession(standing.looks, model, emit, budget, budget.part(1.0))
     session.start("check")
     uses_judge = corrector.shown.estimate is not None
-    steps = resort(standing, share, edge_scale(model.capabilities), corrector.settings, uses_judge)
+    steps = resort(standing, edge_scale(model.capabilities), corrector.settings, uses_judge)
     found = await session.drive(steps)
     session.finish("check", f"{session.chosen:,} questions asked")
     moves = tuple(

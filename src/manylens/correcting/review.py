@@ -51,7 +51,7 @@ def review(corrector: Corrector, limit: int = 20, skipped: Collection[str] = ())
     head = standing.head()
     row = {image_id: at for at, image_id in enumerate(looks.image_ids)}
     found = queue(
-        standing.share(head),
+        standing.doubts(head, standing.spoken).share,
         standing.cluster,
         looks.words,
         standing.by_description,

@@ -22,6 +22,13 @@ def active(steps: tuple[Step, ...]) -> list[Ruling]:
 
 def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Clustering:
     """Record what the model decided in a run from the beginning; returns what is shown."""
+    shown, model = settled(run, clustering, settings)
+    run.record_clustering(shown, settings, model)
+    return shown
+
+
+def settled(run: RunFolder, clustering: Clustering, settings: Settings) -> tuple[Clustering, Clustering | None]:
+    """What is shown of a clustering, and what the model decided where that is another one; records nothing."""
     slug = clustering.interest.slug
     decided = run.decided(slug)
     rulings = active(run.steps(slug))
@@ -31,9 +38,7 @@ def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Cluste
             before.append(apply_rulings(decided, rulings))
         keep_names = not settings.into and decided.model == clustering.model
         clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names)
-    shown = apply_rulings(clustering, rulings)
-    run.record_clustering(shown, settings, clustering if rulings else None)
-    return shown
+    return apply_rulings(clustering, rulings), clustering if rulings else None
 
 
 def record_added(run: RunFolder, grown: Clustering, settings: Settings) -> Clustering:
@@ -78,7 +83,7 @@ def _numbers(misplaced: Misplaced) -> tuple[float, float, float]:
     return misplaced.share, misplaced.low, misplaced.high
 
 
-def said(run: RunFolder, slug: str) -> Said | None:
+def evidence_of(run: RunFolder, slug: str) -> Said | None:
     """What a person said of the images of an interest; None where that is nothing."""
     decided, rulings = run.decided(slug), active(run.steps(slug))
     return said_by(decided, rulings) if decided is not None and rulings else None

@@ -51,7 +51,9 @@ def standing_of(corrector: Corrector) -> tuple[Standing, tuple[int, ...]]:
         first = [row[image] for image in one.exemplars if image in row]
         known.append(Known(one.name, one.definition, tuple(dict.fromkeys([*person, *first, *images]))))
     described = np.array([now[image].decided_by == "description" for image in looks.image_ids], dtype=bool)
-    return Standing(looks, tuple(known), cluster, decided, confidence, by_person, described, barred), ids
+    models = {one.id for one in corrector.decided.clusters}
+    made = frozenset(at for cluster_id, at in number.items() if cluster_id not in models)
+    return Standing(looks, tuple(known), cluster, decided, confidence, by_person, described, barred, made), ids
 
 
 def _homes(shown: Clustering, decided: Clustering, number: dict[int, int]) -> dict[int, int]:

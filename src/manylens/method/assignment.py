@@ -30,7 +30,7 @@ def assign(
     found = []
     texts: dict[str, str] = {}  # a reason that many images share is one object
     for image, (image_id, number) in enumerate(zip(sorting.looks.image_ids, number_of.tolist(), strict=True)):
-        asked = image in sorting.answers
+        asked = image in sorting.answers and image not in sorting.told
         if not number:
             refusal = REFUSALS.get(sorting.looks.words[image])
             reason = refusal or f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
@@ -56,7 +56,7 @@ def exemplars(sorting: Sorting, group: Group, many: int) -> tuple[int, ...]:
 
 def _why(sorting: Sorting, image: int, name: str) -> str:
     answers = sorting.answers.get(image, [])
-    if answers:
+    if answers and image not in sorting.told:
         said = answers[-1].reason[:_SHOWN_REASON]
         return f'asked itself, and placed with "{name}"' + (f": {said}" if said else "")
     unit = int(sorting.units.of_image[image])

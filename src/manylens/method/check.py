@@ -288,6 +288,8 @@ class Check:
                 found.append((-float(doubts[at]), image, int(sorting.units.of_image[image])))
         for unit in self._admitted(np.flatnonzero(pays & (counts == 0))).tolist():
             found += [(-float(gains[unit]), image, unit) for image in self._fresh(unit)[:1]]
+        told = sorted(image for image in sorting.told if image not in sorting.answers)
+        found += [(-math.inf, image, int(sorting.units.of_image[image])) for image in told]
         units = np.array(list(dict.fromkeys(unit for _, _, unit in found)), dtype=np.int64)
         options = dict(zip(units.tolist(), sorting.options(units), strict=True))
         return [(image, options[unit]) for _, image, unit in sorted(found) if options[unit]]

@@ -11,8 +11,8 @@ growing parts, as long as a question moves as many images as it must be expected
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from manylens.method.addition import Known, old_of, place, selected, sorting_with
 from manylens.method.assignment import assign
 from manylens.method.doubt import NONE as NONE
-from manylens.method.doubt import Head, Spoken, fit_head, misplaced
+from manylens.method.doubt import Doubts, Head, Spoken, fit_head, logistic, misplaced
 from manylens.method.levels import Group
 from manylens.method.likelihood import FloatArray
 from manylens.method.observations import REFUSALS, Looks
-from manylens.method.questions import Steps
+from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.method.sorting import Sorting
 from manylens.method.walk import EdgeScale
 from manylens.settings import Settings
@@ -43,7 +43,7 @@ class Standing:
     """Where everything stands. known: the clusters, a person's images first, then exemplars. cluster: (n,) index into
     them, or NONE; decided: (n,) where the model had it. confidence: (n,) of the model's placement. by_person: (n,)
     whether a person placed it. by_description: (n,) whether it was placed unasked. barred: image -> clusters that it is
-    not in."""
+    not in. made: clusters that a person made."""
 
     looks: Looks
     known: tuple[Known, ...]
@@ -53,6 +53,7 @@ class Standing:
     by_person: NDArray[np.bool_]
     by_description: NDArray[np.bool_]
     barred: Mapping[int, frozenset[int]]
+    made: frozenset[int] = frozenset()
 
     @property
     def spoken(self) -> Spoken:
@@ -66,9 +67,9 @@ class Standing:
         weight = np.where(self.by_person, 1.0, self.confidence)
         return fit_head(self.looks.embeddings, self.cluster, weight, len(self.known))
 
-    def share(self, head: Head) -> FloatArray:
-        """(n,) the probability that each image is not where the model had it."""
-        return misplaced(self.confidence, head.margin(self.decided), self.spoken)
+    def doubts(self, head: Head, spoken: Spoken) -> Doubts:
+        """How likely each image is not where the model had it, by what was said of some."""
+        return misplaced(self.confidence, head.margin(self.decided), spoken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,52 +84,74 @@ class Proposal:
 
 
 def touched(standing: Standing) -> list[int]:
-    """Images that the corrections speak of without naming them, and those that were taken out of a cluster."""
+    """Images that the corrections speak of without naming them, and those that were taken out of a cluster. One that
+    was asked about itself is among them only where the person made a cluster, which was no option then."""
     words = standing.looks.words
-    out_of = {(words[i], int(standing.decided[i])) for i in standing.spoken.moved.tolist() if words[i]}
+    out_of: dict[tuple[str, int], bool] = {}
+    for image in standing.spoken.moved.tolist():
+        key = (words[image], int(standing.decided[image]))
+        if words[image]:
+            out_of[key] = out_of.get(key, False) or int(standing.cluster[image]) in standing.made
     found = [image for image in sorted(standing.barred) if standing.cluster[image] == NONE]
-    found += [
-        image
-        for image in range(len(words))
-        if (words[image], int(standing.cluster[image])) in out_of and not standing.by_person[image]
-    ]
+    for image in range(len(words)):
+        is_made = out_of.get((words[image], int(standing.cluster[image])))
+        if is_made is not None and not standing.by_person[image] and (is_made or standing.by_description[image]):
+            found.append(image)
     return list(dict.fromkeys(found))
 
 
-def parts(standing: Standing, share: FloatArray) -> list[list[int]]:
-    """The images that may be sorted again, in parts: what is touched first, then the most doubtful ones, each part
-    twice as large as the one before. Empty where a person moved nothing."""
+def first_part(standing: Standing, doubts: Doubts) -> list[int]:
+    """The images that are sorted again first: what is touched, and the most doubtful ones. Empty where a person moved
+    nothing."""
     if not len(standing.spoken.moved):
         return []
-    first = touched(standing)
-    there = set(first)
-    open_ = (standing.cluster != NONE) & ~standing.by_person
-    rest = [int(i) for i in np.argsort(-np.round(share, 6), kind="stable") if open_[i] and int(i) not in there]
-    found, size, at = [first + rest[:_FIRST_PART]], 2 * _FIRST_PART, _FIRST_PART
-    while at < len(rest):
-        found.append(rest[at : at + size])
-        at, size = at + size, 2 * size
-    return found
+    free = touched(standing)
+    return [*free, *_next_part(standing, doubts, set(free), _FIRST_PART)]
 
 
-def resort(
-    standing: Standing, share: FloatArray, edge: EdgeScale, settings: Settings, is_judge_used: bool
-) -> Steps[list[Proposal]]:
-    """Ask part by part, while a part moves as many images as its questions must be expected to."""
+def _next_part(standing: Standing, doubts: Doubts, done: Collection[int], size: int) -> list[int]:
+    """The most doubtful images that had no turn."""
+    is_open = (standing.cluster != NONE) & ~standing.by_person
+    is_open[list(done)] = False
+    order = np.argsort(-np.round(doubts.odds, 6), kind="stable")
+    return [int(image) for image in order[is_open[order]][:size]]
+
+
+def resort(standing: Standing, edge: EdgeScale, settings: Settings, is_judge_used: bool) -> Steps[list[Proposal]]:
+    """Ask part by part, while a part moves as many images as its questions must be expected to. What a part shows of
+    how confidence and look tell misplaced images is learned before the next is chosen."""
     if not is_judge_used:
         return _by_look(standing)
+    head, spoken = standing.head(), standing.spoken
+    doubts = standing.doubts(head, spoken)
+    free = set(touched(standing))
+    done: set[int] = set()
     found: list[Proposal] = []
-    for part in parts(standing, share):
-        moved, asked = yield from _ask(standing, part, edge, settings)
+    part, size = first_part(standing, doubts), 2 * _FIRST_PART
+    while part:
+        share = np.clip(logistic(doubts.odds), 0.01, 0.99)
+        moved, asked = yield from _ask(standing, part, share, edge, settings)
         found += moved
         if len(moved) < settings.price * max(asked, _FIRST_PART // 2):
             break
+        done |= set(part)
+        gone = {one.image for one in moved}
+        ranked = [image for image in part if image not in free]
+        spoken = Spoken(
+            np.array([*spoken.moved.tolist(), *(i for i in ranked if i in gone)], dtype=np.int64),
+            np.array([*spoken.kept.tolist(), *(i for i in ranked if i not in gone)], dtype=np.int64),
+        )
+        doubts = standing.doubts(head, spoken)
+        part, size = _next_part(standing, doubts, done, size), 2 * size
     return found
 
 
 def _ask(
-    standing: Standing, part: Sequence[int], edge: EdgeScale, settings: Settings
+    standing: Standing, part: Sequence[int], share: FloatArray, edge: EdgeScale, settings: Settings
 ) -> Steps[tuple[list[Proposal], int]]:
+    """What the part's images are answered. Those that are touched are placed by their description, as new ones are; of
+    the others it counts where they were, as far as that is believed."""
+    free = set(touched(standing))
     inside = set(part)
     known = [Known(one.name, one.definition, tuple(i for i in one.images if i not in inside)) for one in standing.known]
     keep = sorted({*part, *(i for one in known for i in one.images)})
@@ -140,8 +163,30 @@ def _ask(
     for image in part:
         for cluster in sorted(standing.barred.get(image, ())):
             sorting.learn(row[image], [cluster], (0.0, 1.0))
-    yield from place(sorting, settings, True)
-    return _proposals(standing, sorting, own, part, row), sum(len(sorting.answers.get(i, ())) for i in mine)
+        if image not in free:
+            sorting.believe(row[image], int(standing.cluster[image]), float(share[image]))
+    before = sum(map(len, sorting.answers.values()))
+    yield from _of_all(place(sorting, settings, True), keep)
+    asked = sum(map(len, sorting.answers.values())) - before
+    return _proposals(standing, sorting, own, part, row), asked
+
+
+def _of_all(steps: Steps[None], images: Sequence[int]) -> Steps[None]:
+    """The same questions, about images as they are numbered in all looks. images: of each number in `steps`."""
+    answers: Sequence[Answer] | None = None
+    while True:
+        try:
+            questions = next(steps) if answers is None else steps.send(answers)
+        except StopIteration:
+            return
+        put: list[Question] = []
+        for question in questions:
+            assert isinstance(question, Choice)
+            options = tuple(
+                replace(option, exemplars=tuple(images[i] for i in option.exemplars)) for option in question.options
+            )
+            put.append(Choice(images[question.image], options))
+        answers = yield put
 
 
 def _proposals(

@@ -180,3 +180,15 @@ class _Found:
             not_looked=tuple(not_looked),
             tokens=self._tokens,
         )
+
+
+def gather_looks(
+    interest: Interest,
+    image_ids: Sequence[str],
+    replies: Sequence[LookReply | ModelError],
+    not_looked: Sequence[str] = (),
+) -> Looks:
+    """Put the replies (in the order of `image_ids`, which are sorted) into arrays."""
+    found = _Found(len(replies))
+    found.add(0, replies, ())
+    return found.looks(interest, image_ids, range(len(replies)), not_looked)

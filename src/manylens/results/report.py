@@ -3,10 +3,10 @@
 In: the clusterings, the collection, and a way to get an image's thumbnail. Out: one HTML page, everything inline.
 Promise: each thumbnail is embedded once, however many interests there are. Of more than 4,000 images the thumbnails are
 files in a folder beside the page, which loads those that are looked at; of more than 20,000 it shows exemplars, and of
-each cluster the surest and the most doubtful. File names, descriptions and reasons are
-data: they travel as JSON and reach the page as text nodes, and the page's Content-Security-Policy names the hashes of
-its one style and one script, so that nothing else can run or load. No time and no absolute path goes in: equal inputs
-give equal bytes.
+each cluster the surest and the most doubtful. File names, descriptions and reasons are data: they travel as JSON and
+reach the page as text nodes (for a reader without scripts: escaped, in plain tables), and the page's
+Content-Security-Policy names the hashes of its one style and one script, so that nothing else can run or load. No time
+and no absolute path goes in: equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from html import escape
 from importlib import resources
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +27,8 @@ from PIL import Image as PillowImage
 from manylens.collection.decode import encode_jpeg
 from manylens.collection.find import Collection
 from manylens.files import own_folder, public_name, write_new
+from manylens.method.compound import parts_of
+from manylens.results.cross import cross_clusterings
 from manylens.text import shown_name
 from manylens.types import Assignment, Clustering, Image
 
@@ -45,6 +49,9 @@ THUMBNAILS_NAME = "report-thumbnails"
 _BINS = 20
 _DOUBT = 0.7
 """As in report.js."""
+
+MOST_CROSSED, MOST_PLAIN = 8, 200
+"""Interests of which every two are compared; clusters that are listed for a reader without scripts."""
 
 Thumbnail: TypeAlias = Callable[[str], bytes | None]
 """Image id -> JPEG bytes, or None where there is no picture to show."""
@@ -85,6 +92,7 @@ def render_report(
     """The whole page. beside: where a thumbnail of a large run goes, by its path from the page; without it, past 4,000
     images only exemplars and then the first images get a thumbnail. The page says what it leaves out."""
     values = _report_values(clusterings, collection, thumbnail, beside)
+    plain = _plain_tables(clusterings, collection)
     values["version"] = version
     style = _part("report.css")
     script = _part("report.js")
@@ -97,6 +105,7 @@ def render_report(
         "@@STYLE@@": style,
         "@@SCRIPT@@": script,
         "@@DATA@@": data,
+        "@@PLAIN@@": plain,
     }
     head, *rest = _part("report.html").split("@@")
     page = [head]
@@ -138,6 +147,7 @@ def _report_values(
             {
                 "paths": [shown_name(path) for path in image.paths],
                 "size": [image.width_px, image.height_px],
+                **({"frames": image.frames} if image.frames > 1 else {}),
                 "thumb": picture(image),
             }
             for image in images
@@ -153,7 +163,49 @@ def _report_values(
             _interest_values(clustering, index, {} if len(images) == len(every) else _totals(clustering, every))
             for clustering in clusterings
         ],
+        "crossed": _crossed(clusterings) if len(images) == len(every) else [],  # of a part it would count a part
     }
+
+
+def _crossed(clusterings: Sequence[Clustering]) -> list[list[Any]]:
+    """[interest, interest, what the cross-table of the two says] of every two of the first interests; the page counts
+    the pictures itself. A compound interest is compared with neither of its parts."""
+    found = []
+    for one, two in combinations(range(min(len(clusterings), MOST_CROSSED)), 2):
+        pair = clusterings[one], clusterings[two]
+        slugs = [clustering.interest.slug for clustering in pair]
+        parts = {part.slug for clustering in pair for part in parts_of(clustering.interest)}
+        if not parts.intersection(slugs):
+            found.append([one, two, shown_name(cross_clusterings(*pair).sentence)])
+    return found
+
+
+def _plain_tables(clusterings: Sequence[Clustering], collection: Collection) -> str:
+    """The clusters of each interest as HTML, for a reader without scripts: the page's only markup that holds names, so
+    each is escaped."""
+    first = {image.id: image.paths[0] for image in collection.images}
+    parts = []
+    for clustering in clusterings:
+        clusters = sorted(clustering.clusters, key=lambda cluster: cluster.id)
+        rows = [
+            f"<tr><td>{_text(c.name)}</td><td>{c.size:,}</td><td>{_text(c.definition)}</td>"
+            f"<td>{_text(', '.join(first[i] for i in c.exemplars[:3] if i in first))}</td></tr>"
+            for c in clusters[:MOST_PLAIN]
+        ]
+        if len(clusters) > MOST_PLAIN:
+            rows.append(f'<tr><td colspan="4">{len(clusters) - MOST_PLAIN:,} more</td></tr>')
+        file = f"{clustering.interest.slug}/assignments.csv"
+        parts.append(
+            f'<section class="plain"><h2>{_text(clustering.interest.text)}</h2>'
+            '<table class="listing"><thead><tr><th>cluster</th><th>pictures</th><th>what it holds</th>'
+            f"<th>for example</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p>Which picture is where, and why: <code>{_text(file)}</code> in the run folder</p></section>"
+        )
+    return "".join(parts)
+
+
+def _text(text: str) -> str:
+    return escape(shown_name(text), quote=True)
 
 
 def _listed(clusterings: Sequence[Clustering], images: Sequence[Image]) -> set[str]:

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -166,16 +166,21 @@ class RunFolder:
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
         kept = list(thumbnails)
-        images = [(t.image_id, "[]", t.width_px, t.height_px) for t in kept]
+        images = [(t.image_id, "[]", t.width_px, t.height_px, t.frames) for t in kept]
         pictures = [(t.image_id, t.jpeg, zlib.crc32(t.jpeg)) for t in kept]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", images)
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", images)
             connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?) ON CONFLICT DO NOTHING", pictures)
 
     def record_collection(
-        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+        self,
+        images: Iterable[Image],
+        unreadable: Iterable[Unreadable],
+        place: str | None = None,
+        root: Path | None = None,
     ) -> None:
-        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
+        """Say what the collection holds now, and where it is (`Source.place` and its root). Images that are gone
+        keep their thumbnails."""
         held = dict(self._rows("SELECT id, paths FROM images"))
         said = {image.id: json.dumps(image.paths) for image in images}
         if absent := said.keys() - held.keys():
@@ -187,18 +192,28 @@ class RunFolder:
             connection.execute("DELETE FROM unreadable")
             connection.executemany("UPDATE images SET paths = ? WHERE id = ?", paths)
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
-            if root is not None:
-                folder = json.dumps(os.path.abspath(root))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+            if place is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
+                folder = None if root is None else os.path.abspath(root)
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (json.dumps(folder),))
 
     def root(self) -> Path | None:
-        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+        """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
+        of earlier versions."""
+        rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
+        found = json.loads(rows[0][0]) if rows else None
+        return None if found is None else Path(found)
+
+    def place(self) -> str | None:
+        """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return Path(json.loads(rows[0][0])) if rows else None
+        return str(json.loads(rows[0][0])) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
-        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        rows = self._rows(
+            "SELECT id, paths, width_px, height_px, coalesce(frames, 1) FROM images WHERE paths <> '[]' ORDER BY id"
+        )
         with self._as_written("images"):
             return tuple(
                 Image(
@@ -206,6 +221,7 @@ class RunFolder:
                     tuple(_typed(str, path) for path in json.loads(row[1])),
                     _typed(int, row[2]),
                     _typed(int, row[3]),
+                    _typed(int, row[4]),
                 )
                 for row in rows
             )
@@ -338,10 +354,10 @@ class RunFolder:
         return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
-        """Remember calls that finally failed; the next run asks them again."""
-        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
+        """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
+        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason), f.given_up) for f in failures]
         with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def books(self) -> Books:
         """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
@@ -359,6 +375,12 @@ class RunFolder:
     def failures(self) -> tuple[Failure, ...]:
         """Calls that failed and were not answered since, by key."""
         return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
+
+    def given_up(self) -> dict[str, tuple[str, str]]:
+        """Key -> (reason, reason as result files say it) of the requests that are not asked again by themselves."""
+        rows = self._rows("SELECT key, reason, given_up FROM failures WHERE given_up IS NOT NULL")
+        with self._as_written("failures"):
+            return {_typed(str, row[0]): (_typed(str, row[1]), _typed(str, row[2])) for row in rows}
 
     # Results, features and checks
 
@@ -482,7 +504,7 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
@@ -507,7 +529,8 @@ def _usable(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -523,6 +546,31 @@ def answers_held(path: str | os.PathLike[str]) -> int:
             return 0
     with _reader(folder) as reader:
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+_RECENT = 500
+"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
+    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
+    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+    folder = Path(path)
+    if not (folder / DATABASE_NAME).is_file():
+        return None
+    query = (
+        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model_identity IN ({}) "
+        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+    )
+    with contextlib.suppress(StoreError), _reader(folder) as reader:
+        known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
+        own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
+        looks, questions = (
+            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
+            for kinds in ("'look'", "'choose', 'complete'")
+        )
+        return None if looks is None else (float(looks), None if questions is None else float(questions))
+    return None
 
 
 def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:

@@ -66,12 +66,20 @@ undone: 1 where it was taken back; such rows go when something new is said. said
 whose place this stands, was never written to. Beside the level 'shown' a corrected clustering has 'model': what the
 model decided, to which the corrections are applied."""
 
+_GIVEN_UP = """
+ALTER TABLE failures ADD COLUMN given_up TEXT
+"""
+"""Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
+
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
 _COMPACT = """
 CREATE TABLE thumbnails (image_id TEXT PRIMARY KEY, jpeg BLOB NOT NULL, checksum INTEGER);
 INSERT INTO thumbnails SELECT id, thumbnail, checksum FROM images;
 CREATE TABLE small_images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL,
-                           height_px INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO small_images SELECT id, paths, width_px, height_px FROM images;
+                           height_px INTEGER NOT NULL, frames INTEGER) WITHOUT ROWID;
+INSERT INTO small_images SELECT id, paths, width_px, height_px, frames FROM images;
 DROP TABLE images;
 ALTER TABLE small_images RENAME TO images;
 CREATE TABLE models (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
@@ -90,7 +98,7 @@ ALTER TABLE small_answers RENAME TO answers
 """What a million answers need. thumbnails: apart, so that what a run holds is read without its pictures. models: an
 identity once. dictionary: what a request is compressed with (zlib), a request of its kind; NULL where it is not."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _COMPACT)
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT)
 
 
 _CACHE_KIB = 128 << 10
