@@ -8,7 +8,7 @@ FIFTYONE := .venv-fiftyone
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models test-exports check fuzz bench mutants docs wheel clean
+.PHONY: help demo test test-models test-exports check fuzz bench bench-scale mutants docs wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
@@ -18,6 +18,7 @@ help: ## list the targets
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
+	@echo "make bench-scale  what large collections take, how it grows, and other ways; SCALE='--images 10000 1000000' for more"
 	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
 	@echo "make docs         build the documentation into build/site; a broken link is an error"
 	@echo "make wheel        build dist/manylens-*.whl"
@@ -89,6 +90,11 @@ fuzz: $(STAMP) ## attack the parsers, the run-folder reader, the picture reader 
 bench: $(STAMP) ## run the benchmarks: tables and plots in bench-runs/; run it again to go on where it stopped
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	$(BIN)/python -m bench $(BENCH)
+
+bench-scale: $(STAMP) ## large collections: growth, the graph both ways, the same vectors by k-means and by BERTopic
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench,faiss]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps bertopic plotly narwhals || true
+	$(BIN)/python -m bench.scale $(SCALE)
 
 mutants: $(STAMP) ## mutation testing of method/, store/ or results/: a seeded sample, the killed share per file, the survivors
 	$(BIN)/python -m bench.mutants $(MUTANTS)

@@ -72,12 +72,18 @@ def draw_labels(images: int, classes: int, seed: int, skew: float = 0.0) -> dict
 
 
 def scripted(
-    world: World, labels: Mapping[str, str], seed: int, writes: bool, sees_exemplars: bool = True
+    world: World,
+    labels: Mapping[str, str],
+    seed: int,
+    writes: bool,
+    sees_exemplars: bool = True,
+    dimensions: int = 64,
 ) -> ScriptedModel:
     return ScriptedModel(
         {INTEREST.text: labels},
         noise=world.noise,
         seed=seed,
+        dimensions=dimensions,
         writes_text=writes,
         sees_exemplars=sees_exemplars,
         wordings=world.wordings,

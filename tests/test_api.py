@@ -1,13 +1,11 @@
 """From a folder to a finished run: Python's door and the estimator, with the scripted model on real files."""
 
 import asyncio
-import contextlib
 import csv
 import hashlib
 import io
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -268,8 +266,8 @@ def test_a_continued_run_takes_the_seed_it_is_given(tmp_path: Path) -> None:
         files = {name: (tmp_path / out / "color" / name).read_bytes() for name in ("assignments.csv", "clusters.json")}
         summary = json.loads((tmp_path / out / "color" / "summary.json").read_bytes())
         del summary["seconds"]
-        with contextlib.closing(sqlite3.connect(tmp_path / out / "run.sqlite")) as answers:
-            asked = {key: bytes(text).decode() for key, text in answers.execute("SELECT key, request FROM answers")}
+        with RunFolder.open(tmp_path / out) as run:
+            asked = dict(run.requests())
         return {**files, "summary": json.dumps(summary).encode()}, asked
 
     def drawn(asked: dict[str, str]) -> dict[str, set[tuple[str, ...]]]:

@@ -100,6 +100,17 @@ def test_one_process_corrects_at_a_time(begun: Result) -> None:
     assert manylens.correct(begun, "color", [{"kind": "unassign", "images": [RED]}]).step is not None
 
 
+AS_BEFORE = """
+CREATE TABLE old AS SELECT id, paths, width_px, height_px, jpeg AS thumbnail, checksum FROM images JOIN thumbnails
+    ON image_id = id;
+DROP TABLE images; DROP TABLE thumbnails; ALTER TABLE old RENAME TO images;
+CREATE TABLE old AS SELECT key, kind, interest, image_id, identity AS model_identity, request, reply, embedding,
+    checksum, seconds, tokens_in, tokens_out FROM answers JOIN models ON models.id = model;
+DROP TABLE answers; DROP TABLE models; DROP TABLE dictionaries; ALTER TABLE old RENAME TO answers;
+"""
+"""Images with their thumbnails, answers with their model, as they were at first."""
+
+
 def test_a_run_folder_of_before_corrections_is_corrected(begun: Result) -> None:
     database = sqlite3.connect(begun.out / "run.sqlite")
     with database:
@@ -114,6 +125,7 @@ def test_a_run_folder_of_before_corrections_is_corrected(begun: Result) -> None:
         old = {key: value for key, value in json.loads(account).items() if key not in ("last_id", "decided_estimate")}
         database.execute("UPDATE clusterings SET account = ?", (json.dumps(old),))
         database.execute("PRAGMA user_version = 3")
+    database.executescript(AS_BEFORE)
     database.close()
     before = names(begun.out)
     manylens.correct(begun, "color", [{"kind": "new", "images": [RED], "name": "odd"}])

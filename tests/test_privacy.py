@@ -81,7 +81,7 @@ def test_nothing_but_pixels_leaves_a_picture(tmp_path: Path, side_px: int, monke
     sent = [image for served in server.log if served.body for image in images_of(served.body)]
     assert len(sent) > made
     with sqlite3.connect(out / "run.sqlite") as database:
-        kept = [bytes(row[0]) for row in database.execute("SELECT thumbnail FROM images")]
+        kept = [bytes(row[0]) for row in database.execute("SELECT jpeg FROM thumbnails")]
     shown = [base64.b64decode(data) for data in re.findall(r"/9j/[A-Za-z0-9+/=]+", (out / "report.html").read_text())]
     assert len(kept) == made and len(shown) >= made
     for data in [*sent, *kept, *shown]:

@@ -218,17 +218,18 @@ def test_threads_share_a_run(tmp_path: Path) -> None:
 
 
 DAMAGE = {
-    "key does not follow": "UPDATE answers SET request = CAST('look at 9' AS BLOB) WHERE image_id = 'image1'",
-    "key does not follow ": "UPDATE answers SET model_identity = 'other' WHERE image_id = 'image1'",
+    "key does not follow": "UPDATE answers SET request = CAST('look at 9' AS BLOB), dictionary = NULL "
+    "WHERE image_id = 'image1'",
+    "key does not follow ": "UPDATE answers SET model = model + 1 WHERE image_id = 'image1'",
     "checksum": "UPDATE answers SET reply = replace(reply, 'hearts', 'spades') WHERE image_id = 'image1'",
     "checksum ": "UPDATE answers SET embedding = zeroblob(32) WHERE image_id = 'image1'",
     "kind must be": "UPDATE answers SET kind = 'guess' WHERE image_id = 'image1'",
     "a judge reply has": "UPDATE answers SET kind = 'judge' WHERE image_id = 'image1'",
     "checksum  ": "UPDATE answers SET tokens_in = 1, tokens_out = 1 WHERE image_id = 'image1'",
-    "thumbnail does not match": "UPDATE images SET thumbnail = CAST(replace(thumbnail, 'whole', 'whale') AS BLOB)",
+    "thumbnail does not match": "UPDATE thumbnails SET jpeg = CAST(replace(jpeg, 'whole', 'whale') AS BLOB)",
     "key does not follow  ": "UPDATE answers SET request = X'FF00FF' WHERE image_id = 'image1'",
     "checksum   ": "UPDATE answers SET reply = CAST(X'7B22FF227D' AS TEXT) WHERE image_id = 'image1'",
-    "not a whole JPEG": "UPDATE images SET thumbnail = substr(thumbnail, 1, 5)",
+    "not a whole JPEG": "UPDATE thumbnails SET jpeg = substr(jpeg, 1, 5)",
 }
 
 
@@ -370,7 +371,7 @@ def test_what_is_damaged_is_set_aside_and_the_rest_stays(tmp_path: Path) -> None
         run.put_thumbnails([Thumbnail("a", 1, 1, JPEG), Thumbnail("b", 1, 1, JPEG)])
         run.features("nano", "weights").append(["a"], np.ones((1, 4)))
         run._connection.execute("UPDATE answers SET reply = 'x' WHERE key = ?", (look(1).key,))
-        run._connection.execute("UPDATE images SET checksum = 1 WHERE id = 'a'")
+        run._connection.execute("UPDATE thumbnails SET checksum = 1 WHERE image_id = 'a'")
         (shard,) = (tmp_path / "features").glob("*/*.npy")
         shard.write_bytes(shard.read_bytes()[:-1])
         damages = run.verify()

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from manylens.errors import StoreError
@@ -14,8 +15,9 @@ from manylens.errors import StoreError
 DATABASE_NAME = "run.sqlite"
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write a whole file or nothing: aside, fsync, rename, fsync of the folder. Text is written as UTF-8.
+def write_atomically(path: str | os.PathLike[str], data: bytes | str | Iterable[bytes]) -> None:
+    """Write a whole file or nothing: aside, fsync, rename, fsync of the folder. Text is written as UTF-8; what comes in
+    parts is written part by part.
 
     Raises StoreError where the disk refuses (full, read-only); the earlier file then stays as it was.
     """
@@ -25,7 +27,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)  # what a kill left, or a link that somebody planted: it must not be followed
         with open(os.open(aside, _NEW, 0o666), "wb") as file:
-            file.write(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
+            whole = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+            for part in [whole] if isinstance(whole, bytes) else whole:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, target)
@@ -38,6 +42,17 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, without waiting for the disk. Raises StoreError where something is, or where
+    the disk refuses."""
+    try:
+        with open(os.open(path, _NEW, 0o666), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        hint = "free some space or choose another --out"
+        raise StoreError(f"cannot write {path}: {error.strerror or error}", hint) from error
 
 
 def own_folder(folder: Path) -> Path:

@@ -156,7 +156,7 @@ def _read(
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
-    before = set() if is_sample else {image.id for image in run.images()}
+    before = set() if is_sample else run.image_ids()
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
         images = counted(len(gone), "picture that is", "pictures that are")

@@ -574,8 +574,7 @@ def test_the_largest_units_and_those_that_are_like_a_cluster_are_admitted_first(
     assert all(sorting.place[unit] == NONE for unit in units)
     near = set(units[12:])
     sorting.place[units[12:]] = 0
-    held = [(1.0, unit) for unit in reversed(units)]
-    admitted = [unit for _, unit in check._admitted(held)]
+    admitted = check._admitted(np.array(units[::-1])).tolist()
     assert admitted == [*units[:10], *units[12:]], "half as many as clusters of the largest, and all that are like one"
     assert sorted(check._waiting) == sorted(set(units) - near)
 

@@ -142,3 +142,26 @@ def test_no_images_is_an_empty_graph() -> None:
 def test_a_negative_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="must be positive, got -1"):
         build_graph(points(3), -1.0, 0.0, tau=0.6, neighbors=3)
+
+
+def test_an_approximate_graph_lacks_few_edges_and_adds_none() -> None:
+    pytest.importorskip("faiss")
+    embeddings = points(3000, 24, seed=3)
+    exact = build_graph(embeddings, tau=0.6, neighbors=8)
+    found = build_graph(embeddings, tau=0.6, neighbors=8, exact_up_to=0)
+    true, there = edges(exact), edges(found)
+    # An edge that one end lacks may be the other end's: what is there is as strong as the weakest that was left out.
+    assert len(true.keys() & there.keys()) > 0.93 * len(true)
+    assert all(there[pair] == true[pair] for pair in true.keys() & there.keys())
+    assert all(weight >= 0.6 for weight in there.values())
+    assert 0.95 <= found.recall <= 1 == exact.recall
+    again = build_graph(embeddings, tau=0.6, neighbors=8, exact_up_to=0)
+    assert edges(again) == there
+
+
+def test_without_faiss_all_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manylens.method.graph.has_index", lambda: False)
+    embeddings = points(400)
+    found = build_graph(embeddings, tau=0.6, neighbors=8, exact_up_to=0)
+    assert found.recall == 1
+    assert edges(found) == edges(build_graph(embeddings, tau=0.6, neighbors=8))

@@ -411,9 +411,10 @@ def test_the_nearest_clusters_stand_first_and_no_more_of_them_than_a_choice_has_
         [*said, ("x", (1.0, -0.05, 0.0)), ("x", (1.0, -0.05, 0.0))], [f"k{at}" for at in range(len(circle))]
     )
     unit = unit_of(sorting, "x")
-    nearest = [sorting.clusters[sorting.live_clusters[row]].name for row in sorting.near[unit]]
+    (rows,), (odds,) = sorting.nearest(np.array([unit]))
+    nearest = [sorting.clusters[sorting.live_clusters[row]].name for row in rows]
     assert nearest == [f"k{at}" for at in range(MOST_OPTIONS)]
-    assert sorting.odds[unit].tolist() == sorted(sorting.odds[unit].tolist(), reverse=True)
+    assert odds.tolist() == sorted(odds.tolist(), reverse=True)
 
 
 def test_answers_against_similarity_lower_its_odds_and_agreeing_ones_raise_them() -> None:

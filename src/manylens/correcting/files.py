@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image as PillowImage
@@ -16,7 +17,7 @@ from PIL import Image as PillowImage
 from manylens.collection.find import Collection
 from manylens.files import write_atomically
 from manylens.results.files import RESULT_FILES, UNREADABLE_NAME, write_results, write_unreadable
-from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
+from manylens.results.report import REPORT_NAME, encode_thumbnail, remove_thumbnails, render_report, write_thumbnail
 from manylens.results.result import InterestResult
 from manylens.results.table import as_of, join
 from manylens.settings import Settings
@@ -50,9 +51,13 @@ def write_files(
         with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
             return encode_thumbnail(picture)
 
-    shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
+    fresh = {clustering.interest.slug: clustering for clustering, _ in clusterings}
+    held = {clustering.interest.slug: clustering for clustering, _ in run.clusterings(without=fresh)} | fresh
+    shown = [as_of(held[slug], collection) for slug in run.slugs()]
     report = out / REPORT_NAME
-    write_atomically(report, render_report(shown, collection, thumbnail, version=version))
+    remove_thumbnails(out)  # those of an earlier run, which may have shown other pictures
+    page = render_report(shown, collection, thumbnail, version=version, beside=partial(write_thumbnail, out))
+    write_atomically(report, page)
     results = {}
     for clustering, settings in clusterings:
         table = join(as_of(clustering, collection), collection)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from manylens.method.levels import Group
 from manylens.method.observations import REFUSALS
 from manylens.method.sorting import NO_ANSWER, NONE, Sorting
@@ -21,18 +23,22 @@ def assign(
 ) -> list[Assignment]:
     """One assignment per image, in image order; clusters are numbered from 1 in the order of the groups. spent: the
     budget ended before all was asked. closed: the clusters were given. An unassigned image has confidence 0."""
-    number_of = {image: number for number, group in enumerate(groups, start=1) for image in group.images}
+    number_of = np.zeros(len(sorting.looks), dtype=np.int64)
+    for number, group in enumerate(groups, start=1):
+        number_of[list(group.images)] = number
+    confidences = np.clip(sorting.probabilities(), 0.0, 1.0).tolist()
     found = []
-    for image, image_id in enumerate(sorting.looks.image_ids):
-        number = number_of.get(image)
+    texts: dict[str, str] = {}  # a reason that many images share is one object
+    for image, (image_id, number) in enumerate(zip(sorting.looks.image_ids, number_of.tolist(), strict=True)):
         asked = image in sorting.answers and image not in sorting.told
-        if number is None:
+        if not number:
             refusal = REFUSALS.get(sorting.looks.words[image])
             reason = refusal or f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
-            found.append(Assignment(image_id, None, 0.0, reason, "choice" if asked else ""))
+            found.append(Assignment(image_id, None, 0.0, texts.setdefault(reason, reason), "choice" if asked else ""))
             continue
-        confidence = round(min(max(sorting.probability(image), 0.0), 1.0), 4)
         reason = f"{_described(sorting, image)}; {_why(sorting, image, names[number - 1])}"
+        reason = texts.setdefault(reason, reason)
+        confidence = round(confidences[image], 4)
         found.append(Assignment(image_id, number, confidence, reason, "choice" if asked else "description"))
     return found
 
@@ -41,8 +47,11 @@ def exemplars(sorting: Sorting, group: Group, many: int) -> tuple[int, ...]:
     """A group's images, the most typical first: those of its largest cluster that stand for it, then the surest."""
     own = set(group.images)
     shown = [image for image in sorting.state(group.cluster).exemplars if image in own]
-    rest = sorted(own - set(shown), key=lambda image: (-round(sorting.probability(image), 4), image))
-    return tuple([*shown, *rest][:many])
+    if len(shown) < many:
+        rest = np.array(sorted(own - set(shown)), dtype=np.int64)
+        surest = np.argsort([-round(p, 4) for p in sorting.probabilities(rest).tolist()], kind="stable")
+        shown += rest[surest[: many - len(shown)]].tolist()
+    return tuple(shown[:many])
 
 
 def _why(sorting: Sorting, image: int, name: str) -> str:

@@ -11,13 +11,15 @@ sure first, else a seeded random part of them), and of images whose answers leav
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from manylens.method.likelihood import pays_to_ask
 from manylens.method.observations import seeded_share, spoken
-from manylens.method.questions import MOST_OPTIONS, Answer, Choice, Question, Steps
+from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 
 _SEEDS = 20
@@ -28,6 +30,11 @@ _MOST_ASKED = 4
 
 _EXEMPLARS_COMPARED = 3
 _LEAST_SHARE = 0.01
+_UNHURRIED, _GROWTH = 2000, 8
+"""From so many answers on a round may ask about an eighth as many units as are answered: with as many as there are
+clusters, a million images took ten thousand rounds."""
+
+_BLOCK = 1024
 _GUESS = 0.5
 """Below this probability, likeness alone puts no description that images share into a cluster."""
 
@@ -38,8 +45,9 @@ class Check:
     def __init__(self, sorting: Sorting, seed: int, closed: bool = False) -> None:
         self.sorting, self.seed, self.closed = sorting, seed, closed
         self.spent = False
-        self._waiting: list[int] = []
+        self._waiting = np.zeros(0, dtype=np.int64)
         self._founders: set[int] = set()
+        self._in_part: dict[int, list[int]] = {}
 
     # The whole of it
 
@@ -84,16 +92,16 @@ class Check:
         A third of n^(2/3): 34 of 1,000 and 3,334 of a million."""
         sorting = self.sorting
         ids = sorting.looks.image_ids
-        unasked = [image for image in range(len(ids)) if self._is_open(image)]
+        places = sorting.places()
+        closed = [*sorting.answers, *sorting.unanswered]
+        places[closed] = NONE
+        unasked = np.flatnonzero(places != NONE).tolist()
         drawn = sorted(unasked, key=lambda image: seeded_share(self.seed, "sample", ids[image]))
         drawn = drawn[: math.ceil(len(ids) ** (2 / 3) / 3)]
         for image in drawn:
             sorting.sampled[image] = (sorting.cluster_of(image), 1 - sorting.probability(image))
-        yield from self.ask([(image, self._options(int(sorting.units.of_image[image]))) for image in drawn])
-
-    def _is_open(self, image: int) -> bool:
-        sorting = self.sorting
-        return image not in sorting.answers and image not in sorting.unanswered and sorting.cluster_of(image) != NONE
+        options = sorting.options(sorting.units.of_image[drawn])
+        yield from self.ask(list(zip(drawn, options, strict=True)))
 
     def ask(self, questions: Sequence[tuple[int, Sequence[int]]]) -> Steps[list[int | None]]:
         """Put (image, clusters) questions, learn the answers; the clusters chosen, None where there is no answer."""
@@ -190,36 +198,46 @@ class Check:
         settled = sorted(
             (unit for unit in wanting if sorting.is_settled(unit)), key=lambda unit: (-int(sizes[unit]), unit)
         )
+        others = np.unique(np.concatenate([np.array(settled, dtype=np.int64), self._waiting]))
+        large = [unit for unit in settled if sizes[unit] >= largest_in_doubt]
+        return self._found_unlike(large, others, max(1, len(sorting.live()) // 2))
+
+    def _found_unlike(self, units: Sequence[int], others: NDArray[np.int64], most: int) -> list[int]:
+        """At most so many clusters founded by these units in their order, unlike each other; an image alone of its
+        description founds none where none of the others is like it."""
+        sorting = self.sorting
         made: list[int] = []
-        most = max(1, len(sorting.live()) // 2)
-        for unit in settled:
-            if sizes[unit] < largest_in_doubt or len(made) >= most:
+        for unit, is_alone in self._with_likeness(units, others):
+            if len(made) >= most:
                 break
-            others = (other for other in [*settled, *self._waiting] if other != unit)
-            if sizes[unit] == 1 and not any(sorting.alike(unit, other) for other in others):
-                continue
-            if not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
+            if not is_alone and not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
                 made.append(self._found_by(unit))
         return made
+
+    def _with_likeness(self, units: Sequence[int], others: NDArray[np.int64]) -> Iterator[tuple[int, bool]]:
+        """Each unit, and whether it is an image alone of its description with no other one, of these, like it. others:
+        distinct, with the units."""
+        sorting = self.sorting
+        for start in range(0, len(units), _BLOCK):
+            block = np.array(units[start : start + _BLOCK], dtype=np.int64)
+            is_alone = sorting.units.sizes[block] == 1
+            like = np.zeros(int(is_alone.sum()), dtype=np.int64)
+            if len(like):
+                for left in range(0, len(others), _BLOCK * 16):
+                    like += sorting.like(block[is_alone], others[left : left + _BLOCK * 16]).sum(axis=1)
+            is_alone[is_alone] = like <= 1  # it is like itself
+            yield from zip(block.tolist(), is_alone.tolist(), strict=True)
 
     def _found_unasked(self) -> list[int]:
         """Units that so surely belong to no cluster that nobody was asked about them found some: the largest first, no
         more at once than half of what there is, unlike each other. A single image does where another such one is like
         it."""
         sorting = self.sorting
-        loose = np.flatnonzero((sorting.place == NONE) & (sorting.category != NO_ANSWER)).tolist()
-        open_units = [u for u in loose if not sorting.asked[u] and u not in self._founders and self._fresh(u)]
+        loose = np.flatnonzero((sorting.place == NONE) & (sorting.category != NO_ANSWER))
+        unasked = loose[sorting.count_asked()[loose] == 0].tolist()
+        open_units = [unit for unit in unasked if unit not in self._founders and self._fresh(unit)]
         open_units.sort(key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
-        vectors = sorting.units.vectors[loose]
-        most = max(_FEWEST_AT_ONCE, len(sorting.live()) // 2)
-        made: list[int] = []
-        for unit in open_units:
-            if len(made) >= most:
-                break
-            is_alone = sorting.units.sizes[unit] == 1 and not sorting.has_like(unit, vectors)
-            if not is_alone and not any(sorting.alike(unit, sorting.clusters[cluster].founder) for cluster in made):
-                made.append(self._found_by(unit))
-        return made
+        return self._found_unlike(open_units, loose, max(_FEWEST_AT_ONCE, len(sorting.live()) // 2))
 
     def compare(self, clusters: Sequence[int]) -> Steps[None]:
         """The global agent: are these clusters kinds of their own? Exemplars of each choose among the others. A cluster
@@ -229,9 +247,10 @@ class Check:
         for turn in range(_EXEMPLARS_COMPARED):
             asked = [c for c in clusters if len(votes[c]) == turn and NONE not in votes[c] and None not in votes[c]]
             questions = []
-            for cluster in asked:
+            near = sorting.nearest(np.array([sorting.clusters[c].founder for c in asked], dtype=np.int64))[0]
+            for cluster, rows in zip(asked, near, strict=True):
                 exemplars = [i for i in sorting.state(cluster).exemplars if i not in sorting.unanswered]
-                others = [c for c in self._nearest(cluster) if c != cluster]
+                others = [c for c in sorting.live_clusters[rows].tolist() if c != cluster]
                 if exemplars and others:
                     questions.append((exemplars[turn % len(exemplars)], others))
                 else:
@@ -245,62 +264,54 @@ class Check:
                 sizes = {c: float(sorting.weight[sorting.row[c]]) for c in others_said if c in sorting.row}
                 sorting.join(cluster, max(others_said, key=lambda c: (others_said.count(c), sizes.get(c, 0.0), -c)))
 
-    def _nearest(self, cluster: int) -> list[int]:
-        sorting = self.sorting
-        unit = sorting.clusters[cluster].founder
-        return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
-
     # Units and images
 
     def worthwhile(self) -> list[tuple[int, list[int]]]:
         """(image, clusters) of all questions worth asking now, the most useful first."""
         sorting = self.sorting
         found: list[tuple[float, int, int]] = []  # (-pictures expected to be put right, image, unit)
-        held: list[tuple[float, int]] = []
-        for unit in range(len(sorting.units)):
-            asked = sorting.asked[unit]
-            rest = int(sorting.units.sizes[unit]) - len(asked)
-            gain = sorting.reliability * (1 - sorting.sure[unit]) * rest
-            if rest and gain >= sorting.price:
-                if asked:
-                    found += [(-gain, image, unit) for image in self._fresh(unit)[:1]]
-                else:
-                    held.append((gain, unit))
-            elif rest and len(asked) + rest > 1:
-                found += [(-sorting.share_of(image, unit), image, unit) for image in self._suspects(unit)]
-            for image in [image for image in asked if image not in sorting.unanswered]:
-                doubt = sorting.reliability * (1 - sorting.image_sure[image])
-                if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
-                    found.append((-doubt, image, unit))
-        found += [(-gain, self._fresh(unit)[0], unit) for gain, unit in self._admitted(held) if self._fresh(unit)]
+        counts, sizes = sorting.count_asked(), sorting.units.sizes
+        rest = sizes - counts
+        gains = sorting.reliability * (1 - sorting.sure) * rest
+        pays = (rest > 0) & (gains >= sorting.price)
+        for unit in np.flatnonzero(pays & (counts > 0)).tolist():
+            found += [(-float(gains[unit]), image, unit) for image in self._fresh(unit)[:1]]
+        for unit in np.flatnonzero((rest > 0) & (sizes > 1) & ~pays).tolist():
+            suspects = np.array(self._suspects(unit), dtype=np.int64)
+            shares = sorting.shares_of(suspects, np.full(len(suspects), unit))
+            found += [(-share, image, unit) for share, image in zip(shares.tolist(), suspects.tolist(), strict=True)]
+        images = np.fromiter(sorting.image_sure, np.int64, len(sorting.image_sure))
+        doubts = sorting.reliability * (1 - np.fromiter(sorting.image_sure.values(), np.float64, len(images)))
+        for at in np.flatnonzero(doubts >= sorting.price).tolist():
+            image = int(images[at])
+            if image not in sorting.unanswered and len(sorting.answers[image]) < _MOST_ASKED:
+                found.append((-float(doubts[at]), image, int(sorting.units.of_image[image])))
+        for unit in self._admitted(np.flatnonzero(pays & (counts == 0))).tolist():
+            found += [(-float(gains[unit]), image, unit) for image in self._fresh(unit)[:1]]
         told = sorted(image for image in sorting.told if image not in sorting.answers)
         found += [(-math.inf, image, int(sorting.units.of_image[image])) for image in told]
-        options = {unit: self._options(unit) for unit in dict.fromkeys(unit for _, _, unit in found)}
+        units = np.array(list(dict.fromkeys(unit for _, _, unit in found)), dtype=np.int64)
+        options = dict(zip(units.tolist(), sorting.options(units), strict=True))
         return [(image, options[unit]) for _, image, unit in sorted(found) if options[unit]]
-
-    def _options(self, unit: int) -> list[int]:
-        sorting = self.sorting
-        if not sorting.asked[unit]:
-            return [int(sorting.live_clusters[row]) for row in sorting.near[unit]]
-        best = np.argsort(-sorting.posterior(unit)[:-1], kind="stable")[:MOST_OPTIONS]
-        return [int(sorting.live_clusters[row]) for row in best]
 
     def _fresh(self, unit: int) -> list[int]:
         """Images of a unit that were not asked about, the surest first."""
         sorting = self.sorting
-        done = set(sorting.asked[unit]) | sorting.unanswered
-        return [image for image in sorting.units.members[unit].tolist() if image not in done]
+        done, failed = set(sorting.asked[unit]), sorting.unanswered
+        return [image for image in sorting.units.members[unit].tolist() if image not in done and image not in failed]
 
-    def _admitted(self, held: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+    def _admitted(self, held: NDArray[np.int64]) -> NDArray[np.int64]:
         """Units not asked before: the largest, and those that probably belong to a cluster there is; at most as many
-        of either as there are clusters. The others wait until there is a cluster that they are like."""
+        of either as there are clusters, or more where very many are answered. The others wait until there is a cluster
+        that they are like. held: those for which asking pays."""
         sorting = self.sorting
-        many = max(_FEWEST_AT_ONCE, len(sorting.live()))
-        self._waiting = [unit for _, unit in held if sorting.place[unit] == NONE]
-        waiting = set(self._waiting)
-        by_size = sorted(held, key=lambda entry: (-int(sorting.units.sizes[entry[1]]), entry[1] in waiting, entry[1]))
-        known = [entry for entry in by_size if entry[1] not in waiting]
-        return list(dict.fromkeys([*by_size[: max(_FEWEST_AT_ONCE, many // 2)], *known[:many]]))
+        many = max(_FEWEST_AT_ONCE, len(sorting.live()), (len(sorting.answers) - _UNHURRIED) // _GROWTH)
+        waits = sorting.place[held] == NONE
+        self._waiting = held[waits]
+        by_size = np.lexsort((held, waits, -sorting.units.sizes[held]))
+        known = by_size[~waits[by_size]]
+        both = np.concatenate([by_size[: max(_FEWEST_AT_ONCE, many // 2)], known[:many]])
+        return held[list(dict.fromkeys(both.tolist()))]
 
     def _suspects(self, unit: int) -> list[int]:
         """Images of a placed unit that are worth asking about: those so unlikely to be where it is that the answer
@@ -311,10 +322,11 @@ class Check:
             return []
         asked = sorting.asked[unit]
         worth = sorting.reliability * sorting.sure[unit]
-        shares = np.array([sorting.share_of(image, unit) for image in fresh[-_FEWEST_AT_ONCE:]])
-        if shares.max() * worth >= sorting.price:
-            suspects = [i for i in reversed(fresh) if sorting.share_of(i, unit) * worth >= sorting.price]
-            return suspects[: max(2, len(asked))]
+        last = np.array(fresh[-_FEWEST_AT_ONCE:])
+        if sorting.shares_of(last, np.full(len(last), unit)).max() * worth >= sorting.price:
+            every = np.array(fresh[::-1])
+            suspects = every[sorting.shares_of(every, np.full(len(every), unit)) * worth >= sorting.price]
+            return [int(image) for image in suspects[: max(2, len(asked))]]
         mean = max(_LEAST_SHARE, float(sorting.share[fresh].mean()))
         # Answers count by how many misplaced images were to be expected among them.
         count = round(float(sorting.share[asked].sum()) / mean) if asked else 0
@@ -323,6 +335,9 @@ class Check:
         table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), len(fresh) + count)
         if count >= len(table) or not table[count][wrong]:
             return []
-        ids = sorting.looks.image_ids
-        fresh.sort(key=lambda image: seeded_share(self.seed, "part", ids[image]))
-        return fresh[: max(1, len(asked))]
+        if unit not in self._in_part:
+            ids = sorting.looks.image_ids
+            members = sorting.units.members[unit].tolist()
+            self._in_part[unit] = sorted(members, key=lambda image: seeded_share(self.seed, "part", ids[image]))
+        left = set(fresh)
+        return list(islice((image for image in self._in_part[unit] if image in left), max(1, len(asked))))

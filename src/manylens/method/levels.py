@@ -84,7 +84,8 @@ def _leaves(sorting: Sorting, finer: Sequence[str | None]) -> tuple[list[list[in
     cluster_of_leaf: list[int] = []
     leaf_of_unit: dict[int, int] = {}
     for cluster, row in sorting.row.items():
-        units = sorted(sorting.units_in[row], key=lambda unit: (-int(sorting.units.sizes[unit]), unit))
+        units = sorting.units_in[row]
+        units = units[np.argsort(-sorting.units.sizes[units], kind="stable")].tolist()
         first = len(leaves)
         for unit in units:
             mine = range(first, len(leaves))
@@ -185,11 +186,10 @@ def _groups(
         group = group_of_leaf[leaf]
         if group not in largest or sorting.weight[sorting.row[cluster]] > sorting.weight[sorting.row[largest[group]]]:
             largest[group] = cluster
-    for image in range(len(sorting.looks)):
-        cluster = sorting.cluster_of(image)
+    units, places = sorting.units.of_image.tolist(), sorting.places().tolist()
+    for image, (unit, cluster) in enumerate(zip(units, places, strict=True)):
         if cluster == NONE:
             continue
-        unit = int(sorting.units.of_image[image])
         stays = cluster == sorting.place[unit] and unit in leaf_of_unit
         group = group_of_leaf[leaf_of_unit[unit]] if stays else main.get(cluster, NONE)
         if group == NONE:  # a cluster that holds no whole unit

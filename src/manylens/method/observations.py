@@ -74,13 +74,25 @@ def directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-def sum_by_group(rows: NDArray[np.float32], group: NDArray[np.int64], groups: int) -> NDArray[np.float32]:
-    """The sum of the rows of each group, (groups, d); rows are added in their order."""
+_COLUMNS = 64
+
+
+def sum_by_group(
+    rows: NDArray[np.float32], group: NDArray[np.int64], groups: int, weights: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """The sum of the rows of each group, (groups, d), each row times its weight; rows are added in their order, those
+    of a negative group to nothing. Beside the result it holds a copy of 64 columns."""
     sums = np.zeros((groups, rows.shape[1]), dtype=np.float32)
-    if len(rows):
-        order = np.argsort(group, kind="stable")
+    order = np.argsort(group, kind="stable")
+    order = order[np.searchsorted(group[order], 0) :]
+    if len(order):
         starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        sums[group[order][starts]] = np.add.reduceat(rows[order], starts, axis=0)
+        factor = None if weights is None else weights[order, None].astype(np.float32)
+        for left in range(0, rows.shape[1], _COLUMNS):
+            part = rows[order, left : left + _COLUMNS]
+            if factor is not None:
+                part *= factor
+            sums[group[order[starts]], left : left + _COLUMNS] = np.add.reduceat(part, starts, axis=0)
     return sums
 
 

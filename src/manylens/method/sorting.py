@@ -15,13 +15,13 @@ L: the likelihood of the answers about an image; m: the share of images that are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.method.graph import edge_weight
 from manylens.method.likelihood import (
     UNIT_STRENGTH,
     ChoiceModel,
@@ -43,6 +43,9 @@ _MOST_MISPLACED = 0.95
 _LEAST = 1e-9
 _BLOCK = 8192
 _ASKED_BLOCK = 1024
+_BLOCK_ENTRIES = 2**22
+"""Entries, 32 MB, of a matrix of a block's units or images by clusters."""
+
 _MOST_FITTED = 2000
 _SETTLED = 0.9
 """What a placement that nobody was asked about is worth at the most."""
@@ -114,6 +117,8 @@ class Sorting:
         """How many of a unit's asked images are expected not to be where it is."""
         self._choice_prior = ChoiceModel(edge.scale, edge.offset)
         self._choice = self._choice_prior
+        self._counts = np.zeros(m, dtype=np.int64)
+        self._first = np.array([unit[0] for unit in units.members], dtype=np.int64)
         self.members = MemberModel.prior()
         self.features = member_features(looks.confidences, units.sizes[units.of_image])
         self._measure_shares()
@@ -156,10 +161,11 @@ class Sorting:
         are there say little of kinds that have none yet."""
         return self._choice_prior.scale * self.likeness(unit, other) + self._choice_prior.offset > 0
 
-    def has_like(self, unit: int, vectors: NDArray[np.float32]) -> bool:
-        """Whether an edge of at least even odds leads to one of these vectors, itself not counted. vectors: (u, d)."""
-        weights = edge_weight(vectors @ self.units.vectors[unit], self._choice_prior.scale, self._choice_prior.offset)
-        return int((weights > 0.5).sum()) > 1
+    def like(self, units: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some units are alike to which of others, (units, others); a unit is to itself."""
+        likeness = np.round(self.units.vectors[units] @ self.units.vectors[others].T, 5).astype(np.float64)
+        alike: NDArray[np.bool_] = self._choice_prior.scale * likeness + self._choice_prior.offset > 0
+        return alike
 
     def likeness(self, unit: int, other: int) -> float:
         return float(np.round(self.units.vectors[unit] @ self.units.vectors[other], 5))
@@ -182,24 +188,52 @@ class Sorting:
         return self._known_exemplars[cluster]
 
     def _exemplars(self, cluster: int) -> list[int]:
-        founder = self.clusters[cluster].founder
-        found: list[tuple[bool, bool, int, int, int]] = []
-        for unit in self.units_in[self.row[cluster]]:
-            if unit != founder and not self.is_settled(unit):
-                continue
-            for rank, image in enumerate(self.units.members[unit][: 2 * self.exemplars].tolist()):
-                here = self.image_place.get(image, cluster)
-                if here == cluster:
-                    confirmed = image in self.image_place
-                    found.append((unit != founder, not confirmed, -int(self.units.sizes[unit]), rank, image))
+        """The founder's images, then those of settled units: the asked ones, then those of the largest units."""
+        founder, row, wanted = self.clusters[cluster].founder, self.row[cluster], self.exemplars + 1
+        founds = founder != NONE and self._rows[founder] == row
+        found = self._shown_of(founder, cluster) if founds else []
+        if len(found) < wanted:
+            units = self.units_in[row]
+            units = units[self._settled(units) & (units != founder)]
+            units = units[np.lexsort((self._first[units], -self.units.sizes[units]))]
+            for which in (units[self._counts[units] > 0], units[self._counts[units] == 0]):
+                enough, size = sum(not unconfirmed for _, unconfirmed, *_ in found), 0
+                for unit in which.tolist():
+                    # Of units of one image none that comes later goes before one that is there.
+                    if enough >= wanted and (size == 1 or self.units.sizes[unit] < size):
+                        break
+                    size = int(self.units.sizes[unit])
+                    shown = self._shown_of(unit, cluster)
+                    enough += sum(not unconfirmed or not self._counts[unit] for _, unconfirmed, *_ in shown)
+                    found += shown
         if not found and founder != NONE:
             return [int(image) for image in self.units.members[founder][: self.exemplars]]
-        return [image for *_, image in sorted(found)]
+        return [image for *_, image in sorted(found)[:wanted]]
+
+    def _shown_of(self, unit: int, cluster: int) -> list[tuple[bool, bool, int, int, int]]:
+        """Of the first images of a unit those that may stand for its cluster, after what they are ordered by: whether
+        another unit founded it, whether nobody was asked about the image, the unit's size, the image's place in it."""
+        is_other = unit != self.clusters[cluster].founder
+        return [
+            (is_other, image not in self.image_place, -int(self.units.sizes[unit]), rank, image)
+            for rank, image in enumerate(self.units.members[unit][: 2 * self.exemplars].tolist())
+            if self.image_place.get(image, cluster) == cluster
+        ]
 
     def is_settled(self, unit: int) -> bool:
         """Whether no further question about where this unit belongs is worth its price."""
         rest = self.units.sizes[unit] - len(self.asked[unit])
         return bool((1 - self.sure[unit]) * rest * self.reliability < self.price)
+
+    def _settled(self, units: NDArray[np.int64]) -> NDArray[np.bool_]:
+        rest = self.units.sizes[units] - self._counts[units]
+        settled: NDArray[np.bool_] = (1 - self.sure[units]) * rest * self.reliability < self.price
+        return settled
+
+    def count_asked(self) -> NDArray[np.int64]:
+        """Of each unit, how many of its images were asked about, (m,)."""
+        self._counts = np.fromiter(map(len, self.asked), np.int64, len(self.asked))
+        return self._counts
 
     # What is known, anew
 
@@ -230,116 +264,161 @@ class Sorting:
         self._known_exemplars: dict[int, list[int]] = {}
         self.live_clusters = np.array(live, dtype=np.int64)
         self._row_of = np.array([self.row[self.root(c)] for c in range(len(self.clusters))], dtype=np.int64)
-        vectors, sizes = self.units.vectors, self.units.sizes
+        sizes = self.units.sizes
         k, m = len(live), len(self.units)
-        rows = np.array([self.row[c] if c != NONE else NONE for c in self.place.tolist()], dtype=np.int64)
-        placed = np.flatnonzero(rows != NONE)
-        sums = sum_by_group(vectors[placed] * sizes[placed, None].astype(np.float32), rows[placed], k)
+        rows = np.full(m, NONE, dtype=np.int64)
+        placed = np.flatnonzero(self.place != NONE)
+        rows[placed] = self._row_of[self.place[placed]] if k else NONE
+        self._sums = sum_by_group(self.units.vectors, rows, k, sizes)
+        self._lengths = np.linalg.norm(self._sums, axis=1)
         self.weight = np.bincount(rows[placed], weights=sizes[placed], minlength=k)
-        self.units_in: list[list[int]] = [[] for _ in range(k)]
-        for unit, row in zip(placed.tolist(), rows[placed].tolist(), strict=True):
-            self.units_in[row].append(unit)
-        self._sums, self._rows = sums, rows
-        self._founds = np.array([self.is_founder(unit) for unit in range(m)], dtype=bool)
+        by_row = placed[np.argsort(rows[placed], kind="stable")]
+        self.units_in = np.split(by_row, np.cumsum(np.bincount(rows[placed], minlength=k))[:-1]) if k else []
+        """Of each live cluster, its units in ascending order."""
+        self._rows = rows
+        founders = np.array([cluster.founder for cluster in self.clusters], dtype=np.int64)
+        self._founds = np.zeros(m, dtype=bool)
+        self._founds[placed] = founders[self.place[placed]] == placed
         self._alone = self._shares_alone()
+        self.count_asked()
         self._cluster_category = np.array([self.clusters[c].category for c in live], dtype=np.int64)
-        width = min(MOST_OPTIONS, k)
-        self.near = np.zeros((m, width), dtype=np.int64)
-        self.odds = np.zeros((m, width))
-        every = np.arange(k)
-        for start in range(0, m, _BLOCK):
-            units = np.arange(start, min(start + _BLOCK, m))
-            odds = self._odds(units, every)
-            best = np.argsort(-odds, axis=1, kind="stable")[:, :width]
-            self.near[units] = best
-            self.odds[units] = np.take_along_axis(odds, best, axis=1)
+
+    def nearest(self, units: NDArray[np.int64]) -> tuple[NDArray[np.int64], FloatArray]:
+        """Rows of the likeliest clusters of some units before any answer, and their log-odds, both (units, width)."""
+        odds = self._odds(units, np.arange(len(self.row)))
+        width = min(MOST_OPTIONS, odds.shape[1])
+        if odds.shape[1] > MOST_OPTIONS:
+            least = -np.partition(-odds, width - 1, axis=1)[:, width - 1, None]
+            taken, tied = odds > least, odds == least
+            # Of those that tie for the last place the first are taken, as a stable sort would.
+            taken |= tied & (np.cumsum(tied, axis=1) <= width - taken.sum(axis=1, keepdims=True))
+            columns = np.nonzero(taken)[1].reshape(len(units), width)
+            odds = np.take_along_axis(odds, columns, axis=1)
+        else:
+            columns = np.broadcast_to(np.arange(width), odds.shape)
+        best = np.argsort(-odds, axis=1, kind="stable")
+        return np.take_along_axis(columns, best, axis=1), np.take_along_axis(odds, best, axis=1)
+
+    def options(self, units: NDArray[np.int64]) -> list[list[int]]:
+        """Of each unit the clusters to choose among, the likeliest first."""
+        found: list[list[int]] = [[] for _ in units]
+        if not len(self.row):
+            return found
+        for start in range(0, len(units), _ASKED_BLOCK):
+            block = units[start : start + _ASKED_BLOCK]
+            asked = np.array([bool(self.asked[unit]) for unit in block.tolist()])
+            rows = np.zeros((len(block), min(MOST_OPTIONS, len(self.row))), dtype=np.int64)
+            if not asked.all():
+                rows[~asked] = self.nearest(block[~asked])[0]
+            if asked.any():
+                after = np.stack([self.posterior(unit)[:-1] for unit in block[asked].tolist()])
+                rows[asked] = np.argsort(-after, axis=1, kind="stable")[:, :MOST_OPTIONS]
+            found[start : start + len(block)] = self.live_clusters[rows].tolist()
+        return found
 
     def similarity(self, units: NDArray[np.int64], rows: NDArray[np.int64]) -> FloatArray:
-        """H(u).H(c) of units and clusters, (units, rows): c's mean direction without u. nan where nothing is left."""
-        vectors = self.units.vectors[units]
-        lengths = np.linalg.norm(self._sums[rows], axis=1)
-        found = (vectors @ self._sums[rows].T).astype(np.float64) / np.where(lengths > 0, lengths, 1)
+        """H(u).H(c) of units and clusters, (units, rows): c's mean direction without u. nan where nothing is left.
+        rows: distinct."""
+        vectors, lengths = self.units.vectors[units], self._lengths[rows]
+        found = (vectors @ self._sums[rows].T).astype(np.float64)
+        found /= np.where(lengths > 0, lengths, 1)
         found[:, lengths == 0] = np.nan
-        at, row = np.nonzero(self._rows[units][:, None] == rows[None, :])
-        rest = self._sums[rows[row]] - vectors[at] * self.units.sizes[units[at], None]
+        column = np.full(len(self.row) + 1, NONE, dtype=np.int64)  # one more, for a unit that is nowhere
+        column[rows] = np.arange(len(rows))
+        own = column[self._rows[units]]
+        at = np.flatnonzero(own != NONE)
+        rest = self._sums[self._rows[units[at]]] - vectors[at] * self.units.sizes[units[at], None]
         length = np.linalg.norm(rest, axis=1)
         left = np.einsum("ud,ud->u", vectors[at], rest) / np.where(length > 1e-3, length, np.nan)
-        found[at, row] = left
-        return np.round(found, 5)
+        found[at, own[at]] = left
+        return np.round(found, 5, out=found)
 
     def _odds(self, units: NDArray[np.int64], rows: NDArray[np.int64]) -> FloatArray:
         """Log-odds against none, before any answer, (units, rows)."""
         similarity = self.similarity(units, rows)
         mine, theirs = self.category[units][:, None], self._cluster_category[rows][None, :]
-        same = ((mine == theirs) & (mine >= 0)).astype(np.float64)
-        odds = np.where(
-            np.isnan(similarity),
-            self._choice.category * same,
-            self._choice.odds(np.nan_to_num(similarity), same),
-        )
+        same = ((mine == theirs) & (mine >= 0)).astype(np.float64) if (mine >= 0).any() else np.zeros((1, 1))
+        unknown = np.isnan(similarity)
+        odds = self._choice.odds(np.where(unknown, 0.0, similarity), same)
+        if unknown.any():
+            odds = np.where(unknown, self._choice.category * same, odds)
         odds -= _NO_ANSWER_ODDS * (mine == NO_ANSWER)
         # A founder's own cluster is what "none of the others" means.
-        odds[self._founds[units][:, None] & (self._rows[units][:, None] == rows[None, :])] = 0.0
+        founders = np.flatnonzero(self._founds[units])
+        column = np.full(len(self.row) + 1, NONE, dtype=np.int64)
+        column[rows] = np.arange(len(rows))
+        own = column[self._rows[units[founders]]]
+        odds[founders[own != NONE], own[own != NONE]] = 0.0
         return odds
 
     def _place_unasked(self) -> None:
-        if not len(self.live_clusters):
+        if not len(self.row):
             return
-        odds = np.concatenate([self.odds, np.zeros((len(self.units), 1))], axis=1)
-        p = np.exp(odds - odds.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
-        alone = self._alone[:, None]
-        p = (1 - alone) * p + alone * self._anywhere(p)
-        best = p.argmax(axis=1)
-        for unit in range(len(self.units)):
-            if self.asked[unit]:
-                continue
-            if self.is_founder(unit):
-                self.sure[unit] = 1.0
-            else:
-                none = best[unit] == self.near.shape[1]
-                self.place[unit] = NONE if none else self.live_clusters[self.near[unit, best[unit]]]
-                self.sure[unit] = p[unit, best[unit]]
+        unasked = np.flatnonzero(self._counts == 0)
+        self.sure[unasked[self._founds[unasked]]] = 1.0
+        unasked = unasked[~self._founds[unasked]]
+        for start in range(0, len(unasked), _BLOCK):
+            units = unasked[start : start + _BLOCK]
+            near, odds = self.nearest(units)
+            odds = np.concatenate([odds, np.zeros((len(units), 1))], axis=1)
+            p = np.exp(odds - odds.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            alone = self._alone[units, None]
+            p = (1 - alone) * p + alone * self._anywhere(p)
+            best = p.argmax(axis=1)
+            near = np.concatenate([self.live_clusters[near], np.full((len(units), 1), NONE)], axis=1)
+            every = np.arange(len(units))
+            self.place[units], self.sure[units] = near[every, best], p[every, best]
 
     def _place_asked(self) -> None:
         self.image_place, self.image_sure, self.wanting = {}, {}, []
-        misplaced: list[float] = []
-        asked: list[int] = []
-        units = [unit for unit, images in enumerate(self.asked) if images]
-        for start in range(0, len(units), _ASKED_BLOCK):
-            block = units[start : start + _ASKED_BLOCK]
-            for unit, odds in zip(block, self._odds(np.array(block), np.arange(len(self.row))), strict=True):
-                before, after, likely = self._weigh(unit, odds)
-                best = int(self._rows[unit] if self.is_founder(unit) else after.argmax())
-                self.sure[unit] = after[best]
-                self.place[unit] = self._cluster_at(best)
-                if self.place[unit] == NONE:
-                    self.wanting.append(unit)
-                anywhere = self._anywhere(before)
-                if self.units.sizes[unit] == 1:
-                    image = self.asked[unit][0]
-                    self.image_place[image], self.image_sure[image] = int(self.place[unit]), float(after[best])
-                    wrong = float(self._alone[unit])
-                    by_chance, by_kind = wrong * float(anywhere @ likely[0]), (1 - wrong) * float(before @ likely[0])
-                    misplaced.append(by_chance / (by_chance + by_kind))
-                    asked.append(image)
-                    continue
-                total = 0.0
-                for image, likelihood in zip(self.asked[unit], likely, strict=True):
-                    wrong = self.share_of(image, unit)
-                    q = ((1 - wrong) * after + wrong * anywhere) * likelihood
-                    q /= q.sum()
-                    at = int(q.argmax())
-                    self.image_place[image], self.image_sure[image] = self._cluster_at(at), float(q[at])
-                    misplaced.append(1 - float(q[best]))
-                    total += misplaced[-1]
-                asked += self.asked[unit]
-                self.misplaced[unit] = total
-        own = [at for at, image in enumerate(asked) if image not in self.told]
-        self.members = MemberModel.prior().fitted(
-            self.features[[asked[at] for at in own]], np.array([misplaced[at] for at in own])
-        )
+        misplaced: list[FloatArray] = []
+        asked: list[NDArray[np.int64]] = []
+        clusters = np.append(self.live_clusters, NONE)
+        for units, images, of in self._blocks():
+            odds = self._odds(units, np.arange(len(self.row)))
+            before, after, likely, wrong = self._weigh(units, images, of, odds)
+            every, founds = np.arange(len(units)), self._founds[units]
+            best = np.where(founds, self._rows[units], after.argmax(axis=1))
+            self.sure[units], self.place[units] = after[every, best], clusters[best]
+            self.wanting += units[clusters[best] == NONE].tolist()
+            anywhere = self._anywhere(before)
+            q = ((1 - wrong) * after[of] + wrong * anywhere[of]) * likely
+            q /= q.sum(axis=1, keepdims=True)
+            at, each = q.argmax(axis=1), np.arange(len(images))
+            place, sure, doubt = clusters[at], q[each, at], 1 - q[each, best[of]]
+            self.misplaced[units] = np.bincount(of, weights=doubt, minlength=len(units))
+            # An image that is a unit by itself is where that is; of others it says how likely it was misdescribed.
+            single = self.units.sizes[units[of]] == 1
+            one = of[single]
+            self.misplaced[units[one]] = 0.0
+            place[single], sure[single] = clusters[best[one]], after[one, best[one]]
+            by_chance = self._alone[units[one]] * np.einsum("qk,qk->q", anywhere[one], likely[single])
+            by_kind = (1 - self._alone[units[one]]) * np.einsum("qk,qk->q", before[one], likely[single])
+            doubt[single] = by_chance / (by_chance + by_kind)
+            self.image_place.update(zip(images.tolist(), place.tolist(), strict=True))
+            self.image_sure.update(zip(images.tolist(), sure.tolist(), strict=True))
+            misplaced.append(doubt)
+            asked.append(images)
+        every = np.concatenate([np.zeros(0, dtype=np.int64), *asked])
+        own = np.array([image not in self.told for image in every.tolist()], dtype=bool)
+        shares = np.concatenate([np.zeros(0), *misplaced])
+        self.members = MemberModel.prior().fitted(self.features[every[own]], shares[own])
         self._measure_shares()
+
+    def _blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+        """Units that were asked about, in blocks; their asked images; and the unit of each in its block."""
+        units = np.flatnonzero(self._counts)
+        most = max(1, _BLOCK_ENTRIES // (len(self.row) + 1))
+        starts = [0]
+        while starts[-1] < len(units):
+            many = np.cumsum(self._counts[units[starts[-1] : starts[-1] + _ASKED_BLOCK]])
+            starts.append(starts[-1] + max(1, int(np.searchsorted(many, most, side="right"))))
+        for start, end in pairwise(starts):
+            block = units[start:end]
+            images = [self.asked[unit] for unit in block.tolist()]
+            of = np.repeat(np.arange(len(block)), [len(own) for own in images])
+            yield block, np.array([image for own in images for image in own], dtype=np.int64), of
 
     def _cluster_at(self, row: int) -> int:
         return NONE if row == len(self.row) else int(self.live_clusters[row])
@@ -347,39 +426,43 @@ class Sorting:
     def _measure_shares(self) -> None:
         self.share = self.members.misplaced(self.features)
         """Of each image, the share of images like it that are not where their unit is."""
-        typical = self.features.copy()
+        typical = self.features[self._first]
         typical[:, 1] = 0.0
-        of_image = self.members.misplaced(typical)
-        self.prior = UNIT_STRENGTH * of_image[[int(unit[0]) for unit in self.units.members]]
+        self.prior = UNIT_STRENGTH * self.members.misplaced(typical)
         """Of each unit, how many misplaced images its prior is worth."""
 
     def posterior(self, unit: int) -> FloatArray:
         """The probability of each live cluster, and (last) of none, (K + 1,)."""
-        return self._weigh(unit, self._odds(np.array([unit]), np.arange(len(self.row)))[0])[1]
+        units, images = np.array([unit]), np.array(self.asked[unit], dtype=np.int64)
+        odds = self._odds(units, np.arange(len(self.row)))
+        after: FloatArray = self._weigh(units, images, np.zeros(len(images), dtype=np.int64), odds)[1][0]
+        return after
 
-    def _weigh(self, unit: int, odds: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
-        """A unit's probabilities before its answers and after, and the likelihoods of those, image by image."""
-        founds = self.is_founder(unit)
-        odds = np.append(odds, -np.inf if founds else 0.0)
-        before = np.exp(odds - odds.max())
-        before /= before.sum()
+    def _weigh(
+        self, units: NDArray[np.int64], images: NDArray[np.int64], of: NDArray[np.int64], odds: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Units' probabilities before their answers and after, (units, K + 1); the likelihoods of those, (images, K +
+        1); and of each image the probability that it is not where its unit is, (images, 1). of: the unit of each."""
+        founds = self._founds[units]
+        odds = np.concatenate([odds, np.where(founds, -np.inf, 0.0)[:, None]], axis=1)
+        before = np.exp(odds - odds.max(axis=1, keepdims=True))
+        before /= before.sum(axis=1, keepdims=True)
         anywhere = self._anywhere(before)
-        likely = [self._likelihood(image) for image in self.asked[unit]]
-        alone = float(self._alone[unit])
+        likely = self._likelihoods(images)
+        alone = self._alone[units, None]
         log = np.log((1 - alone) * before + alone * anywhere + _LEAST)
-        for image, likelihood in zip(self.asked[unit], likely, strict=True):
-            wrong = self.share_of(image, unit)
-            log += np.log((1 - wrong) * likelihood + wrong * float(anywhere @ likelihood) + _LEAST)
-        after = np.exp(log - log.max())
-        if founds:
-            after[-1] = 0.0
-        return before, after / after.sum(), likely
+        wrong = self.shares_of(images, units[of])[:, None]
+        by_chance = np.einsum("qk,qk->q", anywhere[of], likely)[:, None]
+        np.add.at(log, of, np.log((1 - wrong) * likely + wrong * by_chance + _LEAST))
+        after = np.exp(log - log.max(axis=1, keepdims=True))
+        after[founds, -1] = 0.0
+        return before, after / after.sum(axis=1, keepdims=True), likely, wrong
 
     def _shares_alone(self) -> FloatArray:
         """Of each image that is a unit by itself, the probability that it is not where its description belongs, (m,);
         0 of other units."""
-        first = np.array([unit[0] for unit in self.units.members], dtype=np.int64)
-        shares: FloatArray = np.where((self.units.sizes == 1) & ~self._founds, self.share[first], 0.0)
+        alone = (self.units.sizes == 1) & ~self._founds
+        shares: FloatArray = np.where(alone, self.share[self._first], 0.0)
         return shares
 
     @staticmethod
@@ -388,29 +471,41 @@ class Sorting:
         anywhere: FloatArray = 0.5 * before + 0.5 / before.shape[-1]
         return anywhere
 
-    def _likelihood(self, image: int) -> FloatArray:
-        """Of the answers about an image, had it belonged to each live cluster, or (last) to none, (K + 1,)."""
-        likely = np.ones(len(self.row) + 1)
-        for answer in self.answers[image]:
-            rows = self._row_of[answer.options]
-            said = np.bincount(rows, weights=answer.likelihoods[:-1], minlength=len(likely))
-            unnamed = np.ones(len(likely), dtype=bool)
-            unnamed[rows] = False
-            said[unnamed] = answer.likelihoods[-1]
-            likely *= said
-        scaled: FloatArray = likely / likely.max()
-        return scaled
+    def _likelihoods(self, images: NDArray[np.int64]) -> FloatArray:
+        """Of the answers about each image, had it belonged to each live cluster, or (last) to none, (images, K + 1)."""
+        likely = np.ones((len(images), len(self.row) + 1))
+        answers = [self.answers.get(image, ()) for image in images.tolist()]
+        for turn in range(max(map(len, answers), default=0)):
+            at = [place for place, own in enumerate(answers) if len(own) > turn]
+            own = [answers[place][turn] for place in at]
+            many = [len(answer.options) for answer in own]
+            rows = self._row_of[np.concatenate([answer.options for answer in own])]
+            each = np.repeat(np.arange(len(own)), many)
+            # Options that are one cluster by now are chosen as often as they are together.
+            said = np.zeros((len(own), likely.shape[1]))
+            said[:] = np.array([answer.likelihoods[-1] for answer in own])[:, None]
+            said[each, rows] = 0.0
+            np.add.at(said, (each, rows), np.concatenate([answer.likelihoods[:-1] for answer in own]))
+            likely[at] *= said
+        if len(images):
+            likely /= likely.max(axis=1, keepdims=True)
+        return likely
 
     def share_of(self, image: int, unit: int) -> float:
         """The probability that an image is not where its unit is, before it is asked: its share, times how much more
         of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers). An image
         that is a unit by itself is where that is."""
-        if self.units.sizes[unit] == 1:
-            return 0.0
-        expected = float(self.share[self.asked[unit]].sum()) if self.asked[unit] else 0.0
-        prior = float(self.prior[unit])
-        rate = (prior + float(self.misplaced[unit])) / (prior + expected)
-        return min(_MOST_MISPLACED, float(self.share[image]) * rate)
+        return float(self.shares_of(np.array([image]), np.array([unit]))[0])
+
+    def shares_of(self, images: NDArray[np.int64], units: NDArray[np.int64]) -> FloatArray:
+        """The same of several images and the unit of each, (images,)."""
+        distinct, which = np.unique(units, return_inverse=True)
+        asked = [self.share[own].sum() if (own := self.asked[unit]) else 0.0 for unit in distinct.tolist()]
+        prior = self.prior[distinct]
+        rate = (prior + self.misplaced[distinct]) / (prior + np.array(asked))
+        shares: FloatArray = np.minimum(_MOST_MISPLACED, self.share[images] * rate[which])
+        shares[self.units.sizes[units] == 1] = 0.0
+        return shares
 
     # Answers
 
@@ -451,7 +546,8 @@ class Sorting:
         for at, unit in enumerate(units):
             answer = self.answers[self.asked[unit][0]][-1]
             rows = self._row_of[answer.options]
-            similarity = self.similarity(np.array([unit]), rows)[0]
+            near = np.unique(rows)
+            similarity = self.similarity(np.array([unit]), near)[0][np.searchsorted(near, rows)]
             there = ~np.isnan(similarity)
             features[at, : len(rows), 0] = np.nan_to_num(similarity)
             features[at, : len(rows), 1] = 1.0
@@ -476,3 +572,19 @@ class Sorting:
             return self.image_sure[image]
         unit = int(self.units.of_image[image])
         return float(self.sure[unit]) * (1 - self.share_of(image, unit))
+
+    def places(self) -> NDArray[np.int64]:
+        """The cluster of every image, or NONE, (n,)."""
+        found = self.place[self.units.of_image]
+        found[list(self.image_place)] = list(self.image_place.values())
+        return found
+
+    def probabilities(self, images: NDArray[np.int64] | None = None) -> FloatArray:
+        """That each of these images, or of all, belongs where it is."""
+        if images is None:
+            images = np.arange(len(self.looks))
+        of = self.units.of_image[images]
+        found: FloatArray = self.sure[of] * (1 - self.shares_of(images, of))
+        own = [(at, self.image_sure[image]) for at, image in enumerate(images.tolist()) if image in self.image_sure]
+        found[[at for at, _ in own]] = [sure for _, sure in own]
+        return found

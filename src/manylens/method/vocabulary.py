@@ -202,7 +202,7 @@ def finer_kinds(sorting: Sorting, looks: Looks) -> Steps[list[str | None]]:
 def _label(sorting: Sorting, looks: Looks, cluster: int) -> str:
     """The description that most of a cluster's units have."""
     units = sorting.units_in[sorting.row[cluster]]
-    if not units:
+    if not len(units):
         return sorting.clusters[cluster].name
-    largest = max(units, key=lambda unit: (int(sorting.units.sizes[unit]), -unit))
+    largest = int(units[sorting.units.sizes[units].argmax()])
     return spoken(looks, sorting.units.members[largest].tolist(), sorting.units.words[largest])

@@ -37,7 +37,7 @@ class EdgeScale:
 class Units:
     """members: images of each unit, the surest description first, ties by seeded hash: the order in which they are
     asked about. of_image: (n,) the unit of each image. vectors: (m, d) float32, unit length. sizes: (m,). words: the
-    description that most members have, normalised."""
+    description that most members have, normalised. density, recall: of the graph."""
 
     members: tuple[NDArray[np.int64], ...]
     of_image: NDArray[np.int64]
@@ -45,6 +45,7 @@ class Units:
     sizes: NDArray[np.int64]
     words: tuple[str, ...]
     density: float
+    recall: float = 1.0
 
     def __len__(self) -> int:
         return len(self.members)
@@ -52,39 +53,34 @@ class Units:
 
 def walk(looks: Looks, edge: EdgeScale, settings: Settings) -> Units:
     """Walk every component from its node of highest weighted degree; what the agents gather are the units."""
-    nodes: dict[str, list[int]] = {}
-    for image, words in enumerate(looks.words):
-        nodes.setdefault(words or f"\0{image}", []).append(image)
-    keys = sorted(nodes)
-    sizes = np.array([len(nodes[key]) for key in keys], dtype=np.int64)
-    of_image = np.empty(len(looks), dtype=np.int64)
-    for node, key in enumerate(keys):
-        of_image[nodes[key]] = node
+    names = [words or f"\0{image}" for image, words in enumerate(looks.words)]
+    keys = sorted(set(names))
+    node_of = {key: node for node, key in enumerate(keys)}
+    of_image = np.fromiter((node_of[name] for name in names), np.int64, len(names))
+    sizes = np.bincount(of_image, minlength=len(keys))
     vectors = _mean_directions(looks.embeddings, of_image, len(keys))
     graph = build_graph(vectors, edge.scale, edge.offset, tau=settings.tau, neighbors=settings.neighbors)
     gathered = _gather(graph, vectors, sizes, edge)
-    units: list[NDArray[np.int64]] = []
-    common: list[str] = []
-    for unit in gathered:
-        images = [image for node in unit for image in nodes[keys[node]]]
-        order = sorted(
-            images,
-            key=lambda i: (
-                -round(float(looks.confidences[i]), 3),
-                seeded_share(settings.seed, "probe", looks.image_ids[i]),
-            ),
-        )
-        units.append(np.array(order, dtype=np.int64))
-        common.append(keys[max(unit, key=lambda node: (sizes[node], -node))].lstrip("\0"))
-    for number, unit_images in enumerate(units):
-        of_image[unit_images] = number
+    del vectors
+    common = [keys[max(unit, key=lambda node: (sizes[node], -node))].lstrip("\0") for unit in gathered]
+    unit_of = np.empty(len(keys), dtype=np.int64)
+    for number, unit in enumerate(gathered):
+        unit_of[unit] = number
+    of_image = unit_of[of_image]
+    values, which = np.unique(looks.confidences, return_inverse=True)
+    surest = np.array([-round(float(value), 3) for value in values.tolist()])[which] if len(values) else np.zeros(0)
+    shares = np.array([seeded_share(settings.seed, "probe", image_id) for image_id in looks.image_ids])
+    order = np.lexsort((shares, surest, of_image))
+    counts = np.bincount(of_image, minlength=len(gathered))
+    units = np.split(order, np.cumsum(counts)[:-1]) if len(gathered) else []
     return Units(
         members=tuple(units),
         of_image=of_image,
         vectors=_mean_directions(looks.embeddings, of_image, len(units)),
-        sizes=np.array([len(unit) for unit in units], dtype=np.int64),
+        sizes=counts,
         words=tuple(common),
         density=graph.density,
+        recall=graph.recall,
     )
 
 
@@ -102,6 +98,10 @@ def _gather(
         minlength=len(graph),
     )
     free = np.ones(len(graph), dtype=bool)
+    # No weaker edge is ever followed, and nothing but an image alone of its description is reached by one.
+    sure = np.flatnonzero((graph.weights.astype(np.float64) >= SURE_EDGE) & (sizes[graph.indices] == 1))
+    starts = np.searchsorted(sure, graph.indptr)
+    near_of, weight_of = graph.indices[sure].tolist(), graph.weights[sure].tolist()
     units: list[list[int]] = []
     for seed in np.lexsort((np.arange(len(graph)), -np.round(degree, 6))).tolist():
         if not free[seed]:
@@ -112,12 +112,11 @@ def _gather(
         entered = [seed]
         while True:
             for node in entered:
-                span = slice(graph.indptr[node], graph.indptr[node + 1])
-                for near, w in zip(graph.indices[span].tolist(), graph.weights[span].tolist(), strict=True):
-                    if free[near] and sizes[near] == 1:
-                        heapq.heappush(frontier, (-w, near))
+                for at in range(starts[node], starts[node + 1]):
+                    if free[near_of[at]]:
+                        heapq.heappush(frontier, (-weight_of[at], near_of[at]))
             entered = []
-            if not frontier or -frontier[0][0] < SURE_EDGE:
+            if not frontier:
                 break
             _, node = heapq.heappop(frontier)
             if not free[node]:

@@ -109,6 +109,8 @@ class ScriptedModel:
         self._centres: dict[tuple[str, str], NDArray[np.float64]] = {}
         self._capabilities = Capabilities(writes_text=writes_text, sees_exemplars=sees_exemplars)
         self.calls: Counter[str] = Counter()
+        words = f" {wordings}" if wordings else ""
+        self._identity = f"scripted seed {seed} {self._noise} {self._classes}{words}"
 
     @property
     def name(self) -> str:
@@ -116,8 +118,7 @@ class ScriptedModel:
 
     @property
     def identity(self) -> str:
-        words = f" {self._wordings}" if self._wordings else ""
-        return f"scripted seed {self._seed} {self._noise} {self._classes}{words}"
+        return self._identity
 
     @property
     def capabilities(self) -> Capabilities:

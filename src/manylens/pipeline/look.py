@@ -8,7 +8,8 @@ images do, the rest is in `Looks.not_looked`, through all interests alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from manylens.method.observations import Looks, normalise_description
 from manylens.models.base import LookReply, LookRequest, Model, count_tokens, look_whole
 from manylens.pipeline.budget import Budget
 from manylens.text import counted
-from manylens.types import Interest
+from manylens.types import NO_TOKENS, Interest
 
 IMAGES_PER_BATCH = 64
 """Images per call of `model.look`. A wrapper may split it further; larger batches only delay the progress bar."""
@@ -45,10 +46,11 @@ async def look_at_images(
     serves = {image_id: (stand_ins or {}).get(image_id, image_id) for image_id in every}
     ids = sorted(set(serves.values()))
     distinct = list(dict.fromkeys(interests))
-    replies: dict[Interest, list[LookReply | ModelError]] = {interest: [] for interest in distinct}
+    found = {interest: _Found(len(ids)) for interest in distinct}
+    unsent: set[int] = set()
     for interest in distinct:
         emit(StageStarted("look", interest.text, len(ids)))
-    batch = max(IMAGES_PER_BATCH, _ROUNDS_PER_BATCH * model.capabilities.concurrency)
+    batch = max(IMAGES_PER_BATCH, model.capabilities.batch_size, _ROUNDS_PER_BATCH * model.capabilities.concurrency)
     looked = 0
     while looked < len(ids):
         images = ids[looked : looked + batch]
@@ -59,24 +61,25 @@ async def look_at_images(
         if not requests:
             break
         answers = await _look(model, requests)
-        for position, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            replies[distinct[position % len(distinct)]].append(answer)
-            if budget is not None:
+        if budget is not None:
+            for request, answer in zip(requests, answers, strict=True):
                 budget.charge(request, answer)
+        each = [answers[which :: len(distinct)] for which in range(len(distinct))]
+        unsent |= {
+            looked + at
+            for at, replies in enumerate(zip(*each, strict=True))
+            if any(isinstance(reply, BudgetSpent) for reply in replies)
+        }
+        for interest, replies in zip(distinct, each, strict=True):
+            found[interest].add(looked, replies, unsent)
         looked += len(requests) // len(distinct)
         for interest in distinct:
             emit(StageAdvanced("look", interest.text, looked, len(ids)))
-    at = {
-        image_id: place
-        for place, image_id in enumerate(ids[:looked])
-        if not any(isinstance(replies[interest][place], BudgetSpent) for interest in distinct)
-    }
+    at = {image_id: place for place, image_id in enumerate(ids[:looked]) if place not in unsent}
     served = [image_id for image_id in every if serves[image_id] in at]
     left_out = [image_id for image_id in every if serves[image_id] not in at]
-    looks = {
-        interest: gather_looks(interest, served, [replies[interest][at[serves[i]]] for i in served], left_out)
-        for interest in distinct
-    }
+    places = [at[serves[image_id]] for image_id in served]
+    looks = {interest: found.pop(interest).looks(interest, served, places, left_out) for interest in distinct}
     for interest, seen in looks.items():
         described = counted(len(seen), "picture")
         failed = f", {len(seen.failed):,} failed" if seen.failed else ""
@@ -95,41 +98,97 @@ async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookR
         return [error] * len(requests)
 
 
+class _Found:
+    """The looks of one interest as they come in, in arrays: a million replies are not kept."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._descriptions: list[str] = []
+        self._words: list[str] = []
+        self._known: dict[str, tuple[str, str]] = {}
+        self._confidences = np.zeros(images)
+        self._vectors = np.zeros((images, 0), dtype=np.float32)
+        self._strays: dict[int, NDArray[np.float32]] = {}
+        """Vectors of another length than the first one had: few, or none."""
+        self._sizes: Counter[int] = Counter()
+        self._size_of = np.zeros(images, dtype=np.int64)
+        self._failed: dict[int, str] = {}
+        self._tokens = NO_TOKENS
+
+    def add(self, first: int, replies: Sequence[LookReply | ModelError], unsent: Collection[int]) -> None:
+        """The replies to the looks at the images from place `first` on; those at places `unsent` are not used."""
+        self._tokens += count_tokens([reply for at, reply in enumerate(replies, first) if at not in unsent])
+        for at, reply in enumerate(replies, first):
+            if isinstance(reply, ModelError):
+                self._failed[at] = public_reason(reply)
+                shown, words = "", ""
+            else:
+                shown, words = self._read(reply.description)
+                self._confidences[at] = reply.confidence
+                given = np.zeros(0) if reply.embedding is None else reply.embedding
+                self._take(at, np.asarray(given, dtype=np.float32).reshape(-1))
+            self._descriptions.append(shown)
+            self._words.append(words)
+
+    def _read(self, description: str) -> tuple[str, str]:
+        """Equal texts are one object: most are said of many images."""
+        if description not in self._known:
+            self._known[description] = " ".join(description.split()), normalise_description(description)
+        return self._known[description]
+
+    def _take(self, at: int, vector: NDArray[np.float32]) -> None:
+        size = vector.size
+        self._sizes[size] += 1
+        self._size_of[at] = size
+        if not self._vectors.shape[1]:
+            self._vectors = np.empty((self._images, size), dtype=np.float32)
+        norm = float(np.sqrt(vector.dot(vector)))
+        if not np.isfinite(norm) or norm == 0:
+            self._failed[at] = "the embedding is zero or not finite"
+        elif size == self._vectors.shape[1]:
+            np.divide(vector, np.float32(norm), out=self._vectors[at])
+        else:
+            self._strays[at] = vector / np.float32(norm)
+
+    def looks(
+        self, interest: Interest, image_ids: Sequence[str], places: Sequence[int], not_looked: Sequence[str]
+    ) -> Looks:
+        """places: of the look that serves each image. A reply whose embedding is not finite, is zero, or has another
+        length than most is unusable: it counts as failed."""
+        dimensions = max(sorted(self._sizes), key=self._sizes.__getitem__, default=0)
+        for at in np.flatnonzero((self._size_of != dimensions) & (self._size_of > 0)).tolist():
+            self._failed[at] = f"the embedding has {self._size_of[at]} numbers where others have {dimensions}"
+        seen = [(image_id, at) for image_id, at in zip(image_ids, places, strict=True) if at not in self._failed]
+        rows = np.array([at for _, at in seen], dtype=np.int64)
+        vectors = self._vectors
+        if vectors.shape[1] != dimensions:
+            vectors = np.zeros((self._images, dimensions), dtype=np.float32)
+            for at in rows.tolist():
+                vectors[at] = self._strays[at]
+        return Looks(
+            interest=interest,
+            image_ids=tuple(image_id for image_id, _ in seen),
+            descriptions=tuple(self._descriptions[at] for _, at in seen),
+            words=tuple(self._words[at] for _, at in seen),
+            confidences=np.clip(np.nan_to_num(self._confidences[rows]), 0, 1).astype(np.float32),
+            embeddings=vectors if np.array_equal(rows, np.arange(self._images)) else vectors[rows],
+            failed=tuple(
+                (image_id, self._failed[at])
+                for image_id, at in zip(image_ids, places, strict=True)
+                if at in self._failed
+            ),
+            not_looked=tuple(not_looked),
+            tokens=self._tokens,
+        )
+
+
 def gather_looks(
     interest: Interest,
     image_ids: Sequence[str],
     replies: Sequence[LookReply | ModelError],
     not_looked: Sequence[str] = (),
 ) -> Looks:
-    """Put the replies (in the order of `image_ids`, which are sorted) into arrays.
-
-    A reply whose embedding is not finite, is zero, or has another length than most is unusable: it counts as failed.
-    """
-    vectors = [None if isinstance(reply, ModelError) else reply.embedding for reply in replies]
-    lengths = [vector.size for vector in vectors if vector is not None]
-    dimensions = max(sorted(set(lengths)), key=lengths.count, default=0)
-    seen: list[tuple[str, LookReply, NDArray[np.float32]]] = []
-    failed: list[tuple[str, str]] = []
-    for image_id, reply, given in zip(image_ids, replies, vectors, strict=True):
-        if isinstance(reply, ModelError):
-            failed.append((image_id, public_reason(reply)))
-            continue
-        vector = np.asarray([] if given is None else given, dtype=np.float32).reshape(-1)
-        norm = float(np.linalg.norm(vector))
-        if vector.size != dimensions:
-            failed.append((image_id, f"the embedding has {vector.size} numbers where others have {dimensions}"))
-        elif not np.isfinite(norm) or norm == 0:
-            failed.append((image_id, "the embedding is zero or not finite"))
-        else:
-            seen.append((image_id, reply, vector / np.float32(norm)))
-    return Looks(
-        interest=interest,
-        image_ids=tuple(image_id for image_id, _, _ in seen),
-        descriptions=tuple(" ".join(reply.description.split()) for _, reply, _ in seen),
-        words=tuple(normalise_description(reply.description) for _, reply, _ in seen),
-        confidences=np.clip(np.nan_to_num([reply.confidence for _, reply, _ in seen]), 0, 1).astype(np.float32),
-        embeddings=np.array([row for _, _, row in seen], dtype=np.float32).reshape(len(seen), dimensions),
-        failed=tuple(failed),
-        not_looked=tuple(not_looked),
-        tokens=count_tokens(list({id(reply): reply for reply in replies}.values())),  # a shared look costs once
-    )
+    """Put the replies (in the order of `image_ids`, which are sorted) into arrays."""
+    found = _Found(len(replies))
+    found.add(0, replies, ())
+    return found.looks(interest, image_ids, range(len(replies)), not_looked)

@@ -28,8 +28,15 @@ def write_notes(
     vocabulary: Vocabulary,
     settings: Settings,
     verdict: Verdict | None = None,
+    recall: float = 1.0,
 ) -> list[str]:
+    """recall: of the graph's edges."""
     notes = [verdict.advice] if verdict is not None and verdict.advice else []
+    if recall < 1:
+        notes.append(
+            f"Which of the {len(set(looks.words)):,} descriptions are alike was searched approximately (faiss): on a "
+            f"sample {recall:.1%} of the edges were found."
+        )
     if settings.into and settings.into == looks.interest.options:
         notes.append(f"The interest lists its clusters itself, so there are no others: {', '.join(settings.into)}.")
     sure = float(np.mean(looks.confidences)) if len(looks) else 1.0

@@ -18,7 +18,7 @@ from manylens.method.assignment import assign, exemplars
 from manylens.method.check import Check
 from manylens.method.corrections import Said
 from manylens.method.estimate import estimate_misplaced
-from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
+from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, EXACT_UP_TO, has_index
 from manylens.method.levels import Group, cut
 from manylens.method.naming import name_groups
 from manylens.method.observations import Looks
@@ -121,9 +121,14 @@ def edge_scale(known: Capabilities) -> EdgeScale:
 def gather(looks: Looks, edge: EdgeScale, settings: Settings, session: JudgeSession) -> Units:
     """The relational graph, and the walks that make units of it."""
     session.start("walk")
+    nodes = len(set(looks.words))
+    if nodes > EXACT_UP_TO and not has_index():
+        rule = f"all pairs of {nodes:,} descriptions are compared, which takes time with the square of their number"
+        session.emit(Notice(f"{rule}; with faiss it is quicker: pip install 'manylens[faiss]'"))
     units = walk(looks, edge, settings)
     groups = counted(len(units), "group of alike pictures", "groups of alike pictures")
-    session.finish("walk", f"{counted(len(set(looks.words)), 'description')}, {groups}")
+    near = "" if units.recall == 1 else f", {units.recall:.1%} of the edges found"
+    session.finish("walk", f"{counted(nodes, 'description')}, {groups}{near}")
     return units
 
 
@@ -220,7 +225,9 @@ async def present(
         density=sorting.units.density,
         estimate=overall,
         vocabulary=dict(sorted(vocabulary.category.items())),
-        notes=tuple(write_notes(looks, assignments, session, trial, vocabulary, settings, verdict)),
+        notes=tuple(
+            write_notes(looks, assignments, session, trial, vocabulary, settings, verdict, sorting.units.recall)
+        ),
         not_looked=looks.not_looked,
         is_partial=session.spent or bool(looks.not_looked),
         foreseen_calls=foreseen,

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ ASSIGNMENT_COLUMNS = ("image", "cluster", "name", "confidence", "reason", "decid
 
 UNREADABLE_COLUMNS = ("image", "reason")
 
+_ROWS_AT_ONCE = 10_000
+
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -43,7 +46,7 @@ def write_results(
     seconds: wall-clock time of the whole run so far. Raises UsageError where links cannot be made.
     """
     folder = own_folder(out / table.clustering.interest.slug)
-    write_atomically(folder / "assignments.csv", csv_bytes(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
+    write_atomically(folder / "assignments.csv", csv_parts(ASSIGNMENT_COLUMNS, map(_assignment_cells, table.rows)))
     write_atomically(folder / "clusters.json", json_bytes(cluster_values(table)))
     summary = summary_values(table, settings=settings, seconds=seconds, version=version)
     write_atomically(folder / "summary.json", json_bytes(summary))
@@ -136,11 +139,16 @@ def text_cell(text: str) -> str:
 
 def csv_bytes(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     """RFC 4180. The line ending is CRLF: with LF alone Python 3.11 leaves a carriage return in a name unquoted."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return b"".join(csv_parts(columns, rows))
+
+
+def csv_parts(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[bytes]:
+    """The same, some rows at a time."""
+    waiting = itertools.chain([columns], rows)
+    while part := list(itertools.islice(waiting, _ROWS_AT_ONCE)):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\r\n").writerows(part)
+        yield text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def json_bytes(values: object) -> bytes:

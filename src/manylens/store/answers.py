@@ -74,6 +74,46 @@ def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, t
     return zlib.crc32(tokens, zlib.crc32(embedding or b"", zlib.crc32(reply.encode())))
 
 
+_WINDOW = 32 << 10
+_RENEWED_AFTER = 100
+"""Requests that one dictionary serves at least: where no two requests are alike, few are stored as dictionaries."""
+
+
+@dataclass(slots=True)
+class Dictionary:
+    """What requests of a kind are compressed with: one that came before them, and the id of their own image, which
+    stands in its row anyway. id: its row in the database."""
+
+    id: int
+    content: bytes
+    served: int = 0
+
+    def pack(self, request: bytes, image_id: str) -> bytes:
+        self.served += 1
+        return pack(request, self.content, image_id)
+
+    def is_outdated(self, request: bytes, packed: bytes) -> bool:
+        """Whether another one would do much better: the requests have become others."""
+        return self.served > _RENEWED_AFTER and len(packed) > len(request) // 3
+
+
+def pack(request: bytes, dictionary: bytes, image_id: str) -> bytes:
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, _known(dictionary, image_id))
+    return deflate.compress(request) + deflate.flush()
+
+
+def unpack(packed: bytes, dictionary: bytes, image_id: str) -> bytes:
+    """Raises zlib.error for what is not whole; of more than `MOST_REQUEST` bytes, it reads no further."""
+    return zlib.decompressobj(-15, _known(dictionary, image_id)).decompress(packed, MOST_REQUEST)
+
+
+def _known(dictionary: bytes, image_id: str) -> bytes:
+    return (dictionary + f"{image_id}".encode("utf-8", "surrogatepass"))[-_WINDOW:]  # whatever a damaged row holds
+
+
+MOST_REQUEST = 64 << 20
+"""Bytes of a request; a forged one may unpack to gigabytes."""
+
 MOST_TOKENS = 2**53
 """A count of tokens beyond it, in JSON, is no number that a server means."""
 
@@ -92,21 +132,35 @@ def reply_problem(
     kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
 ) -> str | None:
     """Why a stored reply cannot be used, or None. A right checksum proves nothing of a folder from somebody else."""
+    found = read_reply(kind, reply, embedding, checksum, tokens_in, tokens_out)
+    return found if isinstance(found, str) else None
+
+
+def read_reply(
+    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+) -> StoredReply | str:
+    """A stored reply, or why it cannot be used."""
     try:
-        return _problem(kind, reply, embedding, checksum, tokens_in, tokens_out)
+        fields = _fields(kind, reply, embedding, checksum, tokens_in, tokens_out)
+        if isinstance(fields, str):
+            return fields
+        vector = None if embedding is None else np.frombuffer(embedding, np.float16)
+        tokens = None if tokens_in is None or tokens_out is None else (tokens_in, tokens_out)
+        return StoredReply(kind, fields, vector, tokens)
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError, OverflowError) as error:
         return f"its reply cannot be read ({type(error).__name__})"
 
 
-def _problem(
+def _fields(
     kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
-) -> str | None:
+) -> str | dict[str, Any]:
+    """The reply's fields, or the problem."""
     if reply_checksum(reply, embedding, tokens_in, tokens_out) != checksum:
         return "its reply does not match its checksum"
     tokens = (tokens_in, tokens_out)
     if tokens != (None, None) and not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in tokens):
         return f"tokens are counted, got {tokens!r:.80}"
-    fields = json.loads(reply)
+    fields: dict[str, Any] = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
         return f"its kind must be look, embed, judge, choose or complete, got {kind!r:.80}"
@@ -121,13 +175,12 @@ def _problem(
             return f"a {name} lies in [0, 1], got {fields[name]!r:.80}"
     if kind == "embed" or embedding is not None:
         vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            length = float(np.linalg.norm(vector))
+        length = math.sqrt(float(vector.dot(vector)))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
     if kind == "choose" and not _are_shares(fields["probabilities"]):
         return f"the probabilities of a choice are two or more that sum to one, got {fields['probabilities']!r:.80}"
-    return None
+    return fields
 
 
 def _are_shares(values: object) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from manylens.settings import Settings
@@ -63,13 +64,14 @@ def write_clustering(
 def _write_level(connection: sqlite3.Connection, number: int, name: str, clustering: Clustering) -> None:
     level = connection.execute("INSERT INTO levels (clustering, name) VALUES (?, ?)", (number, name)).lastrowid
     _write_clusters(connection, level, clustering)
+    reasons: dict[str, str] = {}
+    for a in clustering.assignments:
+        if a.reason not in reasons:  # many images share one
+            reasons[a.reason] = printable(a.reason)
     connection.executemany(
         "INSERT INTO memberships VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (level, a.image_id, a.cluster, a.confidence, printable(a.reason), a.decided_by)
-            for a in clustering.assignments
-        ],
-    )  # fmt: skip
+        ((level, a.image_id, a.cluster, a.confidence, reasons[a.reason], a.decided_by) for a in clustering.assignments),
+    )
 
 
 def _write_clusters(connection: sqlite3.Connection, level: int | None, clustering: Clustering) -> None:
@@ -133,15 +135,20 @@ def _account(connection: sqlite3.Connection, slug: str) -> tuple[int, dict[str, 
     return number, json.loads(account)
 
 
-def read_clusterings(connection: sqlite3.Connection) -> list[tuple[Clustering, Settings]]:
-    """Every interest that the folder holds, in the order in which they were first asked."""
-    rows = connection.execute("SELECT id, interest, model, settings, account FROM clusterings ORDER BY id").fetchall()
+def read_clusterings(
+    connection: sqlite3.Connection, without: Collection[str] = ()
+) -> list[tuple[Clustering, Settings]]:
+    """Every interest that the folder holds, but for those of these slugs, in the order in which they were first
+    asked."""
+    query = "SELECT slug, id, interest, model, settings, account FROM clusterings ORDER BY id"
+    rows = connection.execute(query).fetchall()
     return [
         (
             _read(connection, number, interest, model, json.loads(account), LEVEL),
             Settings.from_dict(json.loads(settings)),
         )
-        for number, interest, model, settings, account in rows
+        for slug, number, interest, model, settings, account in rows
+        if slug not in without
     ]
 
 
@@ -183,7 +190,7 @@ def _read(
             )
             for id_, name, definition, size, exemplars, parent, misplaced in clusters
         ),
-        assignments=tuple(Assignment(*row) for row in memberships),
+        assignments=tuple(_assignments(memberships)),
         failed=tuple((image_id, reason) for image_id, reason in absent if reason is not None),
         calls=CallCounts.from_dict(account["calls"]),
         density=account["density"],
@@ -195,6 +202,13 @@ def _read(
         foreseen_calls=tuple(account["foreseen_calls"]),
         verdict=None if account.get("verdict") is None else Verdict.from_dict(account["verdict"]),
     )
+
+
+def _assignments(rows: Iterable[tuple[Any, ...]]) -> Iterator[Assignment]:
+    """Equal reasons are one object."""
+    reasons: dict[str, str] = {}
+    for image_id, cluster, confidence, reason, decided_by in rows:
+        yield Assignment(image_id, cluster, confidence, reasons.setdefault(reason, reason), decided_by)
 
 
 def _misplaced(values: dict[str, float] | None) -> Misplaced | None:

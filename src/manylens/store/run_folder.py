@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,13 +32,15 @@ from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
+    Dictionary,
     Failure,
     Looked,
     StoredAnswer,
     StoredReply,
     Vector,
+    read_reply,
     reply_checksum,
-    reply_problem,
+    unpack,
 )
 from manylens.store.books import Books
 from manylens.store.corrections import add_step, mark_step, read_steps
@@ -76,6 +78,8 @@ class RunFolder:
         self._lock = lock
         self._connection = connection
         self._guard = threading.RLock()
+        self._models: dict[str, int] = {}
+        self._dictionaries: dict[tuple[str, str], Dictionary] = {}
         self._place = self._where()
 
     def _where(self) -> tuple[int, int] | None:
@@ -133,6 +137,8 @@ class RunFolder:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
+                self._models.clear()  # what was written of them may be gone
+                self._dictionaries.clear()
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -160,13 +166,12 @@ class RunFolder:
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
-        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg), t.frames) for t in thumbnails]
+        kept = list(thumbnails)
+        images = [(t.image_id, "[]", t.width_px, t.height_px, t.frames) for t in kept]
+        pictures = [(t.image_id, t.jpeg, zlib.crc32(t.jpeg)) for t in kept]
         with self._transaction() as connection:
-            connection.executemany(
-                "INSERT INTO images (id, paths, width_px, height_px, thumbnail, checksum, frames) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                rows,
-            )
+            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", images)
+            connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?) ON CONFLICT DO NOTHING", pictures)
 
     def record_collection(
         self,
@@ -177,15 +182,16 @@ class RunFolder:
     ) -> None:
         """Say what the collection holds now, and where it is (`Source.place` and its root). Images that are gone
         keep their thumbnails."""
-        paths = [(json.dumps(image.paths), image.id) for image in images]
+        held = dict(self._rows("SELECT id, paths FROM images"))
+        said = {image.id: json.dumps(image.paths) for image in images}
+        if absent := said.keys() - held.keys():
+            rule = f"every image needs a stored thumbnail, {len(absent):,} have none"
+            raise StoreError(rule, "call put_thumbnails first")
+        paths = [(new, image_id) for image_id, old in held.items() if (new := said.get(image_id, "[]")) != old]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
-            connection.execute("UPDATE images SET paths = '[]' WHERE paths <> '[]'")
             connection.execute("DELETE FROM unreadable")
-            updated = connection.executemany("UPDATE images SET paths = ? WHERE id = ?", paths).rowcount
-            if paths and updated != len(paths):
-                rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
-                raise StoreError(rule, "call put_thumbnails first")
+            connection.executemany("UPDATE images SET paths = ? WHERE id = ?", paths)
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
             if place is not None:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
@@ -223,6 +229,12 @@ class RunFolder:
                 for row in rows
             )
 
+    def image_ids(self) -> set[str]:
+        """The ids of the collection as last recorded."""
+        rows = self._rows("SELECT id FROM images WHERE paths <> '[]'")
+        with self._as_written("images"):
+            return {_typed(str, row[0]) for row in rows}
+
     def unreadable(self) -> tuple[Unreadable, ...]:
         """The unreadable files of the collection as last recorded, by path."""
         rows = self._rows("SELECT path, reason FROM unreadable")
@@ -232,7 +244,7 @@ class RunFolder:
 
     def thumbnail(self, image_id: str) -> bytes:
         """The stored JPEG bytes of one image. Raises StoreError for an image that the run does not know."""
-        rows = self._rows("SELECT thumbnail, checksum FROM images WHERE id = ?", (image_id,))
+        rows = self._rows("SELECT jpeg, checksum FROM thumbnails WHERE image_id = ?", (image_id,))
         if not rows:
             raise StoreError(f"a thumbnail is stored for every image of the run, {image_id!r} has none", "run again")
         with self._as_written("thumbnails"):
@@ -255,15 +267,13 @@ class RunFolder:
             marks = ",".join("?" * len(chunk))
             query = f"SELECT key, {REPLY_COLUMNS} FROM answers WHERE key IN ({marks})"
             for row in self._rows(query, chunk):
-                problem = reply_problem(*row[1:])
-                if problem:
+                reply = read_reply(*row[1:])
+                if isinstance(reply, str):
                     raise StoreError(
-                        f"stored answer {row[0]}: {problem}",
+                        f"stored answer {row[0]}: {reply}",
                         f"manylens verify {self.path} --repair sets it aside, and the next run asks again",
                     )
-                embedding = None if row[3] is None else np.frombuffer(row[3], np.float16)
-                tokens = None if row[5] is None else (row[5], row[6])
-                found[row[0]] = StoredReply(row[1], json.loads(row[2]), embedding, tokens)
+                found[row[0]] = reply
         return found
 
     def put_answers(self, answers: Iterable[StoredAnswer], books: Books | None = None) -> None:
@@ -283,21 +293,46 @@ class RunFolder:
             rows.append((*about, request, reply, blob, reply_checksum(reply, blob, *tokens), answer.seconds, *tokens))
         with self._transaction() as connection:
             connection.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING", rows
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                [self._compact(connection, row) for row in rows],
             )
             connection.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
             if books is not None:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
+    def _compact(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        """In a transaction: an answer with its model by number, and its request compressed with one like it."""
+        key, kind, interest, image_id, identity, request, *rest = row
+        if identity not in self._models:
+            connection.execute("INSERT INTO models (identity) VALUES (?) ON CONFLICT DO NOTHING", (identity,))
+            ((self._models[identity],),) = connection.execute("SELECT id FROM models WHERE identity = ?", (identity,))
+        alike = self._dictionaries.get((kind, interest))
+        packed = b"" if alike is None else alike.pack(request, image_id)
+        if alike is None or alike.is_outdated(request, packed):
+            number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (request,)).lastrowid
+            alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), request)
+            packed = alike.pack(request, image_id)
+        return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
+
+    def requests(self) -> Iterator[tuple[str, str]]:
+        """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored."""
+        rows = self._rows(
+            "SELECT key, image_id, request, content FROM answers LEFT JOIN dictionaries ON id = dictionary "
+            "ORDER BY answers.rowid"
+        )
+        for key, image_id, request, dictionary in rows:
+            text = request if dictionary is None else unpack(request, dictionary, image_id)
+            yield key, text.decode("utf-8", "surrogatepass")
+
     def embeddings(self, interest: str) -> dict[str, Vector]:
         """Image id -> (d,) float16, unit length, of the images that were looked at through one interest. Of several
         models, those of the one that has most; of several of an image, the newest."""
         rows = self._rows(
-            "SELECT model_identity, image_id, embedding FROM answers WHERE kind IN ('look', 'embed') AND interest = ? "
+            "SELECT model, image_id, embedding FROM answers WHERE kind IN ('look', 'embed') AND interest = ? "
             "AND embedding IS NOT NULL ORDER BY rowid",
             (printable(interest),),
         )
-        by_model: dict[str, dict[str, Vector]] = {}
+        by_model: dict[int, dict[str, Vector]] = {}
         for model, image_id, embedding in rows:
             by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
         return max(by_model.values(), key=len, default={})
@@ -393,10 +428,15 @@ class RunFolder:
         with self._transaction() as connection:
             write_clustering(connection, clustering, settings, decided)
 
-    def clusterings(self) -> list[tuple[Clustering, Settings]]:
-        """Every interest's decisions, in the order in which the interests were first asked."""
+    def clusterings(self, without: Collection[str] = ()) -> list[tuple[Clustering, Settings]]:
+        """Every interest's decisions, in the order in which the interests were first asked. without: slugs of those
+        that are at hand: a million memberships take seconds to read."""
         with self._guard, explained(self.path):
-            return read_clusterings(self._connection)
+            return read_clusterings(self._connection, without)
+
+    def slugs(self) -> list[str]:
+        """The interests that have decisions, in the order in which they were first asked."""
+        return [slug for (slug,) in self._rows("SELECT slug FROM clusterings ORDER BY id")]
 
     def decided(self, slug: str) -> Clustering | None:
         """An interest as the model decided it, without what a person said; None where the folder does not hold it."""
@@ -465,7 +505,7 @@ def explained(folder: Path) -> Iterator[None]:
     """SQLite's errors in our words."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second: SQLite quotes what is damaged
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith("SQLITE_FULL"):
             hint = "free some space and run the same command again; nothing stored is lost"
@@ -558,7 +598,10 @@ def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
     if not (path / DATABASE_NAME).is_file():
         return {}
     with contextlib.suppress(StoreError), _reader(path) as reader:
-        rows = [reader.execute("SELECT id, thumbnail FROM images WHERE id = ?", (i,)).fetchone() for i in image_ids]
+        rows = [
+            reader.execute("SELECT image_id, jpeg FROM thumbnails WHERE image_id = ?", (i,)).fetchone()
+            for i in image_ids
+        ]
         return {row[0]: bytes(row[1]) for row in rows if row is not None}
     return {}
 

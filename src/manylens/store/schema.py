@@ -74,7 +74,36 @@ ALTER TABLE failures ADD COLUMN given_up TEXT
 _FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
 """Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES)
+_COMPACT = """
+CREATE TABLE thumbnails (image_id TEXT PRIMARY KEY, jpeg BLOB NOT NULL, checksum INTEGER);
+INSERT INTO thumbnails SELECT id, thumbnail, checksum FROM images;
+CREATE TABLE small_images (id TEXT PRIMARY KEY, paths TEXT NOT NULL, width_px INTEGER NOT NULL,
+                           height_px INTEGER NOT NULL, frames INTEGER) WITHOUT ROWID;
+INSERT INTO small_images SELECT id, paths, width_px, height_px, frames FROM images;
+DROP TABLE images;
+ALTER TABLE small_images RENAME TO images;
+CREATE TABLE models (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
+INSERT INTO models (identity) SELECT DISTINCT model_identity FROM answers;
+CREATE TABLE dictionaries (id INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE small_answers (key TEXT PRIMARY KEY, kind TEXT NOT NULL, interest TEXT NOT NULL, image_id TEXT NOT NULL,
+                            model INTEGER NOT NULL, request BLOB NOT NULL, dictionary INTEGER,
+                            reply TEXT NOT NULL, embedding BLOB,
+                            checksum INTEGER NOT NULL, seconds REAL NOT NULL, tokens_in INTEGER, tokens_out INTEGER);
+INSERT INTO small_answers SELECT key, kind, interest, image_id,
+                                 (SELECT id FROM models WHERE identity = model_identity), request, NULL, reply,
+                                 embedding, checksum, seconds, tokens_in, tokens_out FROM answers ORDER BY rowid;
+DROP TABLE answers;
+ALTER TABLE small_answers RENAME TO answers
+"""
+"""What a million answers need. thumbnails: apart, so that what a run holds is read without its pictures. models: an
+identity once. dictionary: what a request is compressed with (zlib), a request of its kind; NULL where it is not."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT)
+
+
+_CACHE_KIB = 128 << 10
+_LOG_PAGES = 8192
+"""32 MB: a page that many answers share is written once for all of them."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -84,6 +113,9 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # Keys are random: with the usual 2 MB a million of them are read from the disk again and again.
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         version = _version_of(connection)
         if version is None or version > len(MIGRATIONS):
             raise StoreError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from manylens.files import sha256_of
-from manylens.store.answers import REPLY_COLUMNS, reply_problem
+from manylens.store.answers import REPLY_COLUMNS, reply_problem, unpack
 from manylens.store.feature_shards import FeatureShards
 from manylens.types import answer_key
 
@@ -42,7 +42,7 @@ def find_damage(connection: sqlite3.Connection, folder: Path) -> list[Damage]:
     found = [Damage("database", "", row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
     with _any_text(connection):
         found += _damaged_answers(connection)
-        for image_id, jpeg, checksum in connection.execute("SELECT id, thumbnail, checksum FROM images"):
+        for image_id, jpeg, checksum in connection.execute("SELECT image_id, jpeg, checksum FROM thumbnails"):
             if not isinstance(jpeg, bytes) or not isinstance(image_id, str):
                 found.append(Damage("image", str(image_id), "its thumbnail is not a whole JPEG"))
             elif not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
@@ -63,16 +63,25 @@ def find_damage(connection: sqlite3.Connection, folder: Path) -> list[Damage]:
 
 
 def _damaged_answers(connection: sqlite3.Connection) -> Iterator[Damage]:
-    for row in connection.execute(f"SELECT key, model_identity, request, {REPLY_COLUMNS} FROM answers ORDER BY key"):
+    query = f"""SELECT key, identity, image_id, request, dictionary, content, {REPLY_COLUMNS} FROM answers
+                LEFT JOIN models ON models.id = model LEFT JOIN dictionaries ON dictionaries.id = dictionary
+                ORDER BY key"""
+    for key, identity, image_id, request, dictionary, content, *reply in connection.execute(query):
         try:  # a forged row may hold a number, of which `bytes` would make as many zeros
-            request = row[2].decode("utf-8", "surrogatepass") if isinstance(row[2], bytes) else None
-            follows = request is not None and answer_key(row[1], request) == row[0]
-        except (TypeError, ValueError):
+            whole = unpack(_bytes(request), _bytes(content), image_id) if dictionary is not None else _bytes(request)
+            follows = answer_key(identity, whole.decode("utf-8", "surrogatepass")) == key
+        except (TypeError, ValueError, AttributeError, zlib.error):
             follows = False
         if not follows:
-            yield Damage("answer", row[0], "its key does not follow from its request and model")
-        if problem := reply_problem(*row[3:]):
-            yield Damage("answer", row[0], problem)
+            yield Damage("answer", key, "its key does not follow from its request and model")
+        if problem := reply_problem(*reply):
+            yield Damage("answer", key, problem)
+
+
+def _bytes(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise TypeError(f"bytes were written, {type(value).__name__} is there")
+    return value
 
 
 def set_aside(connection: sqlite3.Connection, damages: list[Damage]) -> None:
@@ -87,6 +96,7 @@ def set_aside(connection: sqlite3.Connection, damages: list[Damage]) -> None:
                 connection.execute("DELETE FROM answers WHERE key = ?", (damage.id,))
             elif damage.what == "image":
                 connection.execute("DELETE FROM images WHERE id = ?", (damage.id,))
+                connection.execute("DELETE FROM thumbnails WHERE image_id = ?", (damage.id,))
     for damage in damages:
         if damage.what == "features":
             for file in (Path(damage.id), Path(damage.id).with_suffix(".json")):

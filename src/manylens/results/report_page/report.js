@@ -47,6 +47,22 @@ const state = { also: null, which: 0, find: "", sort: "typical", opened: new Set
 const alike = (image) => !state.also || (places[image][state.also[0]] || [-2])[0] === state.also[1];
 const shown = (image) => alike(image) && (!state.find || data.images[image].paths.some((path) => path.toLowerCase().includes(state.find)));
 const confidence = (image) => places[image][state.which][1];
+const source = (thumb) => data.thumbnails ? data.thumbnails + "/" + thumb : "data:image/jpeg;base64," + thumb;
+
+// What a cluster's images come to; the page of a very large run knows a part of them, and is told.
+function totals(cluster, images) {
+  const given = data.interests[state.which].totals[cluster];
+  if (given) return given;
+  const bins = new Array(20).fill(0);
+  for (const image of images) bins[Math.min(19, Math.floor(confidence(image) * 20))] += 1;
+  return {
+    images: images.length,
+    files: images.reduce((sum, image) => sum + data.images[image].paths.length, 0),
+    mean: images.reduce((sum, image) => sum + confidence(image), 0) / images.length,
+    low: images.filter((image) => confidence(image) < DOUBT).length,
+    bins,
+  };
+}
 const byName = (a, b) => a - b; // images are numbered in file name order
 
 function ordered(images, exemplars) {
@@ -64,7 +80,7 @@ function frame(image, first) {
   const { paths, thumb } = data.images[image];
   const [cluster, sure, reason] = places[image][state.which];
   const picture = thumb
-    ? element("img", { src: "data:image/jpeg;base64," + thumb, alt: "", loading: "lazy", decoding: "async" })
+    ? element("img", { src: source(thumb), alt: "", loading: "lazy", decoding: "async" })
     : element("span", { class: "blank" }, paths[0].split("/").pop());
   const label = paths[0] + ". " + (cluster > 0 ? "Confidence " + percent(sure) + ". " : "") + reason;
   const button = element("button", { type: "button", tabindex: first ? "0" : "-1", "aria-label": label, "data-image": String(image) }, picture);
@@ -77,13 +93,10 @@ function frames(images, lead, offset) {
   return element("ul", { class: lead ? "frames lead" : "frames" }, ...images.map((image, position) => frame(image, position + offset === 0)));
 }
 
-function spread(images) {
-  const bins = new Array(20).fill(0);
-  for (const image of images) bins[Math.min(19, Math.floor(confidence(image) * 20))] += 1;
+function spread({ bins, low }) {
   const most = Math.max(...bins);
   const space = "http://www.w3.org/2000/svg";
   const chart = document.createElementNS(space, "svg");
-  const low = images.filter((image) => confidence(image) < DOUBT).length;
   chart.setAttribute("viewBox", "0 0 200 34");
   chart.setAttribute("preserveAspectRatio", "none");
   chart.setAttribute("role", "img");
@@ -113,15 +126,14 @@ function section(key, title, definition, images, exemplars, rest, cluster) {
   if (!visible.length) return null;
   const label = element("div", { class: "label" }, element("h2", { id: "title-" + key }, named(title)));
   if (definition) label.append(element("p", { class: "definition" }, definition));
-  const size = visible.length === images.length ? number(images.length) : number(visible.length) + " of " + number(images.length);
-  const files = images.reduce((sum, image) => sum + data.images[image].paths.length, 0);
-  const counts = [["images", size], ...(files > images.length ? [["files, with copies", number(files)]] : [])];
+  const all = totals(rest ? 0 : cluster.id, images);
+  const size = visible.length === images.length ? number(all.images) : number(visible.length) + " of " + number(all.images);
+  const counts = [["images", size], ...(all.files > all.images ? [["files, with copies", number(all.files)]] : [])];
   if (rest) label.append(measures(counts));
   else {
-    const mean = images.reduce((sum, image) => sum + confidence(image), 0) / images.length;
     const kinds = cluster.parent && cluster.parent !== cluster.name ? [["coarser kind", cluster.parent]] : [];
     const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
-    label.append(measures([...counts, ...kinds, ["mean confidence", percent(mean)], ...wrong]), spread(images));
+    label.append(measures([...counts, ...kinds, ["mean confidence", percent(all.mean)], ...wrong]), spread(all));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
@@ -156,11 +168,12 @@ function overview(interest) {
     item.style.flexGrow = String(size);
     return item;
   };
-  const loose = (interest.members.get(0) || []).length;
-  const parts = interest.clusters.map((cluster) => part("#c" + cluster.id, cluster.name, (interest.members.get(cluster.id) || []).length, ""));
+  const many = (cluster) => (interest.totals[cluster] || { images: (interest.members.get(cluster) || []).length }).images;
+  const loose = many(0);
+  const parts = interest.clusters.map((cluster) => part("#c" + cluster.id, cluster.name, many(cluster.id), ""));
   if (loose) parts.push(part("#loose", "unassigned", loose, "loose"));
-  const looked = interest.assignments.length + interest.failed.length;
-  const total = looked + interest.notLooked.length;
+  const looked = interest.looked;
+  const total = interest.images;
   const calls = interest.calls.look + interest.calls.judge + interest.calls.choose + interest.calls.complete;
   const facts = element("p", { class: "facts" });
   const say = (bold, text) => facts.append(element("b", {}, bold), text);
@@ -265,7 +278,7 @@ function show(button, hold) {
   const close = element("button", { type: "button", class: "close", "aria-label": "Close" }, "×");
   close.addEventListener("click", () => { button.focus(); hide(); });
   const loupe = $("loupe");
-  const glass = thumb ? element("div", { class: "glass" }, element("img", { src: "data:image/jpeg;base64," + thumb, alt: "" })) : null;
+  const glass = thumb ? element("div", { class: "glass" }, element("img", { src: source(thumb), alt: "" })) : null;
   loupe.replaceChildren(...[glass, text, close].filter((part) => part !== null));
   loupe.hidden = false;
   held = hold;
@@ -372,7 +385,8 @@ function start() {
   const lines = ["Read by " + models + ", sorted by manylens " + data.version + ". A red mark is a confidence below " + percent(DOUBT) + ": look there first."];
   if (copies) lines.push(plural(copies, "file is", "files are") + " a copy of another and shown once.");
   if (data.unpictured) lines.push(plural(data.unpictured, "image is", "images are") + " listed by name only, to keep this file small.");
-  lines.push("This page loads nothing and sends nothing.");
+  if (data.unlisted) lines.push("Of each cluster the surest and the most doubtful images are shown; " + plural(data.unlisted, "other", "others") + " are in assignments.csv.");
+  lines.push(data.thumbnails ? "This page loads its pictures from the folder " + data.thumbnails + " beside it, and sends nothing." : "This page loads nothing and sends nothing.");
   $("colophon").textContent = lines.join(" ");
   let waiting = 0;
   $("find").addEventListener("input", () => {
