@@ -16,7 +16,7 @@ from manylens.events import Event, Foreseen, StageAdvanced, StageStarted
 from manylens.models.base import LookRequest, Model
 from manylens.models.caching import CachingModel
 from manylens.settings import Settings
-from manylens.store.run_folder import Took
+from manylens.store.peek import Took
 from manylens.types import Interest
 
 Source: TypeAlias = Literal["measured", "earlier", "supposed"]
