@@ -32,11 +32,16 @@ def settled(run: RunFolder, clustering: Clustering, settings: Settings) -> tuple
     slug = clustering.interest.slug
     decided = run.decided(slug)
     rulings = active(run.steps(slug))
-    if decided is not None:
+    # What a spent budget cut short is no clustering yet: its clusters go on only for the sake of what a person said.
+    if decided is not None and (rulings or not decided.is_partial):
         before = [decided]
         if rulings:
             before.append(apply_rulings(decided, rulings))
-        same = decided.model == clustering.model and _granularity(run.settings_of(slug)) == _granularity(settings)
+        same = (
+            not decided.is_partial
+            and decided.model == clustering.model
+            and _granularity(run.settings_of(slug)) == _granularity(settings)
+        )
         clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names=same and not settings.into)
     return apply_rulings(clustering, rulings), clustering if rulings else None
 
