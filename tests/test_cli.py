@@ -55,6 +55,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 COMMANDS = (
     "",
     "add",
+    "correct",
+    "review",
+    "resort",
     "cluster",
     "cross",
     "demo",
