@@ -155,6 +155,8 @@ def test_what_does_not_split_a_sample_is_no_suggestion() -> None:
     assert not splits(groups(*[1] * 20), 20)  # an answer for each
     assert likeness(groups(5, 5), groups(5, 5)) == pytest.approx(1)
     assert likeness(groups(5, 5), groups(10)) == 0
+    scattered = [SampleGroup(str(at), (str(at), str(at + 20))) for at in range(20)]
+    assert likeness(groups(*[2] * 20), scattered) < 0.2  # many small groups agree by chance alone
 
 
 def test_the_command_line_says_what_it_found(

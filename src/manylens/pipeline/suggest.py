@@ -46,7 +46,7 @@ LEAST_ANSWERED, MOST_IN_ONE, FEWEST_IN_GROUP = 0.5, 0.85, 2
 and two answers occur twice."""
 
 SAME = 0.7
-"""NMI of two groupings of the sample, from which the second one is not worth a line of its own."""
+"""Adjusted Rand index of two groupings of the sample, from which the second one is not worth a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,15 +204,20 @@ def _different(proposals: Sequence[Proposal], order: Sequence[str]) -> list[Prop
 
 
 def likeness(some: Sequence[SampleGroup], others: Sequence[SampleGroup]) -> float:
-    """Normalised mutual information of two groupings, of the images that both have; 0 where one has a single group."""
+    """The adjusted Rand index of two groupings, of the images that both have, in [0, 1]: unlike mutual information it
+    does not rise where a sample falls into many small groups."""
     place = {image_id: at for at, group in enumerate(others) for image_id in group.images}
     pairs = [(at, place[i]) for at, group in enumerate(some) for i in group.images if i in place]
-    if not pairs:
+    if len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
         return 0.0
 
-    def entropy(keys: Sequence[object]) -> float:
-        shares = np.array(list(Counter(keys).values())) / len(keys)
-        return float(-(shares * np.log(shares)).sum())
+    def together(keys: Sequence[object]) -> float:
+        return sum(count * (count - 1) / 2 for count in Counter(keys).values())
 
-    one, two = entropy([a for a, _ in pairs]), entropy([b for _, b in pairs])
-    return 2 * (one + two - entropy(pairs)) / (one + two) if one > 0 and two > 0 else 0.0
+    one, two, every = (
+        together([a for a, _ in pairs]),
+        together([b for _, b in pairs]),
+        len(pairs) * (len(pairs) - 1) / 2,
+    )
+    expected, most = one * two / every, (one + two) / 2
+    return max(0.0, (together(pairs) - expected) / (most - expected)) if most > expected else 0.0

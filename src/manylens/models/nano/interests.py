@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 GENERAL = (
-    "kind of picture",
-    "what the picture shows",
     "place",
     "indoors or outdoors",
     "activity",
@@ -23,8 +21,11 @@ GENERAL = (
     "facial expression",
     "color of the object",
     "quality of the photo",
+    "kind of picture",
+    "what the picture shows",
 )
-"""Every collection may be sorted by these."""
+"""Every collection may be sorted by these. Of two that give the same groups the first one is suggested, so what names a
+thing stands before what may be anything."""
 
 OF_DOMAINS: Mapping[str, tuple[str, ...]] = {
     "suit": ("card",),
