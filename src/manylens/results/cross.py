@@ -154,7 +154,7 @@ def cross_places(
     both = np.array(
         [[every[row, column] for column in keys[1] if column is not None] for row in keys[0] if row is not None],
         dtype=np.int64,
-    ).reshape(sum(key is not None for key in keys[0]), -1)
+    ).reshape([sum(key is not None for key in order) for order in keys])
     shown = [
         tuple(UNASSIGNED if key is None else of[key] for key in order) for of, order in zip(names, keys, strict=True)
     ]

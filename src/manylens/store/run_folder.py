@@ -20,6 +20,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -195,13 +196,15 @@ class RunFolder:
         """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
         of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
-        found = json.loads(rows[0][0]) if rows else None
-        return None if found is None else Path(found)
+        with self._as_written("places"):
+            found = json.loads(_typed(str, rows[0][0])) if rows else None
+            return None if found is None else Path(_typed(str, found))
 
     def place(self) -> str | None:
         """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return str(json.loads(rows[0][0])) if rows else None
+        with self._as_written("places"):
+            return _typed(str, json.loads(_typed(str, rows[0][0]))) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
@@ -400,6 +403,11 @@ class RunFolder:
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
 
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
+
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
         with self._guard, explained(self.path):
@@ -512,24 +520,35 @@ _RECENT = 500
 """Answers of a kind whose times are averaged: the newest, for servers and machines change."""
 
 
-def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
-    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
-    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What calls of a kind took on average: seconds; tokens in and out, None where none were counted."""
+
+    seconds: float
+    tokens: tuple[float, float] | None
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[Took, Took | None] | None:
+    """What looks and questions of a model took here; None where there were no looks. Read without holding or changing
+    the run. model: its identity, or that and a blank or a colon begin it."""
     folder = Path(path)
     if not (folder / DATABASE_NAME).is_file():
         return None
     query = (
-        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model_identity IN ({}) "
-        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+        "SELECT AVG(seconds), AVG(tokens_in), AVG(tokens_out) FROM (SELECT seconds, tokens_in, tokens_out FROM answers "
+        "WHERE kind IN ({}) AND model_identity IN ({}) AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
     )
     with contextlib.suppress(StoreError), _reader(folder) as reader:
         known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
         own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
-        looks, questions = (
-            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
-            for kinds in ("'look'", "'choose', 'complete'")
-        )
-        return None if looks is None else (float(looks), None if questions is None else float(questions))
+
+        def took(kinds: str) -> Took | None:
+            row = reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()
+            tokens = None if row[1] is None or row[2] is None else (float(row[1]), float(row[2]))
+            return None if row[0] is None else Took(float(row[0]), tokens)
+
+        looks = took("'look'")
+        return None if looks is None else (looks, took("'choose', 'complete'"))
     return None
 
 
