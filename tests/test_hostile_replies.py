@@ -337,6 +337,8 @@ def test_an_odd_wait_is_none_or_bounded(said: str) -> None:
         ("SSL_CERT_FILE", "/no/such/file.pem", "there is nothing of the kind"),
         ("SSL_CERT_FILE", __file__, "cannot be read as such"),
         ("SSL_CERT_DIR", "/no/such/folder", "there is nothing of the kind"),
+        ("SSLKEYLOGFILE", "/no/such/folder/keys", "a file that can be written"),
+        ("HTTP_PROXY", "http://127.0.0.1:9", "through the proxy of HTTP_PROXY"),
     ],
 )
 @pytest.mark.parametrize("command", ["doctor", "cluster"])

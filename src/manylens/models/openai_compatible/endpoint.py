@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
 from manylens.models.openai_compatible.addresses import clean_url, is_loopback, is_official
 from manylens.models.openai_compatible.faults import (
     IS_IT_ONE,
@@ -178,8 +178,11 @@ class Endpoint:
         return ModelUnavailable(f"the client cannot be used ({type(error).__name__})", f"check the key in {OWN_KEY}")
 
     def _nobody(self) -> Nobody:
+        through = "" if is_loopback(self.url) else _proxy_variable(urlsplit(self.url).scheme)
         return Nobody(
-            f"no server answers at {self.url}", "start it, or pass its address, port included, with --base-url"
+            f"no server answers at {self.url}{f' through the proxy of {through}' if through else ''}",
+            "start it, or pass its address, port included, with --base-url"
+            + (f"; NO_PROXY={urlsplit(self.url).hostname} goes there directly" if through else ""),
         )
 
     def _by_status(self, status: int, body: object, headers: Mapping[str, str]) -> ModelError:
@@ -235,6 +238,7 @@ def _names(error: BaseException | None) -> set[str]:
 def check_variables(url: str) -> None:
     """Raises UsageError or ModelUnavailable where a variable of the environment stands in the way of this server."""
     key, name = _key_for(url)
+    _check_key_log()
     _sdk()
     from manylens.models.openai_compatible.client import check_environment, check_header
 
@@ -243,6 +247,27 @@ def check_variables(url: str) -> None:
         check_header(named, value)
     if not is_loopback(url):
         check_environment()
+
+
+def _proxy_variable(scheme: str) -> str:
+    """The variable that names the proxy of such addresses, or ""."""
+    names = [spelled for name in (f"{scheme}_proxy", "all_proxy") for spelled in (name, name.upper())]
+    return next((name for name in names if os.environ.get(name)), "")
+
+
+def _check_key_log() -> None:
+    """Python's ssl writes there, and libraries make their contexts while they are imported."""
+    place = os.environ.get("SSLKEYLOGFILE")
+    if not place:
+        return
+    try:
+        with open(place, "a"):
+            return
+    except OSError as error:
+        problem = UsageError(
+            f"SSLKEYLOGFILE is a file that can be written, {place!r} is none ({error.strerror})", "unset SSLKEYLOGFILE"
+        )
+    raise problem
 
 
 _SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
