@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pictures
 
 
-COMMANDS = ("", "add", "cluster", "demo", "doctor", "tune", "evaluate", "export", "verify")
+COMMANDS = ("", "add", "cluster", "demo", "doctor", "tune", "evaluate", "export", "open", "verify")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -25,6 +25,7 @@ from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.open import open_page
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -59,7 +60,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, open_page, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

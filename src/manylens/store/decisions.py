@@ -11,6 +11,7 @@ import sqlite3
 from typing import Any
 
 from manylens.settings import Settings
+from manylens.store.schema import bump_revision
 from manylens.text import printable
 from manylens.types import Assignment, CallCounts, Cluster, Clustering, Interest, Misplaced, Verdict
 
@@ -21,6 +22,7 @@ LEVEL = "shown"
 def write_clustering(connection: sqlite3.Connection, clustering: Clustering, settings: Settings) -> None:
     """In the caller's transaction: replace what was decided about this interest."""
     slug = clustering.interest.slug
+    bump_revision(connection, slug)
     account = {
         "calls": clustering.calls.to_dict(),
         "density": clustering.density,
@@ -67,9 +69,12 @@ def write_clustering(connection: sqlite3.Connection, clustering: Clustering, set
     )
 
 
-def read_clusterings(connection: sqlite3.Connection) -> list[tuple[Clustering, Settings]]:
-    """Every interest that the folder holds, in the order in which they were first asked."""
-    rows = connection.execute("SELECT id, interest, model, settings, account FROM clusterings ORDER BY id").fetchall()
+def read_clusterings(connection: sqlite3.Connection, slug: str | None = None) -> list[tuple[Clustering, Settings]]:
+    """Every interest that the folder holds, in the order in which they were first asked; or the one of that slug."""
+    rows = connection.execute(
+        "SELECT id, interest, model, settings, account FROM clusterings WHERE ? IS NULL OR slug = ? ORDER BY id",
+        (slug, slug),
+    ).fetchall()
     return [
         (_read(connection, number, interest, model, json.loads(account)), Settings.from_dict(json.loads(settings)))
         for number, interest, model, settings, account in rows

@@ -42,12 +42,15 @@ from manylens.store.books import Books
 from manylens.store.decisions import read_clusterings, write_clustering
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
-from manylens.store.schema import connect
+from manylens.store.schema import bump_revision, connect, connect_to_read
 from manylens.store.verification import Damage, find_damage, set_aside
 from manylens.text import printable
 from manylens.types import Clustering, Image, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
+
+COLLECTION = " collection"
+"""Its name among the revisions; no slug begins with a space."""
 
 _T = TypeVar("_T")
 
@@ -60,7 +63,7 @@ _NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
 class RunFolder:
     """A run on disk, held exclusively; use as a context manager. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, lock: RunLock, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, lock: RunLock | None, connection: sqlite3.Connection) -> None:
         self.path = path
         self._lock = lock
         self._connection = connection
@@ -96,10 +99,24 @@ class RunFolder:
             lock.release()
             raise
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """The run at `path`, to be read only, beside another process that may hold it and write to it.
+
+        Whatever would change it raises StoreError, as does a run of another schema.
+        """
+        folder = Path(path)
+        if not (folder / DATABASE_NAME).is_file():
+            hint = "give the --out of an earlier run"
+            raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
+        with explained(folder):
+            return cls(folder, None, connect_to_read(folder / DATABASE_NAME))
+
     def close(self) -> None:
         with self._guard:
             self._connection.close()
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +128,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._lock is None:
+            raise StoreError(f"a run that is only read is not changed, {self.path} is", "open it to write")
         with self._guard, explained(self.path):
             if self._where() != self._place:  # what is written now would be in no folder that anyone finds
                 raise StoreError(
@@ -170,6 +189,13 @@ class RunFolder:
             if root is not None:
                 folder = json.dumps(os.path.abspath(root))
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+            bump_revision(connection, COLLECTION)
+
+    def revisions(self) -> dict[str, int]:
+        """How often `COLLECTION`, and each interest's clustering by its slug, was replaced; cheap enough to ask often.
+        What an earlier manylens wrote last has none yet."""
+        rows = self._rows("SELECT name, number FROM revisions")
+        return {_typed(str, row[0]): _typed(int, row[1]) for row in rows}
 
     def root(self) -> Path | None:
         """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
@@ -333,10 +359,41 @@ class RunFolder:
         with self._transaction() as connection:
             write_clustering(connection, clustering, settings)
 
-    def clusterings(self) -> list[tuple[Clustering, Settings]]:
-        """Every interest's decisions, in the order in which the interests were first asked."""
+    def clusterings(self, slug: str | None = None) -> list[tuple[Clustering, Settings]]:
+        """Every interest's decisions, in the order in which the interests were first asked; or those of one."""
         with self._guard, explained(self.path):
-            return read_clusterings(self._connection)
+            return read_clusterings(self._connection, slug)
+
+    def slugs(self) -> list[str]:
+        """Of the interests that have decisions, in the order in which they were first asked."""
+        return [_typed(str, row[0]) for row in self._rows("SELECT slug FROM clusterings ORDER BY id")]
+
+    def looks(self, interest: str) -> dict[str, str]:
+        """Image id -> its description through one interest; of several models and looks, as for `embeddings`."""
+        rows = self._rows(
+            "SELECT model_identity, image_id, json_extract(reply, '$.description') FROM answers "
+            "WHERE kind = 'look' AND interest = ? ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[str, dict[str, str]] = {}
+        for model, image_id, description in rows:
+            by_model.setdefault(model, {})[image_id] = str(description)
+        return max(by_model.values(), key=len, default={})
+
+    def asked_about(self, image_id: str) -> list[tuple[str, str, str, str, StoredReply, float]]:
+        """All stored answers about one image, in the order in which they came: (interest, kind, the model's identity,
+        the rendered request, the reply, seconds). Damaged ones are left out: `verify` names them."""
+        rows = self._rows(
+            "SELECT interest, kind, model_identity, request, seconds, kind, reply, embedding, checksum, tokens_in, "
+            "tokens_out FROM answers WHERE image_id = ? ORDER BY rowid",
+            (image_id,),
+        )
+        return [
+            (row[0], row[1], row[2], bytes(row[3]).decode("utf-8", "replace"),
+             StoredReply(row[5], json.loads(row[6])), float(row[4]))
+            for row in rows
+            if reply_problem(*row[5:]) is None
+        ]  # fmt: skip
 
 
 def _typed(kind: type[_T], value: Any) -> _T:

@@ -1,0 +1,279 @@
+"""The run that is shown: what of it is in memory, which version that is, and who may change it.
+
+In: a run folder, that of a new start included, where there is no run yet. Out: its columns, fresh. Promise: the run is
+not held: it is read beside whoever writes to it, and opened to write for one change at a time. What is in memory is
+replaced when the database says that it was changed, by whatever process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manylens.errors import StoreError
+from manylens.files import DATABASE_NAME
+from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
+from manylens.settings import Settings
+from manylens.store.run_folder import COLLECTION, RunFolder
+from manylens.text import shown_name
+from manylens.types import Clustering
+from manylens.web.columns import (
+    ClusterColumns,
+    ImageColumns,
+    NotThere,
+    cluster_columns,
+    image_columns,
+    no_such,
+)
+
+_MOST_EMBEDDINGS = 2
+"""Interests whose embeddings are in memory at once: those of 50,000 images take 38 to 300 MB."""
+
+
+_MOST_LAYOUTS = 6
+"""Layouts that are kept as they were sent: a megabyte each for 50,000 images."""
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """The last few of what was made at some cost, by what it was made of; what is used last goes last."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._guard = threading.Lock()
+        self._values: OrderedDict[tuple[object, ...], T] = OrderedDict()
+
+    def get(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        with self._guard:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = make()
+        with self._guard:
+            self._values[key] = value
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
+class NotAllowed(StoreError):
+    """The run may not be changed from here, or not now. status: what HTTP calls it."""
+
+    def __init__(self, rule: str, hint: str, status: int = 403) -> None:
+        super().__init__(rule, hint)
+        self.status = status
+
+
+class NotYet(StoreError):
+    """A route that is promised and not built."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} of a page are not built yet", "use the command line")
+
+
+class ShownRun:
+    """path: the run folder. folder: of the pictures, where the person named one. read_only: why nothing may be
+    changed, or empty. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, folder: Path | None = None, *, read_only: bool = False) -> None:
+        self.path = path
+        self._folder = folder
+        self._guard = threading.RLock()
+        self._writing = threading.Lock()
+        self._reader: RunFolder | None = None
+        self._place: tuple[int, int] | None = None
+        self._images: ImageColumns | None = None
+        self._columns: dict[str, ClusterColumns] = {}
+        self.layouts = Kept[bytes](_MOST_LAYOUTS)
+        self.other: ShownRun | None = None
+        self.is_running = False
+        self._embeddings: OrderedDict[str, tuple[int, NDArray[np.float16], NDArray[np.int64]]] = OrderedDict()
+        self.read_only = "the page was opened with --read-only" if read_only else ""
+        if not read_only and not self._is_writable():
+            self.read_only = "the run folder cannot be written to"
+        if not self.read_only:
+            self._bring_up_to_date()
+
+    def _is_writable(self) -> bool:
+        place = self.path if self.path.exists() else self.path.absolute().parent
+        database = self.path / DATABASE_NAME
+        return os.access(place, os.W_OK) and (not database.exists() or os.access(database, os.W_OK))
+
+    def _bring_up_to_date(self) -> None:
+        """A run of an earlier manylens gets the tables of this one; where another process holds it, it has them."""
+        if (self.path / DATABASE_NAME).is_file():
+            with contextlib.suppress(StoreError), RunFolder.open(self.path, must_exist=True):
+                pass
+
+    @property
+    def name(self) -> str:
+        return shown_name(Path(os.path.abspath(self.path)).name)
+
+    @property
+    def is_new(self) -> bool:
+        return not (self.path / DATABASE_NAME).is_file()
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the pictures: as the person named it, else as the run has it."""
+        if self._folder is not None or self.is_new:
+            return self._folder
+        return self.reader().root()
+
+    def reader(self) -> RunFolder:
+        """The run, to be read. Raises StoreError where there is none, NotThere where there is none yet."""
+        with self._guard:
+            try:
+                status = os.stat(self.path / DATABASE_NAME)
+            except OSError:
+                self._forget()
+                raise NotThere(
+                    f"nothing is sorted yet, {shown_name(str(self.path))} holds no run", "name an interest first"
+                ) from None
+            place = (status.st_dev, status.st_ino)
+            if self._reader is None or place != self._place:
+                self._forget()
+                self._reader, self._place = RunFolder.read(self.path), place
+            return self._reader
+
+    def _forget(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+        self._images = None
+        self._columns.clear()
+        self._embeddings.clear()
+
+    def close(self) -> None:
+        with self._guard:
+            self._forget()
+
+    def versions(self) -> dict[str, int]:
+        """Of each interest's clustering, by slug; empty for a new start."""
+        if self.is_new:
+            return {}
+        reader = self.reader()
+        known = reader.revisions()
+        return {slug: known.get(slug, 0) for slug in reader.slugs()}
+
+    def version(self) -> str:
+        """Another text after any change of what is shown."""
+        return "" if self.is_new else repr(sorted(self.reader().revisions().items()))
+
+    def images(self) -> ImageColumns:
+        with self._guard:
+            reader = self.reader()
+            version = reader.revisions().get(COLLECTION, 0)
+            if self._images is None or self._images.version != version:
+                self._images = image_columns(reader.images(), version)
+                self._columns.clear()
+                self._embeddings.clear()
+            return self._images
+
+    def both(self, slug: str) -> tuple[ImageColumns, ClusterColumns]:
+        """The images and where the interest puts them, of one moment. Raises NotThere for an interest that is none."""
+        with self._guard:
+            images = self.images()
+            reader = self.reader()
+            version = reader.revisions().get(slug, 0)
+            known = self._columns.get(slug)
+            if known is None or known.version != version:
+                found = reader.clusterings(slug)
+                if not found:
+                    self._columns.pop(slug, None)
+                    raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
+                ((clustering, settings),) = found
+                looks = reader.looks(clustering.interest.text)
+                known = self._columns[slug] = cluster_columns(clustering, settings, looks, images, version)
+            return images, known
+
+    def columns(self, slug: str) -> ClusterColumns:
+        return self.both(slug)[1]
+
+    def all_columns(self) -> list[tuple[str, ClusterColumns]]:
+        """Of every interest, in the order in which they were first asked."""
+        return [] if self.is_new else [(slug, self.columns(slug)) for slug in self.reader().slugs()]
+
+    def embeddings(self, slug: str) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """(m, d) unit length, and the rows of the images that they are of, ascending."""
+        with self._guard:
+            images, columns = self.both(slug)
+            known = self._embeddings.get(slug)
+            if known is None or known[0] != columns.version:
+                by_id = self.reader().embeddings(columns.of.interest.text)
+                rows = np.array([row for row, image_id in enumerate(images.ids) if image_id in by_id], np.int64)
+                vectors = (
+                    np.stack([by_id[images.ids[row]] for row in rows]) if rows.size else np.zeros((0, 1), np.float16)
+                )
+                known = (columns.version, vectors, rows)
+            self._embeddings[slug] = known
+            self._embeddings.move_to_end(slug)
+            while len(self._embeddings) > _MOST_EMBEDDINGS:
+                self._embeddings.popitem(last=False)
+            return known[1], known[2]
+
+    def clustering(self, slug: str) -> tuple[Clustering, Settings]:
+        """As stored, whole. Raises NotThere."""
+        found = self.reader().clusterings(slug)
+        if not found:
+            raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
+        return found[0]
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[RunFolder]:
+        """The run, held for one change. Raises NotAllowed where it may not be changed, or another process holds it."""
+        self.check_writable()
+        with self._writing:
+            try:
+                run = RunFolder.open(self.path, must_exist=True)
+            except StoreError as error:
+                if "one process at a time" in error.rule:
+                    raise NotAllowed(
+                        "a run is changed by one process at a time, another one is at work on it",
+                        "wait for it to end, or cancel it",
+                        409,
+                    ) from error
+                raise
+            with run:
+                yield run
+
+    def edge(self, columns: ClusterColumns) -> tuple[float, float]:
+        """beta and b, by which the weight of an edge follows from the cosine of two embeddings."""
+        return DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET
+
+    def can_undo_redo(self, slug: str) -> tuple[bool, bool]:
+        return False, False
+
+    def files_of(self, images: ImageColumns, row: int) -> list[Path]:
+        """Where the image's files should be: below the folder of the pictures, whatever their recorded paths say."""
+        folder = self.folder
+        if folder is None:
+            return []
+        return [
+            folder / path for path in images.paths[row] if not Path(path).is_absolute() and ".." not in Path(path).parts
+        ]
+
+    def size_on_disk(self, images: ImageColumns, row: int) -> int | None:
+        """Of the first of the image's files that is still there, in bytes; None where none is."""
+        for file in self.files_of(images, row):
+            with contextlib.suppress(OSError, ValueError):
+                status = file.stat()
+                if stat.S_ISREG(status.st_mode):
+                    return status.st_size
+        return None
+
+    def check_writable(self) -> None:
+        if self.read_only:
+            raise NotAllowed(
+                f"this run is only shown, {self.read_only}", "open it without --read-only, in a folder of your own"
+            )
