@@ -13,35 +13,60 @@ class Corrections {
   /** How often this page changed a clustering: galleries read again. */
   version = $state(0);
 
+  /** The name of a cluster as it is shown, for the line that says what was done. */
+  nameOf: (slug: string, cluster: number) => string = () => "";
+
+  #text(slug: string, correction: Correction): string {
+    const did = t("did");
+    switch (correction.kind) {
+      case "move":
+        return did.move(correction.images.length, this.nameOf(slug, correction.to));
+      case "new":
+        return did.new(correction.images.length, correction.name);
+      case "merge":
+        return did.merge(correction.clusters.length, this.nameOf(slug, correction.clusters[0]!));
+      case "split":
+        return did.split(correction.images.length);
+      case "rename":
+        return did.rename(1, correction.name);
+      case "not":
+        return did.not(correction.images.length, this.nameOf(slug, correction.cluster));
+      case "unassign":
+        return did.unassign(correction.images.length);
+      case "confirm":
+        return did.confirm(correction.images.length, this.nameOf(slug, correction.cluster));
+    }
+  }
+
   note(slug: string, told: { can_undo: boolean; can_redo: boolean }): void {
     this.canUndo[slug] = told.can_undo;
     this.canRedo[slug] = told.can_redo;
   }
 
-  async #done(slug: string, work: () => Promise<api.Corrected>, withUndo: boolean): Promise<api.Corrected | undefined> {
+  async #done(slug: string, work: () => Promise<api.Corrected>, text?: string): Promise<api.Corrected | undefined> {
     this.busy = true;
     const told = await attempt(work);
     this.busy = false;
     if (!told) return undefined;
     this.note(slug, told);
     this.version += 1;
-    say(told.text, "done", withUndo ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
+    say(text ?? told.text, "done", text ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
     void library.load();
     return told;
   }
 
   async say(slug: string, correction: Correction): Promise<api.Corrected | undefined> {
-    const told = await this.#done(slug, () => api.correct(slug, correction), true);
+    const told = await this.#done(slug, () => api.correct(slug, correction), this.#text(slug, correction));
     if (told && "images" in correction) selection.clear();
     return told;
   }
 
   undo(slug: string): Promise<api.Corrected | undefined> {
-    return this.#done(slug, () => api.undo(slug), false);
+    return this.#done(slug, () => api.undo(slug));
   }
 
   redo(slug: string): Promise<api.Corrected | undefined> {
-    return this.#done(slug, () => api.redo(slug), false);
+    return this.#done(slug, () => api.redo(slug));
   }
 }
 

@@ -153,6 +153,7 @@ export const de: Messages = {
   mapOf: (count, interest) => `Karte von ${some(count, "Bild", "Bildern")} nach ${interest}. Pfeiltasten bewegen, Plus und Minus vergrößern, 0 zeigt alles, l zeichnet ein Lasso.`,
   lasso: "Lasso",
   wholeMap: "Ganze Karte",
+  picturesOn: "Bilder",
   makingMap: "Die Karte wird gezeichnet …",
   preliminaryMap: "Ein erster Entwurf; eine bessere Karte entsteht.",
   crossLabel: (count, a, b) => `${some(count, "Bild", "Bilder")} in ${a} und ${b}: zeigen`,

@@ -159,6 +159,7 @@ export const en = {
   mapOf: (count: number, interest: string) => `Map of ${some(count, "picture", "pictures")} by ${interest}. Arrow keys move, plus and minus zoom, 0 shows all, l draws a lasso.`,
   lasso: "Lasso",
   wholeMap: "Whole map",
+  picturesOn: "Pictures",
   makingMap: "Drawing the map …",
   preliminaryMap: "A first sketch; a better map is being made.",
   crossLabel: (count: number, a: string, b: string) => `${some(count, "picture", "pictures")} in ${a} and ${b}: show them`,
