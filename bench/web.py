@@ -97,9 +97,15 @@ FRAMES = """seconds => new Promise(done => {
 
 # In one thread with the page: scrolls a screen every 400 ms, evenly, as a hand on a wheel does.
 SCROLL = """() => {
-  const gallery = document.querySelector('.gallery'); let last = performance.now();
-  const step = now => { gallery.scrollTop += (now - last) * 2.2; last = now; window.scrolling && requestAnimationFrame(step) };
-  window.scrolling = true; requestAnimationFrame(step);
+  const gallery = document.querySelector('.gallery');
+  let last = performance.now();
+  const step = now => {
+    gallery.scrollTop += (now - last) * 2.2;
+    last = now;
+    window.scrolling && requestAnimationFrame(step);
+  };
+  window.scrolling = true;
+  requestAnimationFrame(step);
 }"""
 
 LEAP = """() => {
@@ -112,11 +118,31 @@ LEAP = """() => {
 }"""
 
 SEEN = """() => {
-  const bounds = document.querySelector('.gallery')?.getBoundingClientRect(); if (!bounds) return false;
+  const bounds = document.querySelector('.gallery')?.getBoundingClientRect();
+  if (!bounds) return false;
   const seen = [...document.querySelectorAll('.tile')].filter(tile => {
-    const box = tile.getBoundingClientRect(); return box.bottom > bounds.top && box.top < bounds.bottom;
+    const box = tile.getBoundingClientRect();
+    return box.bottom > bounds.top && box.top < bounds.bottom;
   });
-  return seen.length > 0 && seen.every(tile => { const image = tile.querySelector('img'); return image && image.complete && image.naturalWidth });
+  const there = tile => { const image = tile.querySelector('img'); return image?.complete && image.naturalWidth > 0 };
+  return seen.length > 0 && seen.every(there);
+}"""
+
+PAN = """() => {
+  const host = document.querySelector('.host');
+  const box = host.getBoundingClientRect();
+  host.setPointerCapture = () => {};
+  const send = (type, x) => host.dispatchEvent(new PointerEvent(type, {
+    pointerId: 1, button: 0, buttons: 1, bubbles: true, clientX: box.left + x, clientY: box.top + 300,
+  }));
+  let turn = 0;
+  send('pointerdown', 400);
+  const step = () => {
+    send('pointermove', 400 + 120 * Math.sin(turn++ / 15));
+    window.scrolling && requestAnimationFrame(step);
+  };
+  window.scrolling = true;
+  requestAnimationFrame(step);
 }"""
 
 
@@ -154,18 +180,7 @@ def measure(address: str, browser_path: str, gpu: bool) -> dict[str, Any]:
         page.wait_for_selector(".host canvas")
         page.wait_for_selector(".tag", timeout=300_000)
         page.wait_for_timeout(1500)
-        box = page.locator(".host").bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + 400, box["y"] + 300)
-        page.evaluate(
-            """() => { const host = document.querySelector('.host'); const box = host.getBoundingClientRect(); let turn = 0;
-              host.setPointerCapture = () => {};
-              const send = (type, x) => host.dispatchEvent(new PointerEvent(type, {pointerId: 1, button: 0, buttons: 1, bubbles: true,
-                clientX: box.left + x, clientY: box.top + 300}));
-              send('pointerdown', 400);
-              const step = () => { send('pointermove', 400 + 120 * Math.sin(turn++ / 15)); window.scrolling && requestAnimationFrame(step) };
-              window.scrolling = true; requestAnimationFrame(step); }"""
-        )
+        page.evaluate(PAN)
         results["map_panning"] = told(page.evaluate(FRAMES, 6))
         page.evaluate("window.scrolling = false")
         results["map_with_webgl"] = page.evaluate("!!document.createElement('canvas').getContext('webgl2')")
