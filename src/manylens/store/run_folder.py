@@ -380,6 +380,19 @@ class RunFolder:
             by_model.setdefault(model, {})[image_id] = str(description)
         return max(by_model.values(), key=len, default={})
 
+    def answers_mark(self) -> int:
+        """Of the newest answer; `answers_since` counts those that came after it."""
+        ((mark,),) = self._rows("SELECT COALESCE(MAX(rowid), 0) FROM answers")
+        return int(mark)
+
+    def answers_since(self, mark: int) -> tuple[int, int, int]:
+        """How many answers came after it, and their tokens in and out, as far as they were counted."""
+        ((calls, tokens_in, tokens_out),) = self._rows(
+            "SELECT COUNT(*), COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM answers WHERE rowid > ?",
+            (mark,),
+        )
+        return int(calls), int(tokens_in), int(tokens_out)
+
     def asked_about(self, image_id: str) -> list[tuple[str, str, str, str, StoredReply, float]]:
         """All stored answers about one image, in the order in which they came: (interest, kind, the model's identity,
         the rendered request, the reply, seconds). Damaged ones are left out: `verify` names them."""

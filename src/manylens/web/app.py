@@ -6,7 +6,9 @@ cure; what is not a route is a file of the page, or 404.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
@@ -23,6 +25,8 @@ from manylens.text import shown_name
 from manylens.web import comparing, correcting, exporting, gallery, jobs, leveling, live, pictures, similar
 from manylens.web.columns import NotThere
 from manylens.web.guard import Guard
+from manylens.web.job_keeper import JobKeeper
+from manylens.web.live import Watch
 from manylens.web.shown import NotAllowed, NotYet, ShownRun
 
 TITLE = "manylens"
@@ -43,8 +47,24 @@ def routers() -> list[APIRouter]:
 
 def make_app(run: ShownRun, *, token: str, hosts: Sequence[str], cookie: str, is_local: bool = True) -> FastAPI:
     """is_local: whether it is open to this computer only."""
-    app = FastAPI(title=TITLE, openapi_url=None, docs_url=None, redoc_url=None)
+    jobs = JobKeeper(run)
+    watch = Watch(run, jobs)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(watch.watch())
+        try:
+            yield
+        finally:
+            watch.end()
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+
+    app = FastAPI(title=TITLE, openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.run = run
+    app.state.jobs = jobs
+    app.state.watch = watch
     app.state.is_local = is_local
     for router in routers():
         app.include_router(router)

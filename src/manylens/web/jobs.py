@@ -2,50 +2,118 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path as FilePath
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path, Request
 
+from manylens.collection.find import Collection
+from manylens.collection.formats import IMAGE_SUFFIXES
+from manylens.errors import UsageError
+from manylens.models.base import ModelOptions
+from manylens.pipeline.plan import plan_run
+from manylens.settings import Settings
+from manylens.types import Image, parse_interests
+from manylens.web.job_keeper import JobKeeper, job_request
 from manylens.web.requests import NewJob
 from manylens.web.routing import PROBLEMS, RunDep
 from manylens.web.schemas import Job, Jobs, PlanOut
-from manylens.web.shown import NotYet
+from manylens.web.shown import ShownRun
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=PROBLEMS)
 
 JobPath = Annotated[int, Path(ge=1, le=2**31)]
 
 
+def job_keeper(request: Request) -> JobKeeper:
+    keeper: JobKeeper = request.app.state.jobs
+    return keeper
+
+
+KeeperDep = Annotated[JobKeeper, Depends(job_keeper)]
+
+
 @router.get("")
-def get_jobs(run: RunDep) -> Jobs:
+def get_jobs(run: RunDep, jobs: KeeperDep) -> Jobs:
     """All jobs of this run folder, the newest first."""
-    raise NotYet("jobs")
+    return Jobs(jobs=[jobs.shown(row) for row in run.store.jobs()])
 
 
 @router.post("")
-def begin_job(run: RunDep, wanted: NewJob) -> Job:
+def begin_job(run: RunDep, jobs: KeeperDep, wanted: NewJob) -> Job:
     """Begin a run of its own. It asks a model, and may cost money."""
-    raise NotYet("jobs")
+    run.check_writable()
+    return jobs.shown(jobs.begin(_request(run, wanted)))
 
 
 @router.post("/plan")
 def plan_job(run: RunDep, wanted: NewJob) -> PlanOut:
     """What it would take. Asks and writes nothing."""
-    raise NotYet("jobs")
+    request = _request(run, wanted)
+    folder = FilePath(request["folder"])
+    if run.is_new:
+        count = sum(
+            FilePath(name).suffix.lower() in IMAGE_SUFFIXES for _, _, names in os.walk(folder) for name in names
+        )
+    else:
+        count = len(run.images())
+    images = tuple(Image(f"{number}", ("",), 1, 1) for number in range(count))
+    planned = plan_run(
+        Collection(folder, images, (), 0, count),
+        parse_interests(request["by"]) if request["by"] else [],
+        request["model"],
+        ModelOptions.from_dict(request["options"]),
+        Settings.from_dict(request["settings"]),
+    )
+    return PlanOut(
+        images=count,
+        calls=planned.calls,
+        seconds=None if planned.minutes is None else (planned.minutes[0] * 60, planned.minutes[1] * 60),
+        usd=planned.usd,
+        is_free=planned.tokens is None,
+    )
 
 
 @router.get("/{number}")
-def get_job(number: JobPath, run: RunDep) -> Job:
-    raise NotYet("jobs")
+def get_job(number: JobPath, jobs: KeeperDep) -> Job:
+    return jobs.shown(jobs.row(number))
 
 
 @router.delete("/{number}")
-def cancel_job(number: JobPath, run: RunDep) -> Job:
+def cancel_job(number: JobPath, jobs: KeeperDep) -> Job:
     """Stop it. What was paid for is kept."""
-    raise NotYet("jobs")
+    return jobs.shown(jobs.cancel(number))
 
 
 @router.post("/{number}/continue")
-def continue_job(number: JobPath, run: RunDep) -> Job:
+def continue_job(number: JobPath, jobs: KeeperDep) -> Job:
     """Go on with a job that was cancelled, or failed. Nothing is asked twice."""
-    raise NotYet("jobs")
+    return jobs.shown(jobs.go_on(number))
+
+
+def _request(run: ShownRun, wanted: NewJob) -> dict[str, Any]:
+    folder = run.folder
+    if folder is None or not folder.is_dir():
+        where = "is not known" if folder is None else f"is not at {folder}"
+        raise UsageError(f"pictures are sorted from their folder, it {where}", "put it back, or open the folder")
+    said: dict[str, Any] = {
+        "level": wanted.level,
+        "n_clusters": wanted.groups,
+        "into": None if wanted.into is None else tuple(wanted.into),
+        "effort": wanted.effort,
+        "budget_calls": wanted.budget_calls,
+        "budget_usd": wanted.budget_usd,
+        "price_in": wanted.price_in,
+        "price_out": wanted.price_out,
+    }
+    return job_request(
+        folder,
+        wanted.by,
+        kind=wanted.kind,
+        model=wanted.model,
+        options=ModelOptions(base_url=wanted.base_url or None),
+        settings=Settings(**{name: value for name, value in said.items() if value is not None}),
+        exclude=run.exclude,
+        include=run.include,
+    )

@@ -96,10 +96,13 @@ class ReSort(In):
 
 
 class NewJob(In):
-    """A run to begin. by: interests. groups, into and level say how fine; budget: hard limits."""
+    """A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `add` puts
+    pictures that came since into the clusterings that there are."""
 
-    by: Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_INTEREST_CHARACTERS)]],
-                  Field(min_length=1, max_length=20)]  # fmt: skip
+    kind: Literal["cluster", "add"] = "cluster"
+    by: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_INTEREST_CHARACTERS)]], Field(max_length=20)
+    ] = []  # pydantic copies it
     level: Level | None = None
     groups: Annotated[int | None, Field(ge=1, le=100_000)] = None
     into: list[Name] | None = None

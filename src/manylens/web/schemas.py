@@ -399,6 +399,7 @@ class Job(Out):
     """calls: asked so far; expected: at least and at most. seconds_left: null where it is not known yet."""
 
     id: int
+    kind: Literal["cluster", "add"]
     state: JobState
     by: list[str]
     slugs: list[str]
@@ -423,13 +424,13 @@ class Jobs(Out):
 
 
 class PlanOut(Out):
-    """What a job would take, before it is begun."""
+    """What a job would take, before it is begun: at least and at most. is_free: the model runs on this computer."""
 
     images: int
     calls: tuple[int, int]
     seconds: tuple[float, float] | None
     usd: tuple[float, float] | None
-    lines: list[str]
+    is_free: bool
 
 
 # Two runs

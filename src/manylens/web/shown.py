@@ -34,6 +34,7 @@ from manylens.web.columns import (
     image_columns,
     no_such,
 )
+from manylens.web.page_store import PageStore
 
 _MOST_EMBEDDINGS = 2
 """Interests whose embeddings are in memory at once: those of 50,000 images take 38 to 300 MB."""
@@ -97,6 +98,9 @@ class ShownRun:
         self.layouts = Kept[bytes](_MOST_LAYOUTS)
         self.other: ShownRun | None = None
         self.is_running = False
+        self.store = PageStore(path)
+        self.exclude: tuple[str, ...] = ()
+        self.include: tuple[str, ...] = ()
         self._embeddings: OrderedDict[str, tuple[int, NDArray[np.float16], NDArray[np.int64]]] = OrderedDict()
         self.read_only = "the page was opened with --read-only" if read_only else ""
         if not read_only and not self._is_writable():
@@ -157,6 +161,10 @@ class ShownRun:
     def close(self) -> None:
         with self._guard:
             self._forget()
+            self.store.close()
+
+    def maps_ready(self) -> set[tuple[str, int]]:
+        return set()
 
     def versions(self) -> dict[str, int]:
         """Of each interest's clustering, by slug; empty for a new start."""
