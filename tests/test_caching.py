@@ -35,6 +35,7 @@ from manylens.models.retrying import RetryingModel
 from manylens.store.answers import StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
 from manylens.types import answer_key
+from manylens.writing import DescribedGroup, GroupName, NameClusters, Names
 
 
 class Broken(Exception):
@@ -87,7 +88,7 @@ class Fake:
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         await self._begin(requests)
-        return [CompleteReply(r.payload.upper()) for r in requests]
+        return [CompleteReply(Names((GroupName(1, r.interest.upper(), "what is \u00e9"),))) for r in requests]
 
 
 def looks(*ids: str, interest: str = "suit") -> list[LookRequest]:
@@ -109,7 +110,7 @@ def test_a_model_passes_for_itself() -> None:
 def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) -> None:
     judgement = JudgeRequest("suit", "hearts", "red hearts", ("a",), "b")
     choice = ChooseRequest("suit", (Option("hearts"), Option("spades")), "b")
-    text = CompleteRequest("suit", "name_clusters", "payload")
+    text = CompleteRequest("suit", NameClusters("suit", (DescribedGroup(1, 3, {"red": 3}),)))
 
     async def everything(model: CachingModel) -> list[object]:
         answers = [*await model.look(looks("a", "b")), *await model.judge([judgement])]

@@ -20,10 +20,11 @@ from chat_server import write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import Answer, Send, head, serve
+from writings import task_of
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable, UsageError
 from manylens.models import prompts
-from manylens.models.prompts_writing import WRITING
+from manylens.models.prompts_writing import understand
 
 pytest.importorskip("openai")
 
@@ -190,10 +191,11 @@ NUMBERS: list[Any] = [
 
 def readings(text: str) -> list[Callable[[], object]]:
     """Every way in which the text of a reply is read."""
-    known = json.dumps({"interest": "color", "level": "fine", "closed": False, "categories": [], "descriptions": ["a"]})
-    names = json.dumps({"interest": "c", "clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}], "taken": []})
-    groups = json.dumps({"interest": "c", "level": "fine", "categories": [{"id": 1, "name": "a", "examples": []}]})
-    payloads = {"vocabulary": known, "name_clusters": names, "reconcile": groups}
+    tasks = [
+        task_of("vocabulary", {"descriptions": ["a"]}),
+        task_of("name_clusters", {"clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}]}),
+        task_of("reconcile", {"categories": [{"id": 1, "name": "a"}]}),
+    ]
     return [
         lambda: prompts.parse_look(text),
         lambda: prompts.parse_judge(text),
@@ -201,7 +203,7 @@ def readings(text: str) -> list[Callable[[], object]]:
         lambda: prompts.parse_letter(text, 3),
         lambda: prompts.parse_word(text),
         lambda: prompts.parse_plain_look(text),
-        *(lambda task=task: WRITING[task].read(text, payloads[task]) for task in WRITING),
+        *(lambda task=task: understand(text, task) for task in tasks),
         lambda: prompts.said_before(text),
     ]
 

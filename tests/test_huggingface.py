@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import importlib.util
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from manylens.models.base import (
 from manylens.models.huggingface.model import CHAT_TOKENS, HuggingFace
 from manylens.models.prompts_writing import WRITING
 from manylens.models.registry import check_model_name, load_model, probe_model
+from manylens.writing import NameClusters
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("transformers") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs the extra [local]: make test-models")
@@ -304,9 +304,9 @@ def test_a_text_in_the_form_of_control_tokens_is_text(folders: dict[str, Path]) 
 @pytest.mark.models
 def test_names_that_are_no_json_are_a_failed_call(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     task = dataclasses.replace(WRITING["name_clusters"], reply_tokens=20)
-    monkeypatch.setattr("manylens.models.prompts_writing.WRITING", {"name_clusters": task})
-    payload = json.dumps({"interest": "color", "clusters": []})
-    (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([CompleteRequest("color", "name_clusters", payload)]))
+    monkeypatch.setattr("manylens.models.huggingface.model.WRITING", {"name_clusters": task})
+    request = CompleteRequest("color", NameClusters("color", ()))
+    (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([request]))
     assert isinstance(reply, ModelError)
     assert "JSON" in str(reply)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from chat_server import write_pictures
 
+from manylens.cli import main as cli
 from manylens.collection.find import find_images
 from manylens.collection.pictures import MOST_FILE_BYTES
 from manylens.errors import UsageError
@@ -59,6 +60,20 @@ def test_with_little_memory_a_run_ends_right_or_with_a_reason(tmp_path: Path, me
         assert json.loads((tmp_path / "out" / "color" / "summary.json").read_text())["images"] == 6
     elif done.returncode > 0:
         assert "this process gets no more" in done.stderr
+
+
+def test_an_engine_s_own_error_about_memory_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fail(Exception):
+        """As onnxruntime's: a subclass of Exception alone."""
+
+    def fail(**_: object) -> None:
+        raise Fail("[ONNXRuntimeError] : 1 : FAIL : BFCArena::AllocateRawInternal Failed to allocate memory")
+
+    monkeypatch.setattr(cli.commands, "main", fail)
+    assert cli.run([]) == 1
+    assert "this process gets no more memory" in capsys.readouterr().err
 
 
 def test_a_sparse_terabyte_is_refused_by_its_size(tmp_path: Path) -> None:

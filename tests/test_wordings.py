@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from writings import request_of, values_of
 
-from manylens.models.base import CompleteReply, CompleteRequest, JudgeReply, JudgeRequest, LookReply, LookRequest
+from manylens.models.base import CompleteReply, JudgeReply, JudgeRequest, LookReply, LookRequest
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.models.wordings import REFUSALS, Wordings
 
@@ -40,9 +41,8 @@ def words_by_class(model: ScriptedModel) -> dict[str, Counter[str]]:
 
 
 def write(model: ScriptedModel, task: str, payload: Mapping[str, Any]) -> Any:
-    (reply,) = asyncio.run(model.complete([CompleteRequest("kind", task, json.dumps(payload))]))
-    assert isinstance(reply, CompleteReply), reply
-    return json.loads(reply.text)
+    (reply,) = asyncio.run(model.complete([request_of(task, {"interest": "kind", **payload})]))
+    return values_of(reply)
 
 
 def vocabulary(model: ScriptedModel, words: Sequence[str], level: str = "medium", known: Sequence[str] = ()) -> Any:
@@ -57,9 +57,8 @@ def test_without_wordings_every_reply_is_what_it_was() -> None:
     looks = asyncio.run(model.look([LookRequest("kind", image_id) for image_id in labels]))
     pairs = itertools.product(IDS[:9], labels)
     judged = asyncio.run(model.judge([JudgeRequest("kind", "alt kind1", "", (one,), other) for one, other in pairs]))
-    payload = json.dumps({"clusters": [{"id": 1, "descriptions": {"kind1": 3}}]})
-    tasks = ("name_clusters", "vocabulary")
-    written = asyncio.run(model.complete([CompleteRequest("kind", task, payload) for task in tasks]))
+    payload = {"interest": "kind", "clusters": [{"id": 1, "descriptions": {"kind1": 3}}]}
+    written = asyncio.run(model.complete([request_of(task, payload) for task in ("name_clusters", "vocabulary")]))
     # Of an embedding its largest part, which does not hang on the last bit of a processor's arithmetic.
     said = [
         (reply.description, round(reply.confidence, 9), int(reply.embedding.argmax()))
@@ -68,7 +67,7 @@ def test_without_wordings_every_reply_is_what_it_was() -> None:
         for reply in looks
     ]
     judgements = [round(reply.probability, 9) if isinstance(reply, JudgeReply) else str(reply) for reply in judged]
-    texts = [reply.text if isinstance(reply, CompleteReply) else str(reply) for reply in written]
+    texts = [json.dumps(values_of(reply)) if isinstance(reply, CompleteReply) else str(reply) for reply in written]
     assert "Wordings" not in model.identity
     digest = hashlib.sha256(repr([said, judgements, texts]).encode()).hexdigest()
     assert digest == "289d95f81d5c3281b312d66f120d54c1d2db79b6e9da41df38ba799a0e112718"

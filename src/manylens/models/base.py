@@ -24,6 +24,7 @@ from manylens.errors import ModelError, UsageError
 from manylens.settings import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.types import MOST_OPTIONS as MOST_OPTIONS
 from manylens.types import Tokens, Verdict, answer_key
+from manylens.writing import WritingTask, Written
 
 Vector: TypeAlias = NDArray[np.float16]
 
@@ -110,12 +111,10 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompleteRequest(_Request):
-    """Write text. task: the prompt, "vocabulary", "reconcile" or "name_clusters". payload: its input, JSON."""
+    """Write: name groups, put descriptions into categories, find categories that are one."""
 
     interest: str
-    task: str
-    payload: str
-    image_ids: tuple[str, ...] = ()
+    task: WritingTask
 
 
 Request: TypeAlias = LookRequest | JudgeRequest | ChooseRequest | CompleteRequest
@@ -166,7 +165,9 @@ class ChooseReply:
 
 @dataclass(frozen=True, slots=True)
 class CompleteReply:
-    text: str
+    """written: the answer to the request's task, `Names`, `Categories` or `MergedCategories`."""
+
+    written: Written
     usage: Usage | None = field(default=None, compare=False)
 
 
@@ -264,7 +265,7 @@ class Model(Protocol):
         ...
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
-        """Text, where `capabilities.writes_text`; else errors."""
+        """What its task asks for, where `capabilities.writes_text`; else errors."""
         ...
 
 

@@ -47,6 +47,7 @@ from manylens.models.base import (
 from manylens.models.metering import Account, Bound, Call, bound_of, usable_count, working_for
 from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Failure, StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
+from manylens.writing import written_from_json, written_to_json
 
 DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
@@ -85,7 +86,7 @@ def to_stored(reply: Reply) -> StoredReply:
                 raise ModelReplyInvalid(f"the probabilities of a choice sum to one, got {math.fsum(shares):.4f}")
             return StoredReply("choose", {"probabilities": shares, "reason": reply.reason}, tokens=tokens)
         case CompleteReply():
-            return StoredReply("complete", {"text": reply.text}, tokens=tokens)
+            return StoredReply("complete", {"text": written_to_json(reply.written)}, tokens=tokens)
 
 
 def from_stored(stored: StoredReply) -> Reply:
@@ -100,7 +101,7 @@ def from_stored(stored: StoredReply) -> Reply:
         case "choose":
             return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
         case _:
-            return CompleteReply(stored.fields["text"], usage)
+            return CompleteReply(written_from_json(stored.fields["text"]), usage)
 
 
 def _share(name: str, value: float) -> float:

@@ -78,7 +78,7 @@ def bound_of(model: Model, request: Request) -> Bound:
         case ChooseRequest():
             images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
         case CompleteRequest():
-            images = len(request.image_ids)
+            images = 0
     text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
     reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
     times = 1 if known.counts_requests else known.requests_per_call

@@ -14,7 +14,7 @@ from typing import TypeVar
 from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, Stage, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks
-from manylens.method.questions import Answer, Choice, Question, Steps, Writing
+from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -137,7 +137,7 @@ class JudgeSession:
 
     def _answer(self, request: Request, reply: ChooseReply | CompleteReply | ModelError) -> Answer:
         if isinstance(reply, CompleteReply):
-            return Answer(text=reply.text)
+            return Answer(written=reply.written)
         if isinstance(reply, ChooseReply) and isinstance(request, ChooseRequest):
             p = reply.probabilities
             if len(p) == len(request.options) + 1 and all(math.isfinite(x) and x >= 0 for x in p):
@@ -150,9 +150,8 @@ class JudgeSession:
 
     def _request(self, question: Question) -> Request:
         interest, ids = self.looks.interest.text, self.looks.image_ids
-        if isinstance(question, Writing):
-            return CompleteRequest(interest, question.task, question.payload)
-        assert isinstance(question, Choice)
+        if not isinstance(question, Choice):
+            return CompleteRequest(interest, question)
         options = (Option(o.name, o.definition, tuple(ids[image] for image in o.exemplars)) for o in question.options)
         return ChooseRequest(interest, tuple(options), ids[question.image])
 

@@ -67,7 +67,7 @@ from manylens.models.openai_compatible.replies import (
     counted_usage,
     embedding_rows,
 )
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, understand
 from manylens.models.text_embedder import TextEmbedder
 
 JPEG_QUALITY = 90
@@ -169,7 +169,7 @@ class OpenAICompatible:
             case ChooseRequest():
                 parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
             case CompleteRequest():
-                parts.append([request.task, self._complete_body(request)])
+                parts.append([request.task.name, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
@@ -248,13 +248,13 @@ class OpenAICompatible:
         return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
 
     def _complete_body(self, request: CompleteRequest) -> Json:
-        task = writing_task(request.task)
+        prompt = WRITING[request.task.name]
         messages: list[Json] = [
-            {"role": "system", "content": task.system},
-            {"role": "user", "content": task.question(request.payload)},
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": question(request.task)},
         ]
-        schema = (request.task, task.schema)
-        return self.dialect.chat(self._endpoint.model, messages, task.reply_tokens, schema=schema)
+        schema = (request.task.name, prompt.schema)
+        return self.dialect.chat(self._endpoint.model, messages, prompt.reply_tokens, schema=schema)
 
     # Asking
 
@@ -335,12 +335,12 @@ class OpenAICompatible:
         return await talk.read(body, *of_json)
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
-        task = writing_task(request.task)
         talk = _Talk(self)
         body = self._complete_body(request)
-        text = await talk.read(body, lambda reply: task.read(reply, request.payload), task.shape)
+        shape = WRITING[request.task.name].shape
+        written = await talk.read(body, lambda reply: understand(reply, request.task), shape)
         talk.end()
-        return CompleteReply(text, talk.usage)
+        return CompleteReply(written, talk.usage)
 
     async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
         model = self.dialect.embedding_model
