@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, export, plan
+    from manylens.api import add, cluster, correct, export, plan, redo, undo
+    from manylens.correcting.corrector import Change
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from manylens.results.exports.run_table import Exported
     from manylens.results.result import InterestResult, Result
     from manylens.settings import ModelOptions, Settings
+    from manylens.types import Correction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Change",
+    "Correction",
     "Exported",
     "InterestClustering",
     "InterestResult",
@@ -37,11 +41,16 @@ __all__ = [
     "__version__",
     "add",
     "cluster",
+    "correct",
     "export",
     "plan",
+    "redo",
+    "undo",
 ]
 
 _HOMES = {
+    "Change": "correcting.corrector",
+    "Correction": "types",
     "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
     "InterestResult": "results.result",
@@ -53,8 +62,11 @@ _HOMES = {
     "TextEmbedder": "models.text_embedder",
     "add": "api",
     "cluster": "api",
+    "correct": "api",
     "export": "api",
     "plan": "api",
+    "redo": "api",
+    "undo": "api",
 }
 
 

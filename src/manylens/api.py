@@ -8,7 +8,6 @@ and ends with the same files.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import tempfile
 import time
@@ -16,14 +15,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from PIL import Image as PillowImage
-
 from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.correcting import door
+from manylens.correcting.corrector import Change
+from manylens.correcting.edited import set_aside
+from manylens.correcting.files import write_files
+from manylens.correcting.settle import record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
-from manylens.files import write_atomically
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -37,21 +38,14 @@ from manylens.pipeline.plan import Plan, plan_run
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
-from manylens.results.files import (
-    RESULT_FILES,
-    UNREADABLE_NAME,
-    write_results,
-    write_unreadable,
-)
-from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
 from manylens.results.result import InterestResult, Result
-from manylens.results.table import as_of, join
+from manylens.results.table import as_of
 from manylens.session import OnEvent, Session, open_session
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
 from manylens.tuning.tune import Tuned, tune_student
-from manylens.types import Clustering, Interest, parse_interests
+from manylens.types import Clustering, Correction, Interest, parse_interests
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -216,6 +210,39 @@ def add(
         )
 
 
+def correct(
+    out: PathLike | Result,
+    by: str | None,
+    corrections: Sequence[Correction | Mapping[str, Any]],
+    *,
+    dry_run: bool = False,
+) -> Change:
+    """Say what is wrong with a finished clustering; it outranks the model, and holds in every later run.
+
+    out: a run folder, or the result of `cluster`. by: the interest, in words; None where the run has one. corrections:
+    `Correction`s, or their values: `{"kind": "move", "images": ["a.jpg"], "cluster": "hearts"}`. They are one step,
+    which `undo` takes back as a whole. dry_run: say what would change, and keep nothing.
+
+    Asks no model; the result files are written anew. Raises UsageError for a picture or a cluster that is not there,
+    StoreError where there is no run.
+    """
+    return door.correct(_run_of(out), by, corrections, dry_run=dry_run)
+
+
+def undo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Take the last step of corrections back; None where there is none left."""
+    return door.undo(_run_of(out), by)
+
+
+def redo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Say again what `undo` took back, the latest first; None where there is none, or something new was said since."""
+    return door.redo(_run_of(out), by)
+
+
+def _run_of(out: PathLike | Result) -> Path:
+    return out.out if isinstance(out, Result) else Path(out)
+
+
 def tune(
     folder: PathLike,
     by: str | Sequence[str],
@@ -313,7 +340,7 @@ async def _cluster(
             if times:
                 emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
         sorted_ = [(found[interest], settings) for interest in interests]
-        results = _write(session, sorted_, began, links)
+        results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -360,7 +387,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
-        results = _write(session, done, began, links=False)
+        results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,
         collection,
@@ -372,29 +399,19 @@ async def _add(
 
 
 def _write(
-    session: Session, clusterings: Sequence[tuple[Clustering, Settings]], began: float, links: bool
+    session: Session,
+    clusterings: Sequence[tuple[Clustering, Settings]],
+    began: float,
+    links: bool,
+    emit: OnEvent,
+    is_addition: bool = False,
 ) -> dict[str, InterestResult]:
-    """Record what was decided, then write the files that show it: these interests' and the report of all."""
-    run, collection, out = session.run, session.collection, session.run.path
-    for clustering, settings in clusterings:
-        run.record_clustering(clustering, settings)
-    slugs = [clustering.interest.slug for clustering, _ in clusterings]
-    written = [REPORT_NAME, UNREADABLE_NAME, *(f"{slug}/{file}" for slug in slugs for file in RESULT_FILES)]
-    run.forget_results(written)
-    write_unreadable(out, collection)
-
-    def thumbnail(image_id: str) -> bytes:
-        with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
-            return encode_thumbnail(picture)
-
-    shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
-    report = out / REPORT_NAME
-    write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
-    results = {}
-    for clustering, settings in clusterings:
-        table = join(clustering, collection)
-        seconds = time.monotonic() - began
-        below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
-        results[clustering.interest.text] = InterestResult(table, below, report)
-    run.record_results(written)
-    return results
+    """Record what was decided, with what a person said applied, then write the files that show it: these interests' and
+    the report of all."""
+    run = session.run
+    for aside in set_aside(run, [clustering.interest.slug for clustering, _ in clusterings]):
+        emit(Notice(aside.notice))
+    settle = record_added if is_addition else record
+    settled = [(settle(run, clustering, settings), settings) for clustering, settings in clusterings]
+    seconds = time.monotonic() - began
+    return write_files(run, session.collection, settled, seconds=seconds, version=__version__, links=links)

@@ -21,6 +21,7 @@ import click
 import manylens
 from manylens.cli.add import add
 from manylens.cli.cluster import cluster
+from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
 from manylens.cli.export import export
@@ -60,7 +61,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, open_page, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, open_page, correct, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

@@ -6,11 +6,12 @@ Promise: read only; nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import manylens
 from manylens.collection.find import Collection
 from manylens.errors import ManylensError, ModelError, UsageError
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
@@ -118,6 +119,11 @@ class Result(Mapping[str, InterestResult]):
 
     def _repr_html_(self) -> str:
         return clusters_html([one.files for one in self.values()], self.out)
+
+    def correct(self, interest: str, corrections: Sequence[Any]) -> Any:
+        """`manylens.correct` of this run: what a person says of an interest. Returns what changed; this value is of
+        before."""
+        return manylens.correct(self.out, interest, corrections)
 
     @property
     def report(self) -> Path:

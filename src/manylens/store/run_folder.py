@@ -39,13 +39,20 @@ from manylens.store.answers import (
     reply_problem,
 )
 from manylens.store.books import Books
-from manylens.store.decisions import read_clusterings, write_clustering
+from manylens.store.corrections import add_step, mark_step, read_steps
+from manylens.store.decisions import (
+    last_cluster_id,
+    read_clusterings,
+    read_decided,
+    write_clustering,
+    write_corrected,
+)
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
 from manylens.store.schema import bump_revision, connect, connect_to_read
 from manylens.store.verification import Damage, find_damage, set_aside
 from manylens.text import printable
-from manylens.types import Clustering, Image, Thumbnail, Unreadable
+from manylens.types import Clustering, Image, Ruling, Step, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
 
@@ -56,6 +63,8 @@ _T = TypeVar("_T")
 
 _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
+_STALE = "result files that are out of date"
+"""The name of its row in `meta`: slugs, JSON."""
 _NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
 """Files, in lower case, that a folder may hold and be empty to a person: file managers leave them behind."""
 
@@ -330,6 +339,7 @@ class RunFolder:
         rows = [(path, sha256_of(self.path / path)) for path in paths]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
+            _mark_stale(connection, set(), {path.partition("/")[0] for path, _ in rows})
 
     def features(self, model_name: str, model_identity: str) -> FeatureShards:
         """The cache of visual features of one model; other weights get another folder."""
@@ -354,10 +364,11 @@ class RunFolder:
 
     # Decisions
 
-    def record_clustering(self, clustering: Clustering, settings: Settings) -> None:
-        """Replace what was decided about this interest, on the disk when this returns."""
+    def record_clustering(self, clustering: Clustering, settings: Settings, decided: Clustering | None = None) -> None:
+        """Replace what was decided about this interest, on the disk when this returns. decided: by the model, where
+        `clustering` is that with a person's corrections."""
         with self._transaction() as connection:
-            write_clustering(connection, clustering, settings)
+            write_clustering(connection, clustering, settings, decided)
 
     def clusterings(self, slug: str | None = None) -> list[tuple[Clustering, Settings]]:
         """Every interest's decisions, in the order in which the interests were first asked; or those of one."""
@@ -407,6 +418,55 @@ class RunFolder:
             for row in rows
             if reply_problem(*row[5:]) is None
         ]  # fmt: skip
+
+    def decided(self, slug: str) -> Clustering | None:
+        """An interest as the model decided it, without what a person said; None where the folder does not hold it."""
+        with self._guard, explained(self.path):
+            return read_decided(self._connection, slug)
+
+    def last_cluster_id(self, slug: str) -> int:
+        """The highest id that a cluster of this interest ever had."""
+        with self._guard, explained(self.path):
+            return last_cluster_id(self._connection, slug)
+
+    def steps(self, slug: str) -> tuple[Step, ...]:
+        """What a person said about an interest, in order; what was undone stands last."""
+        with self._guard, explained(self.path), self._as_written("corrections"):
+            return read_steps(self._connection, slug)
+
+    def record_step(self, slug: str, rulings: Sequence[Ruling], before: Clustering, after: Clustering) -> Step:
+        """Keep what a person says and what is shown since, in one transaction, on the disk when this returns."""
+        with self._transaction() as connection:
+            step = add_step(connection, slug, rulings)
+            write_corrected(connection, slug, before, after)
+            _mark_stale(connection, {slug}, set())
+        return step
+
+    def mark_step(self, slug: str, number: int, is_undone: bool, before: Clustering, after: Clustering) -> None:
+        """Take a step back or say it again, and keep what is shown since, in one transaction."""
+        with self._transaction() as connection:
+            mark_step(connection, slug, number, is_undone)
+            write_corrected(connection, slug, before, after)
+            _mark_stale(connection, {slug}, set())
+
+    def stale(self) -> tuple[str, ...]:
+        """Interests, by slug, whose result files do not show yet what a person said."""
+        return tuple(sorted(_stale(self._rows("SELECT value FROM meta WHERE name = ?", (_STALE,)))))
+
+    def result_checksums(self) -> dict[str, str]:
+        """Of each result file, by its path in the run folder, the SHA-256 that it was written with."""
+        return dict(self._rows("SELECT path, sha256 FROM results"))
+
+
+def _stale(rows: Sequence[Any]) -> set[str]:
+    return set(json.loads(rows[0][0])) if rows else set()
+
+
+def _mark_stale(connection: sqlite3.Connection, more: set[str], fewer: set[str]) -> None:
+    """In the caller's transaction: which interests' files are out of date now."""
+    rows = connection.execute("SELECT value FROM meta WHERE name = ?", (_STALE,)).fetchall()
+    slugs = json.dumps(sorted((_stale(rows) | more) - fewer))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_STALE, slugs))
 
 
 def _typed(kind: type[_T], value: Any) -> _T:

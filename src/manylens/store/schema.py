@@ -54,8 +54,18 @@ CREATE TABLE set_aside (key TEXT NOT NULL, row BLOB NOT NULL, problem TEXT NOT N
 """
 """clusterings: one an interest, by its slug. account: calls, notes and what else concerns the whole of it, JSON.
 memberships: where each described image is at that level, who decided it and why. not_described: images whose look
-failed (reason) or that were not looked at (NULL). constraints: what a person said, image ids or cluster names; no run
-removes them. set_aside: damaged answers that `verify` took out, as JSON."""
+failed (reason) or that were not looked at (NULL). set_aside: damaged answers that `verify` took out, as JSON."""
+
+_CORRECTIONS = """
+DROP TABLE constraints;
+CREATE TABLE corrections (id INTEGER PRIMARY KEY, slug TEXT NOT NULL, step INTEGER NOT NULL, at TEXT NOT NULL,
+                          undone INTEGER NOT NULL, said TEXT NOT NULL);
+CREATE INDEX corrections_of ON corrections (slug, step)
+"""
+"""corrections: what a person said, in order; no run removes it. step: what was said at once, numbered by interest.
+undone: 1 where it was taken back; such rows go when something new is said. said: a `Ruling`, JSON. `constraints`, in
+whose place this stands, was never written to. Beside the level 'shown' a corrected clustering has 'model': what the
+model decided, to which the corrections are applied."""
 
 _REVISIONS = """
 CREATE TABLE revisions (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
@@ -64,7 +74,7 @@ CREATE INDEX answers_of_image ON answers (image_id, interest)
 """revisions: how often the collection, or an interest's clustering (by its slug), was replaced; a reader that keeps
 either in memory sees by it that it is out of date."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _REVISIONS)
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _REVISIONS)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from typing import Any
 
 from manylens.collection.find import Collection
 from manylens.errors import UsageError
-from manylens.results.table import FileTable, as_of, join
+from manylens.results.table import FileTable, as_of, collection_of, join
 from manylens.store.answers import Vector
 from manylens.store.run_folder import RunFolder
 from manylens.text import printable
@@ -60,9 +60,7 @@ def read_run(out: Path, folder: Path | None = None, by: str | None = None) -> Ru
     no longer where they were. Raises StoreError where there is no run, UsageError where it has no such result."""
     with RunFolder.open(out, must_exist=True) as run:
         root = folder if folder is not None else run.root()
-        images, unreadable = run.images(), run.unreadable()
-        found = sum(len(image.paths) for image in images) + len(unreadable)
-        collection = Collection(root or Path(), images, unreadable, 0, found)
+        collection = collection_of(run, folder)
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         words = None if by is None else " ".join(by.split())
         chosen = [c for c in clusterings if words is None or words == c.interest.text]
