@@ -40,8 +40,10 @@ class Watch:
         self._changed = 0
         self._maps: set[tuple[str, int]] = set()
         self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def watch(self) -> None:
+        self._loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(ManylensError):  # the folder is away for a moment, or for good: it is asked again
                 for event in await asyncio.to_thread(self._look):
@@ -52,6 +54,7 @@ class Watch:
 
     def _look(self) -> list[ServerSentEvent]:
         self._jobs.look_after()
+        self._run.write_files_after_pause()
         found = []
         versions = self._run.versions()
         if versions != self._versions:
@@ -77,6 +80,11 @@ class Watch:
                 self._listeners.discard(listener)
             else:
                 listener.put_nowait(event)
+
+    def wake(self) -> None:
+        """Look at once: somebody changed something. From any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     def end(self) -> None:
         for listener in self._listeners:

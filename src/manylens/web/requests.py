@@ -84,6 +84,8 @@ class Confirm(In):
     cluster: int
 
 
+AboutImages: TypeAlias = Literal["move", "new", "split", "not", "unassign", "confirm"]
+
 Correction: TypeAlias = Annotated[
     Move | New | Merge | Split | Rename | NotThis | Unassign | Confirm, Field(discriminator="kind")
 ]

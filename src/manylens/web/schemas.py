@@ -273,22 +273,25 @@ class Cross(Out):
 
 
 class Corrected(Out):
-    """version: of the clustering now. text: what was done, in a sentence. cluster: that was made, or null."""
+    """version: of the clustering now. text: what was done, in a sentence. moved: images that are elsewhere now.
+    cluster: that was made, or null."""
 
     version: int
     text: str
+    moved: int
     can_undo: bool
     can_redo: bool
     cluster: int | None
 
 
 class CorrectionOut(Out):
-    """One line of the log. state: `undone` where it can be redone."""
+    """One line of the log. at: when, ISO 8601. state: `undone` where it can be redone."""
 
     number: int
     kind: str
     text: str
     images: int
+    at: str
     state: Literal["done", "undone"]
 
 

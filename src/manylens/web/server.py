@@ -68,6 +68,7 @@ def serve(
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
+        run.write_files_after_pause(0)
         run.close()
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.correcting.door import bring_up_to_date, log_notice
 from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
@@ -42,6 +44,9 @@ _MOST_EMBEDDINGS = 2
 
 _MOST_LAYOUTS = 6
 """Layouts that are kept as they were sent: a megabyte each for 50,000 images."""
+
+_PAUSE_S = 10.0
+"""How long a person does not correct anything before the result files are written, which may take some seconds."""
 
 T = TypeVar("T")
 
@@ -98,6 +103,7 @@ class ShownRun:
         self.layouts = Kept[bytes](_MOST_LAYOUTS)
         self.other: ShownRun | None = None
         self.is_running = False
+        self._corrected_at: float | None = None
         self.store = PageStore(path)
         self.exclude: tuple[str, ...] = ()
         self.include: tuple[str, ...] = ()
@@ -260,7 +266,19 @@ class ShownRun:
         return DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET
 
     def can_undo_redo(self, slug: str) -> tuple[bool, bool]:
-        return False, False
+        steps = self.reader().steps(slug)
+        return any(not step.is_undone for step in steps), any(step.is_undone for step in steps)
+
+    def note_correction(self, slug: str) -> None:
+        self._corrected_at = time.monotonic()
+
+    def write_files_after_pause(self, pause_s: float = _PAUSE_S) -> None:
+        """The result files of what was corrected, once the person pauses and nobody else is at work on the run."""
+        if self._corrected_at is None or time.monotonic() - self._corrected_at < pause_s or self.is_running:
+            return
+        self._corrected_at = None
+        with contextlib.suppress(StoreError), self.writing() as run:
+            bring_up_to_date(run, log_notice)
 
     def files_of(self, images: ImageColumns, row: int) -> list[Path]:
         """Where the image's files should be: below the folder of the pictures, whatever their recorded paths say."""
