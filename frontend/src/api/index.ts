@@ -128,7 +128,7 @@ export const exportTo = (body: NewExport): Promise<ExportDone> => got(client.POS
 export const command = (): Promise<Schemas["Command"]> => got(client.GET("/api/command"));
 
 /** Server-sent events: what changed in the run folder, whoever changed it. */
-export function events(on: { changed: () => void; job: (job: Job) => void; connected: (open: boolean) => void }): { close: () => void } {
+export function events(on: { changed: (versions: Record<string, number> | null) => void; job: (job: Job) => void; connected: (open: boolean) => void }): { close: () => void } {
   let source: EventSource | undefined;
   let again: ReturnType<typeof setTimeout> | undefined;
   const listen = () => {
@@ -139,7 +139,12 @@ export function events(on: { changed: () => void; job: (job: Job) => void; conne
       // The browser tries again by itself, except where the server refused; then this does, slowly.
       if (source?.readyState === EventSource.CLOSED) again = setTimeout(listen, 3000);
     };
-    for (const name of ["run", "corrections", "map"]) source.addEventListener(name, () => on.changed());
+    source.addEventListener("run", (event) => on.changed((JSON.parse((event as MessageEvent<string>).data) as Schemas["RunChanged"]).versions));
+    source.addEventListener("corrections", (event) => {
+      const { interest, version } = JSON.parse((event as MessageEvent<string>).data) as Schemas["CorrectionsChanged"];
+      on.changed({ [interest]: version });
+    });
+    source.addEventListener("map", () => on.changed(null));
     source.addEventListener("job", (event) => on.job(JSON.parse((event as MessageEvent<string>).data) as Job));
   };
   listen();

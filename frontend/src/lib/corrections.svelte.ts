@@ -49,6 +49,7 @@ class Corrections {
     this.busy = false;
     if (!told) return undefined;
     this.note(slug, told);
+    library.versions[slug] = told.version;
     this.version += 1;
     say(text ?? told.text, "done", text ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
     void library.load();

@@ -15,6 +15,8 @@ class Library {
   changes = $state(0);
   connected = $state(true);
   failure = $state("");
+  /** Of each clustering, as this page knows it: an event that says the same is no news. */
+  versions: Record<string, number> = {};
   #lost: ReturnType<typeof setTimeout> | undefined;
 
   /** The interest that the address names, or the first. */
@@ -30,6 +32,7 @@ class Library {
   async load(): Promise<void> {
     try {
       this.run = await api.run();
+      this.versions = Object.fromEntries(this.run.interests.map((one) => [one.slug, one.version]));
       this.failure = "";
     } catch (error) {
       this.failure = api.told(error);
@@ -40,7 +43,9 @@ class Library {
   /** Listens to the server for as long as the page is open. A lost connection is taken up again by the browser. */
   listen(): () => void {
     const source = api.events({
-      changed: () => {
+      changed: (versions) => {
+        if (!this.run) return; // it is being read, and is newer than the event
+        if (versions && Object.entries(versions).every(([slug, version]) => this.versions[slug] === version)) return;
         this.changes += 1;
         void this.load();
       },
