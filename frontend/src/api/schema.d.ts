@@ -93,7 +93,8 @@ export interface paths {
         };
         /**
          * Get Events
-         * @description `run` (RunChanged), `job` (Job), `corrections` (CorrectionsChanged) and `map` (MapReady), as they happen.
+         * @description `run` (RunChanged), `job` (Job), `corrections` (CorrectionsChanged) and `map` (MapReady), as they happen; first
+         *     what is now.
          */
         get: operations["get_events_api_events_get"];
         put?: never;
@@ -193,7 +194,7 @@ export interface paths {
         };
         /**
          * Get Neighbours
-         * @description The nearest images by the interest's embeddings, with the weights of the edges; none where it has no embedding.
+         * @description The nearest images by the embeddings, with the weights of the edges. None for one without an embedding.
          */
         get: operations["get_neighbours_api_images__key__neighbours_get"];
         put?: never;
@@ -740,7 +741,8 @@ export interface components {
         };
         /**
          * Corrected
-         * @description version: of the clustering now. text: what was done, in a sentence. cluster: that was made, or null.
+         * @description version: of the clustering now. text: what was done, in a sentence. moved: images that are elsewhere now.
+         *     cluster: that was made, or null.
          */
         Corrected: {
             /** Can Redo */
@@ -749,6 +751,8 @@ export interface components {
             can_undo: boolean;
             /** Cluster */
             cluster: number | null;
+            /** Moved */
+            moved: number;
             /** Text */
             text: string;
             /** Version */
@@ -765,9 +769,11 @@ export interface components {
         };
         /**
          * CorrectionOut
-         * @description One line of the log. state: `undone` where it can be redone.
+         * @description One line of the log. at: when, ISO 8601. state: `undone` where it can be redone.
          */
         CorrectionOut: {
+            /** At */
+            at: string;
             /** Images */
             images: number;
             /** Kind */
@@ -1028,6 +1034,11 @@ export interface components {
             groups: number | null;
             /** Id */
             id: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "cluster" | "add";
             /** Level */
             level: ("coarse" | "medium" | "fine") | null;
             /** Model */
@@ -1292,7 +1303,8 @@ export interface components {
         };
         /**
          * NewJob
-         * @description A run to begin. by: interests. groups, into and level say how fine; budget: hard limits.
+         * @description A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `add` puts
+         *     pictures that came since into the clusterings that there are.
          */
         NewJob: {
             /** Base Url */
@@ -1301,7 +1313,10 @@ export interface components {
             budget_calls?: number | null;
             /** Budget Usd */
             budget_usd?: number | null;
-            /** By */
+            /**
+             * By
+             * @default []
+             */
             by: string[];
             /** Effort */
             effort?: ("low" | "normal" | "high" | "max") | null;
@@ -1309,6 +1324,12 @@ export interface components {
             groups?: number | null;
             /** Into */
             into?: string[] | null;
+            /**
+             * Kind
+             * @default cluster
+             * @enum {string}
+             */
+            kind: "cluster" | "add";
             /** Level */
             level?: ("coarse" | "medium" | "fine") | null;
             /**
@@ -1397,7 +1418,7 @@ export interface components {
         };
         /**
          * PlanOut
-         * @description What a job would take, before it is begun.
+         * @description What a job would take, before it is begun: at least and at most. is_free: the model runs on this computer.
          */
         PlanOut: {
             /** Calls */
@@ -1407,8 +1428,8 @@ export interface components {
             ];
             /** Images */
             images: number;
-            /** Lines */
-            lines: string[];
+            /** Is Free */
+            is_free: boolean;
             /** Seconds */
             seconds: [
                 number,

@@ -43,7 +43,7 @@ class Corrections {
     this.canRedo[slug] = told.can_redo;
   }
 
-  async #done(slug: string, work: () => Promise<api.Corrected>, text?: string): Promise<api.Corrected | undefined> {
+  async #done(slug: string, work: () => Promise<api.Corrected>, text: (told: string) => string, canUndo: boolean): Promise<api.Corrected | undefined> {
     this.busy = true;
     const told = await attempt(work);
     this.busy = false;
@@ -51,23 +51,23 @@ class Corrections {
     this.note(slug, told);
     library.versions[slug] = told.version;
     this.version += 1;
-    say(text ?? told.text, "done", text ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
+    say(text(told.text), "done", canUndo ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
     void library.load();
     return told;
   }
 
   async say(slug: string, correction: Correction): Promise<api.Corrected | undefined> {
-    const told = await this.#done(slug, () => api.correct(slug, correction), this.#text(slug, correction));
+    const told = await this.#done(slug, () => api.correct(slug, correction), () => this.#text(slug, correction), true);
     if (told && "images" in correction) selection.clear();
     return told;
   }
 
   undo(slug: string): Promise<api.Corrected | undefined> {
-    return this.#done(slug, () => api.undo(slug));
+    return this.#done(slug, () => api.undo(slug), t("undone"), false);
   }
 
   redo(slug: string): Promise<api.Corrected | undefined> {
-    return this.#done(slug, () => api.redo(slug));
+    return this.#done(slug, () => api.redo(slug), t("redone"), true);
   }
 }
 

@@ -81,6 +81,7 @@ export class Shelf {
   failure = $state("");
   loading = $state(false);
   #turn = 0;
+  #asked = "";
 
   async load(slug: string, ask: { sort: Sort; q: string; also: string; level: string }): Promise<void> {
     const turn = ++this.#turn;
@@ -96,8 +97,10 @@ export class Shelf {
       const [details, layout, level] = await Promise.all([api.details(slug), api.layout(slug, ask), groups ? api.levelView(slug, groups) : null]);
       if (turn !== this.#turn) return; // a later question was asked meanwhile
       const seen = level ? atLevel(details, layout, level) : { details, layout };
+      const same = this.#asked === JSON.stringify([slug, ask]);
+      this.#asked = JSON.stringify([slug, ask]);
       this.details = seen.details;
-      this.layout = seen.layout;
+      this.layout = same && this.layout ? inOrderOf(this.layout, seen.layout) : seen.layout;
       this.failure = "";
     } catch (error) {
       if (turn === this.#turn) this.failure = api.told(error);
@@ -112,23 +115,38 @@ export class Shelf {
   }
 }
 
+/** The pictures in other sections, or in the same in another order. Places are into the old layout. */
+function arranged(layout: Layout, groups: [number | null, number[]][]): Layout {
+  const order: number[] = [];
+  const sections: Layout["sections"] = [];
+  for (const [cluster, places] of groups) {
+    sections.push({ cluster, start: order.length, count: places.length });
+    for (const place of places) order.push(place);
+  }
+  const person = new Set(layout.decided_by_person);
+  const pick = <T>(column: T[]): T[] => order.map((at) => column[at]!);
+  const byPerson = order.flatMap((at, place) => (person.has(at) ? [place] : []));
+  return { ...layout, sections, ids: pick(layout.ids), aspect: pick(layout.aspect), confidence: pick(layout.confidence), decided_by_person: byPerson };
+}
+
+/** The clusters in the order in which they stood: one that grew by a picture does not jump away under the hand. */
+function inOrderOf(before: Layout, layout: Layout): Layout {
+  const rank = new Map(before.sections.map((one, at) => [one.cluster, at]));
+  const last = before.sections.length; // a new cluster comes after those that were there, and before the unassigned
+  const place = (cluster: number | null): number => (cluster === null ? last + 1 : (rank.get(cluster) ?? last));
+  const sections = layout.sections.toSorted((a, b) => place(a.cluster) - place(b.cluster));
+  if (sections.every((one, at) => one === layout.sections[at])) return layout;
+  return arranged(layout, sections.map(({ cluster, start, count }) => [cluster, Array.from({ length: count }, (_, at) => start + at)]));
+}
+
 /** The same pictures, in the groups of another level. Within a group they keep their order. */
 function atLevel(details: Details, layout: Layout, level: LevelView): { details: Details; layout: Layout } {
   const groupOf = new Map(level.ids.map((id, at) => [id, level.group_of[at] ?? null]));
   const members = new Map<number | null, number[]>(level.groups.map((one) => [one.id, []]));
   members.set(null, []);
   layout.ids.forEach((id, at) => (members.get(groupOf.get(id) ?? null) ?? members.get(null)!).push(at));
-  const order: number[] = [];
-  const sections: Layout["sections"] = [];
-  for (const [cluster, indices] of members) {
-    sections.push({ cluster, start: order.length, count: indices.length });
-    order.push(...indices);
-  }
-  const person = new Set(layout.decided_by_person);
-  const pick = <T>(column: T[]): T[] => order.map((at) => column[at]!);
-  const confidence = pick(layout.confidence);
   return {
-    layout: { ...layout, sections, ids: pick(layout.ids), aspect: pick(layout.aspect), confidence, decided_by_person: order.flatMap((at, place) => (person.has(at) ? [place] : [])) },
+    layout: arranged(layout, [...members]),
     details: {
       ...details,
       cluster_list: level.groups.map((group) => {
