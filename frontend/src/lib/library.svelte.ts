@@ -58,9 +58,13 @@ class Library {
         }
       },
       connected: (open) => {
+        if (!open) {
+          this.#lost ??= setTimeout(() => (this.connected = false), PATIENCE_MS); // from the first failure on, not the last
+          return;
+        }
         clearTimeout(this.#lost);
-        if (!open) this.#lost = setTimeout(() => (this.connected = false), PATIENCE_MS);
-        else if (!this.connected) {
+        this.#lost = undefined;
+        if (!this.connected) {
           this.connected = true;
           this.changes += 1;
           void this.load();
