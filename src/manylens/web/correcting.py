@@ -134,8 +134,7 @@ def _said(correction: requests.Correction, images: ImageColumns, run: ShownRun, 
                 said.append(Correction("rename", cluster=stays, name=correction.name))
             return said
         case requests.Split():
-            name = correction.name or _free_name(names[known(correction.cluster)], set(names.values()))
-            return [_of("split", images, correction.images, known(correction.cluster), name)]
+            return [_of("split", images, correction.images, known(correction.cluster), correction.name or "")]
         case requests.Rename():
             return [Correction("rename", cluster=known(correction.cluster), name=correction.name)]
         case requests.NotThis():
@@ -150,10 +149,3 @@ def _of(
     kind: requests.AboutImages, images: ImageColumns, keys: list[str], cluster: int | None = None, name: str = ""
 ) -> Correction:
     return Correction(kind, tuple(images.whole_ids(keys)), cluster=cluster, name=name)
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    number = 2
-    while f"{name} {number}" in taken:
-        number += 1
-    return f"{name} {number}"

@@ -30,7 +30,7 @@ from manylens.text import shown_name
 from manylens.types import parse_interests
 from manylens.web.columns import no_such
 from manylens.web.job import JOB_LOCK_NAME
-from manylens.web.page_store import ENDED, JobRow
+from manylens.web.page_store import ENDED, JobRow, Values
 from manylens.web.schemas import Job, JobState, Problem, StageOut
 from manylens.web.shown import NotAllowed, ShownRun
 
@@ -107,17 +107,19 @@ class JobKeeper:
         self._run.check_writable()
         row = self.row(number)
         if not self._run.store.set_job(number, "cancelled", only_from=("queued", "interrupted")):
+            self._run.store.set_job(number, only_from=("running",), stopping=True)
             if row.state == "running" and row.pid is not None and self._is_alive(row):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(row.pid, _STOP)
-            elif row.state == "running":
-                self._run.store.set_job(number, "cancelled", only_from=("running",))
+        self.look_after()
         return self.row(number)
 
     def go_on(self, number: int) -> JobRow:
         self._run.check_writable()
         row = self.row(number)
-        if not self._run.store.set_job(number, "queued", only_from=("cancelled", "failed", "interrupted")):
+        if not self._run.store.set_job(
+            number, "queued", only_from=("cancelled", "failed", "interrupted"), stopping=False
+        ):
             raise NotAllowed(
                 f"a job that has stopped goes on, job {number} is {row.state}", "wait for it to end, or cancel it", 409
             )
@@ -135,8 +137,7 @@ class JobKeeper:
             running = [row for row in self._run.store.jobs() if row.state == "running"]
             for row in running:
                 if not self._is_alive(row):
-                    again: JobState = "queued" if row.attempts < _MOST_ATTEMPTS else "interrupted"
-                    self._run.store.set_job(row.id, again, only_from=("running",))
+                    self._run.store.set_job(row.id, after_death(row), only_from=("running",))
             self._run.is_running = any(self._is_alive(row) for row in running)
             row_next = self._run.store.take_next_job()
             if row_next is not None:
@@ -171,6 +172,13 @@ class JobKeeper:
 
     def shown(self, row: JobRow) -> Job:
         return shown_job(row, self._run)
+
+
+def after_death(row: JobRow) -> JobState:
+    """Of a job whose process ended without a word: killed, or stopped before it could say so."""
+    if row.stopping:
+        return "cancelled"
+    return "queued" if row.attempts < _MOST_ATTEMPTS else "interrupted"
 
 
 def _is_process(pid: int) -> bool:
@@ -212,12 +220,13 @@ def shown_job(row: JobRow, run: ShownRun) -> Job:
         model=shown_name(request["model"]),
         level=settings.level,
         groups=settings.n_clusters,
-        command=command_of(row, run),
+        command=command_of(request, run),
         stages=[
             StageOut(**{**stage, "interest": shown_name(stage["interest"]), "detail": shown_name(stage["detail"])})
             for stage in progress.get("stages", [])
         ],
         notices=[shown_name(text) for text in progress.get("notices", [])],
+        stopping=row.stopping and row.state == "running",
         calls=progress.get("calls", 0),
         expected=None if expected is None else (expected[0], expected[1]),
         usd=progress.get("usd"),
@@ -231,7 +240,7 @@ def shown_job(row: JobRow, run: ShownRun) -> Job:
     )
 
 
-def _short(path: str) -> str:
+def short_path(path: str) -> str:
     """As seen from where the server was started, if it is below."""
     with contextlib.suppress(ValueError):  # on another drive
         if not (relative := os.path.relpath(path)).startswith(".."):
@@ -239,10 +248,9 @@ def _short(path: str) -> str:
     return os.path.abspath(path)
 
 
-def command_of(row: JobRow, run: ShownRun) -> str:
+def command_of(request: Values, run: ShownRun) -> str:
     """What to type for the same."""
-    request = row.request
-    out, folder = _short(str(run.path)), _short(request["folder"])
+    out, folder = short_path(str(run.path)), short_path(request["folder"])
     if request["kind"] == "add":
         words = ["manylens", "add", out, folder]
     else:

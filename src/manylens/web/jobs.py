@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
@@ -97,6 +98,7 @@ def _request(run: ShownRun, wanted: NewJob) -> dict[str, Any]:
     if folder is None or not folder.is_dir():
         where = "is not known" if folder is None else f"is not at {folder}"
         raise UsageError(f"pictures are sorted from their folder, it {where}", "put it back, or open the folder")
+    begun = _begun_with(run, wanted)
     said: dict[str, Any] = {
         "level": wanted.level,
         "n_clusters": wanted.groups,
@@ -113,7 +115,18 @@ def _request(run: ShownRun, wanted: NewJob) -> dict[str, Any]:
         kind=wanted.kind,
         model=wanted.model,
         options=ModelOptions(base_url=wanted.base_url or None),
-        settings=Settings(**{name: value for name, value in said.items() if value is not None}),
+        settings=replace(begun, **{name: value for name, value in said.items() if value is not None}),
         exclude=run.exclude,
         include=run.include,
     )
+
+
+def _begun_with(run: ShownRun, wanted: NewJob) -> Settings:
+    """The settings of the interest, where one that the run has is asked for again; its level and limits are new."""
+    if wanted.kind == "cluster" and len(wanted.by) == 1 and not run.is_new:
+        for _, columns in run.all_columns():
+            if columns.of.interest.text == " ".join(wanted.by[0].split()):
+                return replace(
+                    columns.settings, level=Settings().level, n_clusters=None, budget_calls=None, budget_usd=None
+                )
+    return Settings()

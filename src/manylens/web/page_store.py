@@ -31,7 +31,8 @@ Values: TypeAlias = Mapping[str, Any]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, state TEXT NOT NULL, request TEXT NOT NULL,
-    progress TEXT NOT NULL, pid INTEGER, attempts INTEGER NOT NULL, began REAL NOT NULL, ended REAL,
+    progress TEXT NOT NULL, stopping INTEGER NOT NULL DEFAULT 0, pid INTEGER, attempts INTEGER NOT NULL,
+    began REAL NOT NULL, ended REAL,
     changed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS planes (slug TEXT NOT NULL, digest TEXT NOT NULL, method TEXT NOT NULL,
     points BLOB NOT NULL, PRIMARY KEY (slug, method)) WITHOUT ROWID
@@ -41,7 +42,7 @@ CREATE TABLE IF NOT EXISTS planes (slug TEXT NOT NULL, digest TEXT NOT NULL, met
 @dataclass(frozen=True, slots=True)
 class JobRow:
     """request: what is run, as `job_request` made it. progress: what it has come to. attempts: how often it was begun.
-    changed: a count of all changes of any job; that of its last one."""
+    changed: a count of all changes of any job; that of its last one. stopping: whether a person wants it to end."""
 
     id: int
     state: JobState
@@ -52,9 +53,17 @@ class JobRow:
     began: float
     ended: float | None
     changed: int
+    stopping: bool
 
 
-_COLUMNS = "id, state, request, progress, pid, attempts, began, ended, changed"
+_COLUMNS = "id, state, request, progress, pid, attempts, began, ended, changed, stopping"
+
+
+def _job_row(row: tuple[Any, ...]) -> JobRow:
+    number, state, request, progress, pid, attempts, began, ended, changed, stopping = row
+    return JobRow(
+        number, state, json.loads(request), json.loads(progress), pid, attempts, began, ended, changed, bool(stopping)
+    )
 
 
 class PageStore:
@@ -118,7 +127,7 @@ class PageStore:
                 f"SELECT {_COLUMNS} FROM jobs WHERE (? IS NULL OR id = ?) AND changed > ? ORDER BY id DESC",
                 (number, number, changed_since),
             ).fetchall()
-        return [JobRow(row[0], row[1], json.loads(row[2]), json.loads(row[3]), *row[4:]) for row in rows]
+        return [_job_row(row) for row in rows]
 
     def set_job(
         self,
@@ -128,7 +137,7 @@ class PageStore:
         only_from: tuple[JobState, ...] = (),
         progress: Values | None = None,
         pid: int | None = None,
-        is_new_attempt: bool = False,
+        stopping: bool | None = None,
     ) -> bool:
         """Change some of a job; whether it was. only_from: in one of these states alone."""
         sets = ["changed = (SELECT MAX(changed) + 1 FROM jobs)"]
@@ -144,8 +153,9 @@ class PageStore:
         if pid is not None:
             sets.append("pid = ?")
             values.append(pid)
-        if is_new_attempt:
-            sets.append("attempts = attempts + 1")
+        if stopping is not None:
+            sets.append("stopping = ?")
+            values.append(int(stopping))
         where = "id = ?"
         values.append(number)
         if only_from:

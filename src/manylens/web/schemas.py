@@ -347,22 +347,47 @@ class Review(Out):
 # Levels
 
 
-class LevelOut(Out):
-    """One way to cut the same tree. cost_calls: what it takes to make it the run's own."""
+class LevelMark(Out):
+    """Where on the slider a level is, as near as the tree has it."""
 
-    name: str
+    name: Level
     groups: int
-    cost_calls: int
+
+
+class LeafOut(Out):
+    """Images of one cluster that were described alike: what no cut splits."""
+
+    cluster: int
+    name: str
+    size: int
+    exemplars: list[ImageId]
+
+
+class LevelJoin(Out):
+    """Group `gone` becomes part of group `kept`, which is called `name` from then on. A group is called by the number
+    of one of its leaves."""
+
+    kept: int
+    gone: int
+    name: str
 
 
 class Levels(Out):
-    """current: of the stored clustering. least, most: groups that can be shown without any cost."""
+    """The tree. Of its leaves, the first `most - n` joins leave n groups. current_groups: of the clustering as it is.
+    ids, leaf_of: of each image that is in a cluster, its leaf. is_free: whether a run at another level costs nothing;
+    a model behind a server writes new names."""
 
+    version: int
     current: Level
     current_groups: int
     least: int
     most: int
-    levels: list[LevelOut]
+    marks: list[LevelMark]
+    is_free: bool
+    leaves: list[LeafOut]
+    joins: list[LevelJoin]
+    ids: list[str]
+    leaf_of: list[int]
 
 
 class LevelCluster(Out):
@@ -376,12 +401,12 @@ class LevelCluster(Out):
 
 
 class LevelView(Out):
-    """The images at another level: of each image of `ids`, the group that it is in, or null."""
+    """The images at another level: of each image of `ids`, the group that it is in."""
 
     version: int
     groups: list[LevelCluster]
     ids: list[str]
-    group_of: list[int | None]
+    group_of: list[int]
 
 
 # Jobs
@@ -399,11 +424,13 @@ class StageOut(Out):
 
 
 class Job(Out):
-    """calls: asked so far; expected: at least and at most. seconds_left: null where it is not known yet."""
+    """stopping: it was cancelled, and waits for calls under way. calls: asked so far. expected: at least and at most.
+    seconds_left: null where it is not known yet."""
 
     id: int
     kind: Literal["cluster", "add"]
     state: JobState
+    stopping: bool
     by: list[str]
     slugs: list[str]
     model: str

@@ -37,6 +37,7 @@ from manylens.web.columns import (
     no_such,
 )
 from manylens.web.page_store import PageStore
+from manylens.web.tree import Tree
 
 _MOST_EMBEDDINGS = 2
 """Interests whose embeddings are in memory at once: those of 50,000 images take 38 to 300 MB."""
@@ -47,6 +48,8 @@ _MOST_LAYOUTS = 6
 
 _PAUSE_S = 10.0
 """How long a person does not correct anything before the result files are written, which may take some seconds."""
+
+_MOST_TREES = 8
 
 T = TypeVar("T")
 
@@ -101,6 +104,7 @@ class ShownRun:
         self._images: ImageColumns | None = None
         self._columns: dict[str, ClusterColumns] = {}
         self.layouts = Kept[bytes](_MOST_LAYOUTS)
+        self.trees = Kept[Tree](_MOST_TREES)
         self.other: ShownRun | None = None
         self.is_running = False
         self._corrected_at: float | None = None
@@ -248,16 +252,8 @@ class ShownRun:
         """The run, held for one change. Raises NotAllowed where it may not be changed, or another process holds it."""
         self.check_writable()
         with self._writing:
-            try:
+            with _told_when_held():
                 run = RunFolder.open(self.path, must_exist=True)
-            except StoreError as error:
-                if "one process at a time" in error.rule:
-                    raise NotAllowed(
-                        "a run is changed by one process at a time, another one is at work on it",
-                        "wait for it to end, or cancel it",
-                        409,
-                    ) from error
-                raise
             with run:
                 yield run
 
@@ -298,8 +294,29 @@ class ShownRun:
                     return status.st_size
         return None
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """For what opens the run by itself: nothing else of this server does meanwhile. Raises as `writing` does."""
+        self.check_writable()
+        with self._writing, _told_when_held():
+            yield
+
     def check_writable(self) -> None:
         if self.read_only:
             raise NotAllowed(
                 f"this run is only shown, {self.read_only}", "open it without --read-only, in a folder of your own"
             )
+
+
+@contextlib.contextmanager
+def _told_when_held() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        if "one process at a time" not in error.rule:
+            raise
+        raise NotAllowed(
+            "a run is changed by one process at a time, another one is at work on it",
+            "wait for it to end, or cancel it",
+            409,
+        ) from error
