@@ -310,7 +310,7 @@ def _name_clusters(task: NameClusters) -> Names:
     taken = {_folded(name) for name in task.taken}
     named = []
     for cluster in task.clusters:
-        words = next((d for d in cluster.descriptions if _folded(d) not in taken), f"group {cluster.id}")
+        words = next((d for d, _ in cluster.descriptions if _folded(d) not in taken), f"group {cluster.id}")
         taken.add(_folded(words))
         named.append(GroupName(cluster.id, words[:60], f"Pictures described as {words}."))
     return Names(tuple(named))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, draw
 from PIL import Image as PillowImage
-from writings import request_of
+from replies import request_of
 
 from manylens.collection.decode import encode_jpeg
 from manylens.models.base import (
@@ -20,6 +20,7 @@ from manylens.models.base import (
     ModelOptions,
     Option,
     Request,
+    look_whole,
 )
 from manylens.models.openai_compatible import dialect
 from manylens.models.openai_compatible.model import OpenAICompatible
@@ -114,7 +115,7 @@ def run(model: OpenAICompatible, *requests: Request) -> list[Any]:
         for request in requests:
             match request:
                 case LookRequest():
-                    replies += await model.look([request])
+                    replies += await look_whole(model, [request])
                 case JudgeRequest():
                     replies += await model.judge([request])
                 case ChooseRequest():

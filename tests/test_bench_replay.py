@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from writings import request_of, values_of
+from replies import embedding_of, request_of, values_of
 
 import manylens
 from bench import replay as replay_bench
@@ -98,7 +98,7 @@ def test_a_look_is_the_description_with_its_embedding(looks: LookSet) -> None:
     reply = asyncio.run(model.look([LookRequest("pets", ids[7])]))[0]
     assert not isinstance(reply, ModelError)
     assert reply.description == table()[7]["short"]
-    assert np.array_equal(reply.embedding, looks.embeddings[7]) and reply.confidence == 0.5
+    assert np.array_equal(embedding_of(reply), looks.embeddings[7]) and reply.confidence == 0.5
 
 
 def test_the_judge_errs_at_its_rates(looks: LookSet) -> None:

@@ -20,7 +20,7 @@ from chat_server import write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import Answer, Send, head, serve
-from writings import task_of
+from replies import task_of
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable, UsageError
 from manylens.models import prompts

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.Image import Image as Picture
+from replies import embedding_of
 from tiny_checkpoints import FAMILIES
 
 from manylens.errors import ImageUnreadable, ModelError, ModelUnavailable, UsageError
@@ -91,7 +92,7 @@ def looked(reply: LookReply | ModelError) -> LookReply:
 
 
 def cosine(first: LookReply, second: LookReply) -> float:
-    return float(first.embedding.astype(np.float64) @ second.embedding.astype(np.float64))
+    return float(embedding_of(first).astype(np.float64) @ embedding_of(second).astype(np.float64))
 
 
 # What needs no torch
@@ -276,7 +277,7 @@ def test_h_is_the_state_of_the_end_token_behind_the_description(folders: dict[st
     with torch.inference_mode():
         output = loaded.model(**whole, output_hidden_states=True)
     state = output.hidden_states[-1][0, -1].numpy()
-    assert state / np.linalg.norm(state) == pytest.approx(reply.embedding.astype(np.float32), abs=5e-3)
+    assert state / np.linalg.norm(state) == pytest.approx(embedding_of(reply).astype(np.float32), abs=5e-3)
     prompt = inputs["input_ids"].shape[1]
     steps = output.logits[0, prompt - 1 : -1].log_softmax(-1)
     of_chosen = steps.gather(1, more[0, : len(steps), None])[:, 0]

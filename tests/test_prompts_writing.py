@@ -13,6 +13,7 @@ import pytest
 from chat_server import ChatServer
 from hypothesis import given
 from hypothesis import strategies as st
+from replies import payload_of, request_of, task_of, values_of
 from served import (
     CLOSED,
     LOOK,
@@ -27,7 +28,6 @@ from served import (
     no_keys_and_no_patience,  # noqa: F401  a fixture
     run,
 )
-from writings import payload_of, request_of, task_of, values_of
 
 from manylens.errors import ModelError, ModelReplyInvalid
 from manylens.method.observations import Looks, normalise_description

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from replies import embedding_of
 from tiny_checkpoints import FAMILIES
 
 import manylens.api
@@ -306,7 +307,7 @@ def test_a_student_sees_in_training_what_it_sees_when_it_is_used(
     assert len(set(judged)) == len(requests)
     vectors = embeddings.detach().numpy()[len(requests) :]
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(ids)), abs=1e-4)
-    assert vectors.shape[1] == next(r.embedding.size for r in described if isinstance(r, LookReply))
+    assert vectors.shape[1] == next(embedding_of(r).size for r in described if isinstance(r, LookReply))
 
 
 @needs_tune

@@ -7,19 +7,19 @@ says; whether its numbers are among those that were given is for the stage to se
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class DescribedGroup:
-    """A group to be named. id: of its name in the answer. size: in images. descriptions: text -> how many images of the
-    group it has, those that tell it from other groups first."""
+    """A group to be named. id: of its name in the answer. size: in images. descriptions: with how many images of the
+    group have each, those that tell it from other groups first."""
 
     id: int
     size: int
-    descriptions: Mapping[str, int]
+    descriptions: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 from answerers import FAILED, Judge, drive, looks_of, write_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from writings import payload_of, written_of
+from replies import payload_of, written_of
 
 from manylens.method.levels import Group
 from manylens.method.naming import (

@@ -26,6 +26,7 @@ from manylens.models.base import (
     ModelOptions,
     Option,
     Usage,
+    look_whole,
 )
 from manylens.models.openai_compatible.model import OpenAICompatible
 from manylens.models.prompts import WORD_PROBABILITY
@@ -153,9 +154,9 @@ async def _try(model: Model) -> tuple[list[Finding], ModelError | None, bool]:
     known = model.capabilities
     warm, *ids = [f"{SHOWN} {number}" for number in range(min(known.batch_size, _BATCH) + 1)]
     try:
-        await model.look([LookRequest(_INTEREST, warm)])  # a first call may have to load the model
+        await look_whole(model, [LookRequest(_INTEREST, warm)])  # a first call may have to load the model
         began = time.monotonic()
-        looks = await model.look([LookRequest(_INTEREST, image_id) for image_id in ids])
+        looks = await look_whole(model, [LookRequest(_INTEREST, image_id) for image_id in ids])
         look_s = (time.monotonic() - began) / len(ids)
         look = looks[0]
         asked = [JudgeRequest(_INTEREST, SHOWN, _definition(SHOWN), (warm,), f"{suit} 1") for suit in (SHOWN, OTHER)]

@@ -6,6 +6,7 @@ asks for too much is refused before it is decoded; a damaged one costs an error,
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -18,7 +19,7 @@ import PIL.ImageFile
 from PIL.Image import Image as Picture
 
 from manylens.collection.formats import MAX_PIXELS, cure, open_picture, with_its_end, without_side_chunks
-from manylens.errors import ImageUnreadable
+from manylens.errors import ImageUnreadable, UsageError
 from manylens.text import printable
 
 THUMBNAIL_PX = 256
@@ -59,7 +60,9 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
             return _decode(source, longest_side_px)
         except (ImageUnreadable, PIL.Image.DecompressionBombError, MemoryError):
             raise
-        except Exception:  # Pillow's decoders raise most kinds of errors on damaged files
+        except Exception as error:  # Pillow's decoders raise most kinds of errors on damaged files
+            if isinstance(error, OSError):  # also of its plugins, which it imports as it goes
+                check_resources(error)
             if (bare := without_side_chunks(source)) is not None:
                 return _decode(bare, longest_side_px)
             if (whole := with_its_end(source)) is not None:
@@ -68,7 +71,7 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
                     whole.seek(0)
                     return _decode(whole, longest_side_px)
             raise
-    except ImageUnreadable:
+    except (ImageUnreadable, UsageError):
         raise
     except PIL.Image.DecompressionBombError as error:
         pixels = re.search(r"\((\d+) pixels\)", str(error))
@@ -77,6 +80,15 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
         raise ImageUnreadable("not enough memory to decode it") from error
     except Exception as error:
         raise ImageUnreadable(_why(error, source)) from error
+
+
+def check_resources(error: OSError) -> None:
+    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise UsageError(
+            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
+            "allow more open files (ulimit -n 1024) or memory",
+        ) from error
 
 
 def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tuple[Picture, tuple[int, int]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pathspec
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
     RAW_SUFFIXES,
@@ -32,7 +32,7 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import check_resources, identify, open_regular
+from manylens.collection.pictures import identify, open_regular
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable

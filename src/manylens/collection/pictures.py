@@ -18,8 +18,8 @@ import PIL.Image
 import PIL.ImageFile
 from PIL.Image import Image as Picture
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
-from manylens.errors import ImageUnreadable, UsageError
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
+from manylens.errors import ImageUnreadable
 from manylens.text import printable
 from manylens.types import Image
 
@@ -59,15 +59,6 @@ def identify(file: BinaryIO) -> tuple[str, BinaryIO]:
         return digest.hexdigest(), io.BytesIO(head)
     file.seek(0)
     return digest.hexdigest(), file
-
-
-def check_resources(error: OSError) -> None:
-    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise UsageError(
-            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
-            "allow more open files (ulimit -n 1024) or memory",
-        ) from error
 
 
 class ImageSource(Protocol):

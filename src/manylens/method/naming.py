@@ -110,7 +110,7 @@ def _naming(looks: Looks, groups: Sequence[Group], numbers: Sequence[int], named
             key=lambda entry: (-round(entry[1] * math.log((1 + len(groups)) / having[entry[0]]), 6), entry[0]),
         )
         shown = {spoken(looks, group.images, words): count for words, count in telling[:_DESCRIPTIONS_SHOWN]}
-        clusters.append(DescribedGroup(number, len(group.images), shown))
+        clusters.append(DescribedGroup(number, len(group.images), tuple(shown.items())))
     taken = tuple(label.name for label in named[: numbers[0] - 1])
     return NameClusters(looks.interest.text, tuple(clusters), taken)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -51,6 +51,16 @@ class LookRequest(_Request):
 
     interest: str
     image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest(_Request):
+    """H(u) of an image that was described: of its description, or of the image and the interest. An answer of its own:
+    where it fails, the description stays."""
+
+    interest: str
+    image_id: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ class CompleteRequest(_Request):
     task: WritingTask
 
 
-Request: TypeAlias = LookRequest | JudgeRequest | ChooseRequest | CompleteRequest
+Request: TypeAlias = LookRequest | EmbedRequest | JudgeRequest | ChooseRequest | CompleteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +140,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class LookReply:
-    """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper."""
+    """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper; None
+    where the model is to be asked for it (`embed`)."""
 
     description: str
     confidence: float
+    embedding: Vector | None = field(default=None, compare=False)
+    usage: Usage | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReply:
+    """embedding: (d,) float16, unit length."""
+
     embedding: Vector = field(compare=False)
     usage: Usage | None = field(default=None, compare=False)
 
@@ -171,7 +190,7 @@ class CompleteReply:
     usage: Usage | None = field(default=None, compare=False)
 
 
-Reply: TypeAlias = LookReply | JudgeReply | ChooseReply | CompleteReply
+Reply: TypeAlias = LookReply | EmbedReply | JudgeReply | ChooseReply | CompleteReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +245,9 @@ class Model(Protocol):
     A model may also have `open(images: ImageSource) -> None`. A run calls it once, before it asks anything, so that an
     object that a program passes in gets at the pictures: `images.thumbnail(image_id)` is RGB of at most 256 px,
     `images.jpeg(image_id, longest_side_px)` JPEG bytes of any size. Without it a model has the images' ids only.
+
+    A model whose looks come without an embedding has `async embed(requests: Sequence[EmbedRequest]) ->
+    list[EmbedReply | ModelError]`, which is asked for those that were described.
 
     A model may also say how well it understands an interest on some pictures, from what it has in this process:
     `verdict(interest, image_ids) -> Verdict`. It then has `appearance(image_ids)` as well: image id -> (d,) features of
@@ -379,9 +401,40 @@ def request_key(model: Model, request: Request) -> str:
     return rendering(model, request).key
 
 
+async def look_whole(model: Model, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+    """Looks with their embeddings, which a model may have to be asked for; where that fails, the look has."""
+    replies = await model.look(requests)
+    if len(replies) != len(requests):
+        raise ValueError(f"a model must give one reply per request, got {len(replies)} for {len(requests)}")
+    lacking = [n for n, reply in enumerate(replies) if isinstance(reply, LookReply) and reply.embedding is None]
+    if not lacking:
+        return replies
+    embed = getattr(model, "embed", None)
+    if embed is None:
+        error = ModelError(f"a look has an embedding, or its model 'embed', {model.name} gave neither")
+        return [error if n in set(lacking) else reply for n, reply in enumerate(replies)]
+    looks = {n: reply for n in lacking if isinstance(reply := replies[n], LookReply)}
+    asked = [EmbedRequest(requests[n].interest, requests[n].image_id, look.description) for n, look in looks.items()]
+    found: Sequence[EmbedReply | ModelError] = await embed(asked)
+    whole = list(replies)
+    for (n, look), vector in zip(looks.items(), found, strict=True):
+        whole[n] = vector if isinstance(vector, ModelError) else _with_embedding(look, vector)
+    return whole
+
+
+def _with_embedding(look: LookReply, vector: EmbedReply) -> LookReply:
+    """What it took is unknown where either part is: a part would pass for the whole."""
+    usage = None
+    if look.usage is not None and vector.usage is not None:
+        usage = Usage(look.usage.tokens_in + vector.usage.tokens_in, look.usage.tokens_out + vector.usage.tokens_out)
+    return replace(look, embedding=vector.embedding, usage=usage)
+
+
 def request_kind(request: Request) -> str:
-    """`look`, `judge`, `choose` or `complete`: the kinds that `summary.json` counts."""
+    """`look`, `judge`, `choose` and `complete` are the kinds that `summary.json` counts; `embed` belongs to a look."""
     match request:
+        case EmbedRequest():
+            return "embed"
         case LookRequest():
             return "look"
         case JudgeRequest():

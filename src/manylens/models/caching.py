@@ -31,6 +31,8 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -40,6 +42,7 @@ from manylens.models.base import (
     Reply,
     Request,
     Usage,
+    Vector,
     rendering,
     request_key,
     request_kind,
@@ -55,8 +58,8 @@ DECIMALS = 6
 LAST_ANSWERS_S = 30.0
 """How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, EmbedReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
 _Arrived: TypeAlias = tuple[str, Reply | ModelError, float, Call]
 """A key, what came of its request, how many seconds the call took, and what it sent."""
@@ -69,14 +72,11 @@ def to_stored(reply: Reply) -> StoredReply:
     tokens = None if reply.usage is None else (reply.usage.tokens_in, reply.usage.tokens_out)
     match reply:
         case LookReply():
-            vector = np.asarray(reply.embedding, np.float16)
-            length = float(np.linalg.norm(vector.astype(np.float32)))
-            if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
-                raise ModelReplyInvalid(
-                    f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long"
-                )
+            vector = None if reply.embedding is None else _unit_vector(reply.embedding)
             fields = {"description": reply.description, "confidence": _share("confidence", reply.confidence)}
             return StoredReply("look", fields, vector, tokens)
+        case EmbedReply():
+            return StoredReply("embed", {}, _unit_vector(reply.embedding), tokens)
         case JudgeReply():
             fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
             return StoredReply("judge", fields, tokens=tokens)
@@ -94,14 +94,24 @@ def from_stored(stored: StoredReply) -> Reply:
     usage = None if stored.tokens is None else Usage(*stored.tokens)
     match stored.kind:
         case "look":
-            assert stored.embedding is not None  # the store has checked it
             return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
+        case "embed":
+            assert stored.embedding is not None  # the store has checked it
+            return EmbedReply(stored.embedding, usage)
         case "judge":
             return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
         case "choose":
             return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
         case _:
             return CompleteReply(written_from_json(stored.fields["text"]), usage)
+
+
+def _unit_vector(embedding: Vector) -> Vector:
+    vector = np.asarray(embedding, np.float16)
+    length = float(np.linalg.norm(vector.astype(np.float32)))
+    if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+        raise ModelReplyInvalid(f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long")
+    return vector
 
 
 def _share(name: str, value: float) -> float:
@@ -118,10 +128,10 @@ def open_account(run: RunFolder) -> Account:
 class CachingModel(ModelWrapper):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
-    asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. said: why, in a server's words, where result files must not have them.
-    account: of the run. on_stopping: told how many calls a cancelled run
-    waits for. Use from one event loop at a time.
+    asked, reused: requests by kind, embeddings aside, that were sent to the model, or answered by the store or an equal
+    request of now. failed: those whose call failed. said: why, in a server's words, where result files must not have
+    them. account: of the run. on_stopping: told how many calls a cancelled run waits for. Use from one event loop at a
+    time.
     """
 
     def __init__(
@@ -145,6 +155,9 @@ class CachingModel(ModelWrapper):
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look, LookReply)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await self._answer(requests, self._model.embed, EmbedReply)  # type: ignore[attr-defined]
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._answer(requests, self._model.judge, JudgeReply)
@@ -180,8 +193,7 @@ class CachingModel(ModelWrapper):
                 outcome = await asyncio.shield(future)
                 if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
                     outcomes[key] = outcome
-        if requests:
-            kind = request_kind(requests[0])
+        if requests and (kind := request_kind(requests[0])) != "embed":
             unsent = sum(isinstance(outcome, BudgetSpent) for outcome in outcomes.values())
             self.asked[kind] += sent - unsent
             self.reused[kind] += len(requests) - sent
@@ -391,7 +403,7 @@ def _check_fits(request: Request, reply: Reply) -> None:
 
 def _image_id(request: Request) -> str:
     match request:
-        case LookRequest():
+        case LookRequest() | EmbedRequest():
             return request.image_id
         case JudgeRequest() | ChooseRequest():
             return request.candidate_id

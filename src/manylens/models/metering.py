@@ -4,11 +4,11 @@ In: calls that begin, send requests and end. Out: what the run rests on and has 
 Promises: a request is written down before it leaves, so a kill, a failure or another run forgets none; one that could
 pass a limit does not leave (`BudgetSpent`); what comes without a usable count of tokens counts as the most it may take.
 
-A request is one chat request, or one try of a model that says nothing of its requests (`Capabilities.
-counts_requests`). The embedding of a look that was described belongs to it; each further one counts. An answer stands
-for one request, whether it is new or from an earlier run; whatever was sent beside stays in the run's books. Of those
-lost with a killed process as many as were allowed side by side are forgiven, once: a run that was killed is to end as
-one that was not.
+A request is one chat request, or one try of a model that says nothing of its requests (`Capabilities.counts_requests`).
+The embedding of a look belongs to it: its first try counts as none, each further one counts. An answer stands for one
+request, whether it is new or from an earlier run; whatever was sent beside stays in the run's books. Of those lost with
+a killed process as many as were allowed side by side are forgiven, once: a run that was killed is to end as one that
+was not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from manylens.models.base import (
     MOST_EXEMPLARS,
     ChooseRequest,
     CompleteRequest,
+    EmbedRequest,
     JudgeRequest,
     LookRequest,
     Model,
@@ -62,6 +63,10 @@ class Bound:
     image_tokens: int = 0
     reply_tokens: int = 0
 
+    def answered_with(self, usage: Usage) -> Spent:
+        """What an answer stands for: one request, or none where it is the embedding of a look."""
+        return Spent(0 if self.kind == "embedding" else 1, usage.tokens_in, usage.tokens_out)
+
     @property
     def most(self) -> Usage:
         return Usage(CHAT_TOKENS + self.text_bytes + self.images * self.image_tokens, self.reply_tokens)
@@ -70,7 +75,10 @@ class Bound:
 def bound_of(model: Model, request: Request) -> Bound:
     """Of one request of this call, or of all where the model does not count them."""
     known = model.capabilities
+    text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
     match request:
+        case EmbedRequest():
+            return Bound("embedding", text, 1, known.image_tokens)
         case LookRequest():
             images = 1
         case JudgeRequest():
@@ -79,7 +87,6 @@ def bound_of(model: Model, request: Request) -> Bound:
             images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
         case CompleteRequest():
             images = 0
-    text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
     reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
     times = 1 if known.counts_requests else known.requests_per_call
     return Bound(request_kind(request), times * text, times * images, known.image_tokens, times * reply)
@@ -147,7 +154,7 @@ class Account:
         if usage is not None:
             self.learn(bound, usage)
         took = usage or bound.most
-        self._answered = self._answered.plus(Spent(1, took.tokens_in, took.tokens_out))
+        self._answered = self._answered.plus(bound.answered_with(took))
 
     def rests_on(self, key: str) -> bool:
         return key in self._rests_on
@@ -229,7 +236,7 @@ class Call:
     def __init__(self, account: Account, key: str, bound: Bound) -> None:
         self._account = account
         self._key = key
-        self._embeddings = 0
+        self._tries = 0
         self._sent = Spent()
         self._last = (Spent(), bound)
         self.bound = bound
@@ -237,11 +244,11 @@ class Call:
     def send(self, bound: Bound | None = None, *, save: bool = True) -> None:
         """A request is about to leave. Raises BudgetSpent where it must not."""
         asked = bound or self.bound
-        is_part = asked.kind == "embedding" and self._sent.requests > 0 and not self._embeddings
+        is_part = self.bound.kind == "embedding" and not self._tries
         usage = self._account.reserve(asked)
         reserved = Spent(0 if is_part else 1, usage.tokens_in, usage.tokens_out)
         self._account.send(reserved, save=save)
-        self._embeddings += asked.kind == "embedding"
+        self._tries += 1
         self._last = reserved, asked
         self._sent = self._sent.plus(reserved)
 
@@ -269,7 +276,7 @@ class Call:
         answer = None
         if answered:
             took = usage or self.bound.most
-            answer = Spent(1, took.tokens_in, took.tokens_out)
+            answer = self.bound.answered_with(took)
         self._account.end(self._key, self._sent, answer)
         self._sent = Spent()
 

@@ -78,7 +78,10 @@ def question(task: WritingTask) -> str:
     """What follows the instruction."""
     match task:
         case NameClusters():
-            return json.dumps(_cleaned(asdict(task)), ensure_ascii=False)
+            shown = asdict(task)
+            for cluster in shown["clusters"]:
+                cluster["descriptions"] = dict(cluster["descriptions"])
+            return json.dumps(_cleaned(shown), ensure_ascii=False)
         case GroupDescriptions():
             kind = "The only categories there are, a closed list" if task.closed else "Categories there are"
             lines = [f"{kind}: [{', '.join(map(quoted, task.categories))}]", "Descriptions:"]

@@ -22,6 +22,8 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -53,16 +55,16 @@ _IMPATIENT_ATTEMPTS = 2
 
 _TELL_AFTER_S, _TELL_EVERY_S = 10.0, 30.0
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, EmbedReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[_Reply | ModelError]]]
 
 
 class RetryingModel(ModelWrapper):
     """A `Model` that waits, tries again, and never has more than `capabilities.concurrency` calls under way.
 
-    timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look,
-    its repair, its embedding), is ended here when it takes longer than all of them. seed: of the backoff's jitter.
+    timeout_s: seconds that one request may take; its model ends it then. A call, which may be several requests (a look
+    and its repair), is ended here when it takes longer than all of them. seed: of the backoff's jitter.
     notify: gets a line once the server has answered nobody for a while, and again while that lasts.
     """
 
@@ -81,6 +83,9 @@ class RetryingModel(ModelWrapper):
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await self._answer(requests, self._model.embed)  # type: ignore[attr-defined]
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._answer(requests, self._model.judge)

@@ -262,7 +262,7 @@ class ScriptedModel:
             return CompleteReply(lexicon.write(request.task))
         if not isinstance(request.task, NameClusters) or not self._capabilities.writes_text:
             return ModelError(f"the scripted model cannot do {request.task.name!r}", "use a model that writes text")
-        words = {cluster.id: next(iter(cluster.descriptions), None) for cluster in request.task.clusters}
+        words = {cluster.id: next(iter(dict(cluster.descriptions)), None) for cluster in request.task.clusters}
         names = (
             GroupName(id_, (word or "unnamed").upper(), f"Pictures that show {word or 'something'}.")
             for id_, word in words.items()

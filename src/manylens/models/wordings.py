@@ -194,9 +194,9 @@ class Lexicon:
         taken = set(task.taken)
         named = []
         for cluster in task.clusters:
-            sense = self._most(cluster.descriptions, "medium")
+            sense = self._most(dict(cluster.descriptions), "medium")
             names = [] if sense is None else [self._name(sense, batch), *self._names(sense)]
-            names += [*cluster.descriptions, f"group {cluster.id}"]
+            names += [*dict(cluster.descriptions), f"group {cluster.id}"]
             name = next(name[:60] for name in names if name[:60] not in taken)
             taken.add(name)
             named.append(GroupName(cluster.id, name, f"Pictures that show {name}."))

@@ -292,10 +292,10 @@ class RunFolder:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def embeddings(self, interest: str) -> dict[str, Vector]:
-        """Image id -> (d,) float16, unit length, of the looks through one interest. Of several models, those of the one
-        that looked at most images; of several looks at an image, the newest."""
+        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest. Of several
+        models, those of the one that has most; of several of an image, the newest."""
         rows = self._rows(
-            "SELECT model_identity, image_id, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "SELECT model_identity, image_id, embedding FROM answers WHERE kind IN ('look', 'embed') AND interest = ? "
             "AND embedding IS NOT NULL ORDER BY rowid",
             (printable(interest),),
         )

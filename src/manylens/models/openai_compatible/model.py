@@ -5,12 +5,11 @@ do is probed once and recorded, so a resumed run speaks the same dialect and fin
 answer that was received is not asked again when the rest has to be (`_kept`); an unusable reply gets one repair
 attempt.
 
-One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
-and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all
-candidates of a cluster share first.
-A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
-so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
-log-probabilities where there are any.
+One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix).
+Its description is embedded by the server, where it can, as an answer of its own; else here, with the look. One
+judgement puts what all candidates of a cluster share first. A choice does the same: each option with its first
+exemplar, where every option has one and the server was found to take so many pictures (`MOST_EXEMPLARS` and the
+candidate at most), else words alone. Its answer is one letter, read by its log-probabilities where there are any.
 """
 
 from __future__ import annotations
@@ -38,6 +37,8 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -45,9 +46,10 @@ from manylens.models.base import (
     ModelOptions,
     Request,
     Usage,
+    Vector,
     shown_exemplars,
 )
-from manylens.models.metering import current_call
+from manylens.models.metering import Bound, current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
@@ -61,7 +63,6 @@ from manylens.models.openai_compatible.dialect import (
 from manylens.models.openai_compatible.endpoint import Endpoint, Json
 from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
 from manylens.models.openai_compatible.replies import (
-    Vector,
     answer_logprobs,
     answer_text,
     counted_usage,
@@ -75,17 +76,16 @@ EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
 
 REQUESTS_PER_CALL = 3
-"""A look: a question, at worst its repair, and an embedding. A judgement or a choice: at worst a word, a question, its
-repair."""
+"""A judgement or a choice: at worst a word, a question, its repair."""
 
 HALFWAY_NAME = "halfway.json"
-"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
+"""In a run folder: replies that could not be used and have to be mended, for the next run."""
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
 VECTORS_KEPT = 4096
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
 _Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
 Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
@@ -164,6 +164,12 @@ class OpenAICompatible:
         match request:
             case LookRequest():
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
+            case EmbedRequest():
+                parts += ["embed", self.dialect.embeddings, self.dialect.embedding_model]
+                if self.dialect.embeddings == "messages":
+                    parts += [request.interest, named(request.image_id, self._options.image_px)]
+                else:  # images of one description have one request each: an answer belongs to an image
+                    parts += [prompts.as_data(request.description), request.interest, request.image_id]
             case JudgeRequest():
                 parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
             case ChooseRequest():
@@ -174,6 +180,9 @@ class OpenAICompatible:
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await _each(requests, self._look)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await _each(requests, self._embed)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await _each(requests, self._judge)
@@ -262,9 +271,9 @@ class OpenAICompatible:
         talk = _Talk(self)
         body = await self._with_pictures(lambda shown: self._look_body(request, shown))
         found = await self._described(talk, body)
-        embedding = await self._embed(talk, request, found.description)
+        embedding = await self._embedded_here(found.description) if self.dialect.embeddings == "local" else None
         talk.end()
-        return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
+        return LookReply(found.description, found.confidence, embedding, talk.usage)
 
     async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
         if self.dialect.words == "json":
@@ -342,56 +351,53 @@ class OpenAICompatible:
         talk.end()
         return CompleteReply(written, talk.usage)
 
-    async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
+    async def _embedded_here(self, description: str) -> Vector:
+        if not self.dialect.embedding_model:
+            return embed_by_words(description).astype(np.float16)
+        if description not in self._vectors:
+            rows = await asyncio.to_thread(TextEmbedder().embed, [description])
+            self._vectors[description] = rows[0].astype(np.float16), 0
+        vector, _ = self._vectors[description]
+        self._forget_vectors()
+        return vector
+
+    async def _embed(self, request: EmbedRequest) -> EmbedReply:
         model = self.dialect.embedding_model
-        match self.dialect.embeddings:
-            case "local" if not model:
-                return embed_by_words(description)
-            case "local":
-                if description not in self._vectors:
-                    rows = await asyncio.to_thread(TextEmbedder().embed, [description])
-                    self._vectors[description] = rows[0], 0
-                vector, _ = self._vectors[description]
-                self._forget_vectors()
-                return vector
-            case "messages":
-                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
-                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
-            case "text":
-                text = prompts.as_data(description)
-                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
-                # charged for its embedding: what an answer costs must not depend on which one came first.
-                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
-                    await under_way.wait()
-                if text in self._vectors:
-                    talk.charge(self._vectors[text][1])
-                else:
-                    done = self._under_way[text] = asyncio.Event()
-                    try:
-                        body = {"model": model, "input": text, "encoding_format": "float"}
-                        before = talk.tokens_in
-                        vector = await self._embedded(talk, body)
-                        self._vectors[text] = vector, talk.tokens_in - before
-                    finally:
-                        del self._under_way[text]
-                        done.set()
-                vector, _ = self._vectors[text]
-                self._forget_vectors()
-                return vector
+        if self.dialect.embeddings == "messages":
+            jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+            return EmbedReply(*await self._embedded(embedding_body(model, jpeg, request.interest)))
+        text = prompts.as_data(request.description)
+        # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is charged
+        # for its embedding: what an answer costs must not depend on which one came first.
+        while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+            await under_way.wait()
+        if text not in self._vectors:
+            done = self._under_way[text] = asyncio.Event()
+            try:
+                body = {"model": model, "input": text, "encoding_format": "float"}
+                vector, usage = await self._embedded(body)
+                self._vectors[text] = vector, usage.tokens_in
+            finally:
+                del self._under_way[text]
+                done.set()
+        vector, tokens_in = self._vectors[text]
+        self._forget_vectors()
+        return EmbedReply(vector, Usage(tokens_in, 0))
 
     def _forget_vectors(self) -> None:
         if len(self._vectors) > VECTORS_KEPT:
             self._vectors.popitem(last=False)
 
-    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
-        reply = await talk.ask(body, embeddings=True)
+    async def _embedded(self, body: Json) -> tuple[Vector, Usage]:
+        """One embedding, with what it took or, where the server does not count, may have taken."""
+        most = embedding_bound(body, self.capabilities.image_tokens)
+        reply = await _send(self._embedding_endpoint or self._endpoint, "/embeddings", body, most)
         try:
-            row: Vector = embedding_rows(reply, 1)[0]
+            row = embedding_rows(reply, 1)[0].astype(np.float16)
         except ValueError as error:
             problem = str(error)
         else:
-            return row
-        talk.end()
+            return row, counted_usage(reply) or most.most
         raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
 
     async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
@@ -432,54 +438,29 @@ class _Talk:
         self._is_counted = True
         self.last: Json = {}
         """The reply that was read: the repair's, where there was one."""
-        self.tokens_in = self._tokens_out = 0
+        self._tokens_in = self._tokens_out = 0
 
     @property
     def usage(self) -> Usage | None:
         """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
-        return Usage(self.tokens_in, self._tokens_out) if self._is_counted else None
+        return Usage(self._tokens_in, self._tokens_out) if self._is_counted else None
 
-    def charge(self, tokens_in: int) -> None:
-        """Count tokens of a part that another answer has paid for."""
-        self.tokens_in += tokens_in
-
-    async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
+    async def ask(self, body: Json) -> Json:
         kept = self._model._kept
         key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
         reply = kept.get(key)
         if reply is None:
-            endpoint = (
-                (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
-            )
-            reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
+            reply = await _send(self._model._endpoint, "/chat/completions", body)
             kept[key] = reply
         if key in self._keys:
             return reply
         self._keys.append(key)
         usage = counted_usage(reply)
-        if embeddings:
-            usage = usage or embedding_bound(body, self._model.capabilities.image_tokens).most
-        elif usage is None:
+        if usage is None:
             self._is_counted = False
-        if usage is not None:
-            self.tokens_in += usage.tokens_in
+        else:
+            self._tokens_in += usage.tokens_in
             self._tokens_out += usage.tokens_out
-        return reply
-
-    async def _send(self, endpoint: Endpoint, path: str, body: Json) -> Json:
-        """With the account of the run told of it, before and after."""
-        call = current_call()
-        if call is None:
-            return await endpoint.ask(path, body)
-        is_chat = path != "/embeddings"
-        call.send(None if is_chat else embedding_bound(body, self._model.capabilities.image_tokens))
-        try:
-            reply = await endpoint.ask(path, body)
-        except ModelError as error:
-            if error.unbilled:
-                call.refused()
-            raise
-        call.took(counted_usage(reply))
         return reply
 
     async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
@@ -517,6 +498,22 @@ class _Talk:
         """The answer is whole, or will never be: forget its parts."""
         for key in self._keys:
             self._model._kept.pop(key, None)
+
+
+async def _send(endpoint: Endpoint, path: str, body: Json, bound: Bound | None = None) -> Json:
+    """With the account of the run told of it, before and after. bound: where it is not that of the call."""
+    call = current_call()
+    if call is None:
+        return await endpoint.ask(path, body)
+    call.send(bound)
+    try:
+        reply = await endpoint.ask(path, body)
+    except ModelError as error:
+        if error.unbilled:
+            call.refused()
+        raise
+    call.took(counted_usage(reply))
+    return reply
 
 
 async def _each(

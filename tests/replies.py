@@ -1,4 +1,4 @@
-"""Writing tasks and their answers in the form of prompts and of the store, which is short to write down in a test."""
+"""Replies as tests look at them, and writing tasks in the form of prompts, which is short to write down."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from manylens.errors import ModelError
-from manylens.models.base import CompleteReply, CompleteRequest
+from manylens.models.base import CompleteReply, CompleteRequest, LookReply
 from manylens.writing import (
     DescribedGroup,
     GroupDescriptions,
@@ -24,14 +27,19 @@ from manylens.writing import (
 
 
 def payload_of(task: object) -> Any:
-    return json.loads(json.dumps(dataclasses.asdict(task)))  # type: ignore[call-overload]
+    payload = json.loads(json.dumps(dataclasses.asdict(task)))  # type: ignore[call-overload]
+    for cluster in payload.get("clusters", ()):
+        cluster["descriptions"] = dict(cluster["descriptions"])
+    return payload
 
 
 def task_of(name: str, payload: Mapping[str, Any]) -> WritingTask:
     """What is not said is empty, but the interest and the level."""
     interest = payload.get("interest", "color")
     if name == "name_clusters":
-        groups = (DescribedGroup(c["id"], c.get("size", 0), c["descriptions"]) for c in payload["clusters"])
+        groups = (
+            DescribedGroup(c["id"], c.get("size", 0), tuple(c["descriptions"].items())) for c in payload["clusters"]
+        )
         return NameClusters(interest, tuple(groups), tuple(payload.get("taken", ())))
     level = payload.get("level", "medium")
     if name == "reconcile":
@@ -57,3 +65,9 @@ def written_of(text: str | None) -> Written | None:
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         return written_from_json(text)  # type: ignore[arg-type]
     return None
+
+
+def embedding_of(look: LookReply) -> NDArray[np.float16]:
+    """Of a look that must have one."""
+    assert look.embedding is not None
+    return look.embedding
