@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, correct, export, plan, redo, undo
+    from manylens.api import add, cluster, correct, export, plan, redo, resort, review, undo
     from manylens.correcting.corrector import Change
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
@@ -45,6 +45,8 @@ __all__ = [
     "export",
     "plan",
     "redo",
+    "resort",
+    "review",
     "undo",
 ]
 
@@ -66,6 +68,8 @@ _HOMES = {
     "export": "api",
     "plan": "api",
     "redo": "api",
+    "resort": "api",
+    "review": "api",
     "undo": "api",
 }
 

@@ -19,9 +19,11 @@ from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.correcting import door
-from manylens.correcting.corrector import Change
+from manylens.correcting.corrector import Change, Corrector
 from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
+from manylens.correcting.resort import Resorted, sort_again, take_over
+from manylens.correcting.review import Review
 from manylens.correcting.settle import record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
@@ -237,6 +239,73 @@ def undo(out: PathLike | Result, by: str | None = None) -> Change | None:
 def redo(out: PathLike | Result, by: str | None = None) -> Change | None:
     """Say again what `undo` took back, the latest first; None where there is none, or something new was said since."""
     return door.redo(_run_of(out), by)
+
+
+def review(out: PathLike | Result, by: str | None = None, *, limit: int = 20, skipped: Sequence[str] = ()) -> Review:
+    """What a person should look at first: the pictures about which an answer is expected to put most right.
+
+    Answer with `correct`: "confirm" (yes), "not" (no) or "move" (which), and ask again: each answer counts for those
+    like it, and lowers the estimate of what is misplaced. skipped: ids of pictures that the person does not know. Asks
+    no model. Raises as `correct` does.
+    """
+    return door.review(_run_of(out), by, limit=limit, skipped=skipped)
+
+
+def resort(
+    out: PathLike | Result,
+    by: str | None = None,
+    *,
+    ask: bool = False,
+    apply: bool = False,
+    folder: PathLike | None = None,
+    model: str | Model | None = None,
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+    on_event: OnEvent | None = None,
+    progress: bool | None = None,
+) -> Resorted:
+    """Sort again what the corrections touch: pictures described like one that was moved, and those that look misplaced
+    in the light of what a person said.
+
+    By default it asks nothing and says what is expected to move and to be asked. ask: ask the model, and say what would
+    move; the answers are stored, so that it costs nothing the next time. apply: ask, and take the moves over, as one
+    step that `undo` takes back. What a person placed never moves. folder, model, options: where the pictures are, and
+    the model, where they are not those of the run. settings: limits on what may be spent. Raises as `correct` and
+    `cluster` do, and UsageError where the clustering was made with another model.
+    """
+    run = _run_of(out)
+    if not (ask or apply):
+        return door.foresee_resort(run, by)
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _resort(run, by, apply, folder, model, options or ModelOptions(), settings or Settings(), emit)
+        )
+
+
+async def _resort(
+    out: Path,
+    by: str | None,
+    apply: bool,
+    folder: PathLike | None,
+    model: str | Model | None,
+    options: ModelOptions,
+    limits: Settings,
+    emit: OnEvent,
+) -> Resorted:
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = door.slug_in(run, by)
+        shown = Corrector(run, slug).shown
+        root = Path(folder) if folder is not None else run.root()
+    if root is None:
+        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    async with open_session(root, out, model or shown.model, options, limits, emit, reread=False) as session:
+        corrector = Corrector(session.run, slug)
+        resorted = await sort_again(corrector, session.model, emit, limits)
+        if apply:
+            door.keep_edited(session.run, [slug], lambda text: emit(Notice(text)))
+            take_over(corrector, resorted)
+            door.bring_up_to_date(session.run, lambda text: emit(Notice(text)))
+    return resorted
 
 
 def _run_of(out: PathLike | Result) -> Path:

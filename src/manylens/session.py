@@ -21,6 +21,7 @@ from manylens.models.base import Model, ModelOptions, check_model, open_model
 from manylens.models.caching import CachingModel, open_account
 from manylens.models.registry import check_model_name, close_model, load_model, probe_model
 from manylens.models.retrying import RetryingModel
+from manylens.results.table import collection_of
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
 from manylens.text import counted, printable
@@ -54,9 +55,10 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    reread: bool = True,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
-    hold from the first request on.
+    hold from the first request on. reread: find out what the folder holds; else it is what the run recorded.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -74,7 +76,7 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = _read(folder, files, exclude, include, run, emit)
+            collection = _read(folder, files, exclude, include, run, emit) if reread else collection_of(run, folder)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)

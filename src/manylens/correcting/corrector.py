@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from manylens.correcting.looks import looks_held
 from manylens.correcting.rulings import Names, describe, rulings_of, said_in
 from manylens.correcting.settle import active
 from manylens.errors import UsageError
 from manylens.method.corrections import Table, apply_rulings
+from manylens.method.observations import Looks
 from manylens.store.run_folder import RunFolder
 from manylens.types import Clustering, Correction, Ruling, Step
 
@@ -54,6 +56,14 @@ class Corrector:
         self.steps: tuple[Step, ...] = run.steps(slug)
         self.decided = decided
         self._names: Names | None = None
+        self._looks: Looks | None = None
+
+    @property
+    def looks(self) -> Looks:
+        """The looks that the clustering rests on, read once."""
+        if self._looks is None:
+            self._looks = looks_held(self.run, self.shown)
+        return self._looks
 
     @property
     def names(self) -> Names:

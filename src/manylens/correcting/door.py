@@ -16,6 +16,9 @@ from manylens import __version__
 from manylens.correcting.corrector import Change, Corrector
 from manylens.correcting.edited import ASSIGNMENTS_NAME, edits_of, is_edited, mark_taken, set_aside, waiting
 from manylens.correcting.files import write_files
+from manylens.correcting.resort import Resorted, foresee
+from manylens.correcting.review import Review
+from manylens.correcting.review import review as find_doubts
 from manylens.correcting.rows import read_rows
 from manylens.errors import UsageError
 from manylens.results.table import collection_of
@@ -173,3 +176,13 @@ def list_steps(out: Path, by: str | None) -> list[str]:
             mark = " (undone)" if step.is_undone else ""
             lines += [f"{step.number}  {step.at}  {text}{mark}" for text in corrector.describe(step)]
     return lines or ["Nothing was said."]
+
+
+def review(out: Path, by: str | None, *, limit: int = 20, skipped: Sequence[str] = ()) -> Review:
+    with RunFolder.open(out, must_exist=True) as run:
+        return find_doubts(Corrector(run, slug_in(run, by)), limit, skipped)
+
+
+def foresee_resort(out: Path, by: str | None) -> Resorted:
+    with RunFolder.open(out, must_exist=True) as run:
+        return foresee(Corrector(run, slug_in(run, by)))

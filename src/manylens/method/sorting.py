@@ -101,6 +101,8 @@ class Sorting:
         self.answers: dict[int, list[Answered]] = {}
         self.asked: list[list[int]] = [[] for _ in range(m)]
         self.unanswered: set[int] = set()
+        self.believed: set[int] = set()
+        """Images whose first answer is where they were before."""
         self.sampled: dict[int, tuple[int, float]] = {}
         """Images asked about at random at the end: the cluster that each was in, and how doubtful that was."""
         self.image_place: dict[int, int] = {}
@@ -410,9 +412,22 @@ class Sorting:
         if image not in self.asked[unit]:
             self.asked[unit].append(image)
 
+    def believe(self, image: int, cluster: int, misplaced: float) -> None:
+        """Take in where an image was before, as if that were an answer. misplaced: the probability that it is not."""
+        others = misplaced / max(1, len(self.live()) - 1)
+        self.believed.add(image)
+        self.answers.setdefault(image, []).append(
+            Answered(np.array([cluster], dtype=np.int64), np.array([1 - misplaced, others]), cluster)
+        )
+        unit = int(self.units.of_image[image])
+        if image not in self.asked[unit]:
+            self.asked[unit].append(image)
+
     def fit(self) -> None:
         """Fit the choice model to what units that founded nothing were first answered."""
-        units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)][:_MOST_FITTED]
+        units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)]
+        units = [u for u in units if self.asked[u][0] not in self.believed or len(self.answers[self.asked[u][0]]) > 1]
+        units = units[:_MOST_FITTED]
         if not units:
             return
         width = MOST_OPTIONS

@@ -46,6 +46,15 @@ class StoredAnswer:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """A stored look. embedding: (d,) float16, unit length."""
+
+    description: str
+    confidence: float
+    embedding: Vector
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls."""

@@ -32,6 +32,7 @@ from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
     Failure,
+    Looked,
     StoredAnswer,
     StoredReply,
     Vector,
@@ -302,6 +303,25 @@ class RunFolder:
         by_model: dict[str, dict[str, Vector]] = {}
         for model, image_id, embedding in rows:
             by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
+        return max(by_model.values(), key=len, default={})
+
+    def looked(self, interest: str) -> dict[str, Looked]:
+        """Image id -> its look through one interest; of several models and looks as in `embeddings`."""
+        rows = self._rows(
+            "SELECT model_identity, image_id, reply, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "AND embedding IS NOT NULL ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[str, dict[str, Looked]] = {}
+        with self._as_written("looks"):
+            for model, image_id, reply, embedding in rows:
+                fields = json.loads(reply)
+                look = Looked(
+                    _typed(str, fields["description"]),
+                    float(fields["confidence"]),
+                    np.frombuffer(embedding, np.float16),
+                )
+                by_model.setdefault(model, {})[image_id] = look
         return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
