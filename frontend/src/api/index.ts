@@ -26,7 +26,6 @@ export type ReSorted = Schemas["ReSorted"];
 export type Review = Schemas["Review"];
 export type ReviewItem = Schemas["ReviewItem"];
 export type Levels = Schemas["Levels"];
-export type LevelView = Schemas["LevelView"];
 export type Job = Loose<Schemas["Job"]>;
 export type NewJob = Schemas["NewJob"];
 export type Plan = Loose<Schemas["PlanOut"]>;
@@ -103,9 +102,6 @@ export const showInFolder = (key: string) => got(client.POST("/api/images/{key}/
 export const cross = (a: string, b: string): Promise<Cross> => got(client.GET("/api/cross", { params: { query: { a, b } } }));
 export const map = (slug: string): Promise<MapPoints> => got(client.GET("/api/interests/{slug}/map", { params: { path: { slug } } }));
 export const levels = (slug: string): Promise<Levels> => got(client.GET("/api/interests/{slug}/levels", { params: { path: { slug } } }));
-export const levelView = (slug: string, groups: number): Promise<LevelView> =>
-  got(client.GET("/api/interests/{slug}/levels/{groups}", { params: { path: { slug, groups } } }));
-
 export const correct = (slug: string, correction: Correction): Promise<Corrected> =>
   got(client.POST("/api/interests/{slug}/corrections", { params: { path: { slug } }, body: correction }));
 export const undo = (slug: string): Promise<Corrected> => got(client.POST("/api/interests/{slug}/undo", { params: { path: { slug } } }));

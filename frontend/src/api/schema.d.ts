@@ -13,7 +13,8 @@ export interface paths {
         };
         /**
          * Get Command
-         * @description What to type to get the same without the page.
+         * @description What to type to get the same without the page: the jobs that were begun here; where there were none, the run as
+         *     it is. Corrections are in the run folder, and hold in every later run of it.
          */
         get: operations["get_command_api_command_get"];
         put?: never;
@@ -352,7 +353,7 @@ export interface paths {
         };
         /**
          * Get Levels
-         * @description How coarse and how fine this clustering can be shown.
+         * @description The tree of this clustering: its leaves, which image is in which, and the order in which they join.
          */
         get: operations["get_levels_api_interests__slug__levels_get"];
         put?: never;
@@ -372,7 +373,7 @@ export interface paths {
         };
         /**
          * Get Level
-         * @description The images in so many groups; nothing is changed. To make it the run's own, begin a job with `groups`.
+         * @description The images in so many groups, as near as the tree has it; nothing is changed.
          */
         get: operations["get_level_api_interests__slug__levels__groups__get"];
         put?: never;
@@ -1012,7 +1013,8 @@ export interface components {
         };
         /**
          * Job
-         * @description calls: asked so far; expected: at least and at most. seconds_left: null where it is not known yet.
+         * @description stopping: it was cancelled, and waits for calls under way. calls: asked so far. expected: at least and at most.
+         *     seconds_left: null where it is not known yet.
          */
         Job: {
             /** Budget Calls */
@@ -1059,6 +1061,8 @@ export interface components {
              * @enum {string}
              */
             state: "queued" | "running" | "done" | "failed" | "cancelled" | "interrupted";
+            /** Stopping */
+            stopping: boolean;
             /** Usd */
             usd: number | null;
         };
@@ -1088,6 +1092,20 @@ export interface components {
             /** Version */
             version: number;
         };
+        /**
+         * LeafOut
+         * @description Images of one cluster that were described alike: what no cut splits.
+         */
+        LeafOut: {
+            /** Cluster */
+            cluster: number;
+            /** Exemplars */
+            exemplars: string[];
+            /** Name */
+            name: string;
+            /** Size */
+            size: number;
+        };
         /** LeftOut */
         LeftOut: {
             /** Path */
@@ -1112,24 +1130,38 @@ export interface components {
             size: number;
         };
         /**
-         * LevelOut
-         * @description One way to cut the same tree. cost_calls: what it takes to make it the run's own.
+         * LevelJoin
+         * @description Group `gone` becomes part of group `kept`, which is called `name` from then on. A group is called by the number
+         *     of one of its leaves.
          */
-        LevelOut: {
-            /** Cost Calls */
-            cost_calls: number;
-            /** Groups */
-            groups: number;
+        LevelJoin: {
+            /** Gone */
+            gone: number;
+            /** Kept */
+            kept: number;
             /** Name */
             name: string;
         };
         /**
+         * LevelMark
+         * @description Where on the slider a level is, as near as the tree has it.
+         */
+        LevelMark: {
+            /** Groups */
+            groups: number;
+            /**
+             * Name
+             * @enum {string}
+             */
+            name: "coarse" | "medium" | "fine";
+        };
+        /**
          * LevelView
-         * @description The images at another level: of each image of `ids`, the group that it is in, or null.
+         * @description The images at another level: of each image of `ids`, the group that it is in.
          */
         LevelView: {
             /** Group Of */
-            group_of: (number | null)[];
+            group_of: number[];
             /** Groups */
             groups: components["schemas"]["LevelCluster"][];
             /** Ids */
@@ -1139,7 +1171,9 @@ export interface components {
         };
         /**
          * Levels
-         * @description current: of the stored clustering. least, most: groups that can be shown without any cost.
+         * @description The tree. Of its leaves, the first `most - n` joins leave n groups. current_groups: of the clustering as it is.
+         *     ids, leaf_of: of each image that is in a cluster, its leaf. is_free: whether a run at another level costs nothing;
+         *     a model behind a server writes new names.
          */
         Levels: {
             /**
@@ -1149,12 +1183,24 @@ export interface components {
             current: "coarse" | "medium" | "fine";
             /** Current Groups */
             current_groups: number;
+            /** Ids */
+            ids: string[];
+            /** Is Free */
+            is_free: boolean;
+            /** Joins */
+            joins: components["schemas"]["LevelJoin"][];
+            /** Leaf Of */
+            leaf_of: number[];
             /** Least */
             least: number;
-            /** Levels */
-            levels: components["schemas"]["LevelOut"][];
+            /** Leaves */
+            leaves: components["schemas"]["LeafOut"][];
+            /** Marks */
+            marks: components["schemas"]["LevelMark"][];
             /** Most */
             most: number;
+            /** Version */
+            version: number;
         };
         /**
          * MapPoints

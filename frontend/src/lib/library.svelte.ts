@@ -1,6 +1,7 @@
 // What the page knows of the run: read from the server, and read again when an event says that it changed.
 import * as api from "../api";
-import type { Details, Job, Layout, LevelView, Run } from "../api";
+import type { Details, Job, Layout, Levels, Run } from "../api";
+import { atLevel, inOrderOf } from "./arrange";
 import { route, type Sort } from "./route.svelte";
 import { say } from "./toasts.svelte";
 import { t } from "./words.svelte";
@@ -80,36 +81,48 @@ export const library = new Library();
 /** One interest as it stands before the eye: its clusters, and its pictures in order. */
 export class Shelf {
   slug = $state("");
-  details = $state.raw<Details | null>(null);
-  layout = $state.raw<Layout | null>(null);
   failure = $state("");
-  loading = $state(false);
+  levels = $state.raw<Levels | null>(null);
+  /** How many groups are wanted; 0: as sorted. */
+  groups = $state(0);
+  #sorted = $state.raw<{ details: Details; layout: Layout } | null>(null);
+  #shown = $derived.by(() => {
+    const levels = this.levels;
+    return this.#sorted && levels && this.groups ? atLevel(this.#sorted.details, this.#sorted.layout, levels, this.groups) : this.#sorted;
+  });
   #turn = 0;
   #asked = "";
 
-  async load(slug: string, ask: { sort: Sort; q: string; also: string; level: string }): Promise<void> {
+  get details(): Details | null {
+    return this.#shown?.details ?? null;
+  }
+
+  get layout(): Layout | null {
+    return this.#shown?.layout ?? null;
+  }
+
+  async load(slug: string, ask: { sort: Sort; q: string; also: string }): Promise<void> {
     const turn = ++this.#turn;
     if (slug !== this.slug) {
       this.slug = slug;
-      this.details = null;
-      this.layout = null;
+      this.#sorted = null;
+      this.levels = null;
     }
     if (!slug) return;
-    this.loading = true;
     try {
-      const groups = Number(ask.level);
-      const [details, layout, level] = await Promise.all([api.details(slug), api.layout(slug, ask), groups ? api.levelView(slug, groups) : null]);
+      const [details, layout] = await Promise.all([api.details(slug), api.layout(slug, ask)]);
       if (turn !== this.#turn) return; // a later question was asked meanwhile
-      const seen = level ? atLevel(details, layout, level) : { details, layout };
-      const same = this.#asked === JSON.stringify([slug, ask]);
-      this.#asked = JSON.stringify([slug, ask]);
-      this.details = seen.details;
-      this.layout = same && this.layout ? inOrderOf(this.layout, seen.layout) : seen.layout;
+      const question = JSON.stringify([slug, ask]);
+      const same = this.#asked === question && this.#sorted;
+      this.#asked = question;
+      this.#sorted = { details, layout: same ? inOrderOf(same.layout, layout) : layout };
       this.failure = "";
     } catch (error) {
       if (turn === this.#turn) this.failure = api.told(error);
-    } finally {
-      if (turn === this.#turn) this.loading = false;
+    }
+    if (this.levels?.version !== this.#sorted?.layout.version) {
+      const levels = await api.levels(slug).catch(() => null); // a clustering without a tree has no levels
+      if (turn === this.#turn) this.levels = levels;
     }
   }
 
@@ -117,61 +130,6 @@ export class Shelf {
     if (cluster === null) return t("unassigned");
     return this.details?.cluster_list.find((one) => one.id === cluster)?.name ?? String(cluster);
   }
-}
-
-/** The pictures in other sections, or in the same in another order. Places are into the old layout. */
-function arranged(layout: Layout, groups: [number | null, number[]][]): Layout {
-  const order: number[] = [];
-  const sections: Layout["sections"] = [];
-  for (const [cluster, places] of groups) {
-    sections.push({ cluster, start: order.length, count: places.length });
-    for (const place of places) order.push(place);
-  }
-  const person = new Set(layout.decided_by_person);
-  const pick = <T>(column: T[]): T[] => order.map((at) => column[at]!);
-  const byPerson = order.flatMap((at, place) => (person.has(at) ? [place] : []));
-  return { ...layout, sections, ids: pick(layout.ids), aspect: pick(layout.aspect), confidence: pick(layout.confidence), decided_by_person: byPerson };
-}
-
-/** The clusters in the order in which they stood: one that grew by a picture does not jump away under the hand. */
-function inOrderOf(before: Layout, layout: Layout): Layout {
-  const rank = new Map(before.sections.map((one, at) => [one.cluster, at]));
-  const last = before.sections.length; // a new cluster comes after those that were there, and before the unassigned
-  const place = (cluster: number | null): number => (cluster === null ? last + 1 : (rank.get(cluster) ?? last));
-  const sections = layout.sections.toSorted((a, b) => place(a.cluster) - place(b.cluster));
-  if (sections.every((one, at) => one === layout.sections[at])) return layout;
-  return arranged(layout, sections.map(({ cluster, start, count }) => [cluster, Array.from({ length: count }, (_, at) => start + at)]));
-}
-
-/** The same pictures, in the groups of another level. Within a group they keep their order. */
-function atLevel(details: Details, layout: Layout, level: LevelView): { details: Details; layout: Layout } {
-  const groupOf = new Map(level.ids.map((id, at) => [id, level.group_of[at] ?? null]));
-  const members = new Map<number | null, number[]>(level.groups.map((one) => [one.id, []]));
-  members.set(null, []);
-  layout.ids.forEach((id, at) => (members.get(groupOf.get(id) ?? null) ?? members.get(null)!).push(at));
-  return {
-    layout: arranged(layout, [...members]),
-    details: {
-      ...details,
-      cluster_list: level.groups.map((group) => {
-        const parts = details.cluster_list.filter((one) => group.clusters.includes(one.id));
-        const images = parts.reduce((sum, one) => sum + one.images, 0) || 1;
-        return {
-          id: group.id,
-          name: group.name,
-          definition: parts.length > 1 ? parts.map((one) => one.name).join(", ") : (parts[0]?.definition ?? ""),
-          size: group.size,
-          images: members.get(group.id)?.length ?? 0,
-          confidence: parts.reduce((sum, one) => sum + one.confidence * one.images, 0) / images,
-          histogram: parts.length ? parts[0]!.histogram.map((_, bin) => parts.reduce((sum, one) => sum + one.histogram[bin]!, 0)) : [],
-          misplaced: null,
-          parent: "",
-          exemplars: group.exemplars,
-          decided_by_person: 0,
-        };
-      }),
-    },
-  };
 }
 
 /** Runs what a person asked for; a refusal is shown, never swallowed. Returns undefined where it failed. */

@@ -71,6 +71,7 @@ export const de: Messages = {
   level: "Wie fein",
   groups: (count) => some(count, "Gruppe", "Gruppen"),
   asSorted: "wie sortiert",
+  keepLevel: "behalten",
   levelFirst: "Korrigiert wird an den Gruppen, wie sie sortiert sind: erst dorthin zurück (am Regler: „wie sortiert“)",
 
   before: "Voriges Bild",

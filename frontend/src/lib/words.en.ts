@@ -73,6 +73,7 @@ export const en = {
   level: "How fine",
   groups: (count: number) => some(count, "cluster", "clusters"),
   asSorted: "as sorted",
+  keepLevel: "keep",
   levelFirst: "Corrections are for the clusters as sorted: go back to them first (the slider's “as sorted”)",
 
   // One picture
