@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_add import put
+from test_web_jobs import ended
 from web_page import Page, Served, begin, page_of
 
+import manylens
 from manylens.store.run_folder import RunFolder
 
 CORRECTIONS = "/api/interests/color/corrections"
@@ -181,3 +184,53 @@ def test_versions_are_told_to_those_who_listen(out: Path) -> None:
 
 def _rename(page: Page, name: str) -> None:
     page.post(CORRECTIONS, {"kind": "rename", "cluster": page.cluster("red"), "name": name})
+
+
+def test_the_review_queue_asks_and_its_answers_are_corrections(out: Path) -> None:
+    with page_of(out) as page:
+        review = page.get("/api/interests/color/review", limit=5)
+        assert review["left"] == 24 and len(review["items"]) == 5
+        first = review["items"][0]
+        assert first["options"] and first["name"] and 0 <= first["doubt"] <= 1
+        page.post(CORRECTIONS, {"kind": "confirm", "images": [first["id"]], "cluster": first["cluster"]})
+        after = page.get("/api/interests/color/review", limit=24)
+        assert after["left"] < 24 and first["id"] not in {item["id"] for item in after["items"]}
+        skipped = after["items"][0]["id"]
+        again = page.get("/api/interests/color/review", limit=1, skipped=[skipped])
+        assert [item["id"] for item in again["items"]] != [skipped]
+
+
+def test_sorting_again_is_foreseen_for_free_and_taken_over_only_once_it_was_asked(out: Path) -> None:
+    with page_of(out) as page:
+        page.post(
+            CORRECTIONS,
+            {"kind": "move", "images": [page.key("red-wide-0.png"), page.key("red-wide-1.png")],
+             "to": page.cluster("blue")},
+        )  # fmt: skip
+        foreseen = page.post("/api/interests/color/re-sort", {"apply": False})
+        assert (foreseen["is_asked"], foreseen["applied"]) == (False, False)
+        assert foreseen["calls"][0] <= foreseen["calls"][1] and foreseen["total"] >= len(foreseen["moved"])
+        assert "asked" in page.post("/api/interests/color/re-sort", {"apply": True}, 409)["rule"]
+
+
+@pytest.mark.slow
+def test_sorting_again_asks_as_a_job_and_what_it_moved_can_be_undone(tmp_path: Path) -> None:
+    """By nano: the job is a process of its own, which cannot be given this test's model."""
+    put(tmp_path / "pictures", ("red", "green", "blue"), range(4))
+    out = manylens.cluster(tmp_path / "pictures", "color", out=tmp_path / "out").out
+    with page_of(out) as page:
+        clusters = page.get("/api/interests/color")["cluster_list"]
+        assert len(clusters) > 1
+        (image, *_) = page.get("/api/interests/color/images", cluster=clusters[0]["id"])["items"]
+        page.post(CORRECTIONS, {"kind": "move", "images": [image["id"]], "to": clusters[1]["id"]})
+        job = page.post("/api/interests/color/re-sort/ask", {})
+        assert ended(page, job["id"])["state"] == "done"
+        answered = page.post("/api/interests/color/re-sort", {"apply": False})
+        assert answered["is_asked"] and answered["touched"] > 0
+        applied = page.post("/api/interests/color/re-sort", {"apply": True})
+        assert applied["applied"] and applied["total"] == answered["total"]
+        moved = {one["id"]: one["after"] for one in applied["moved"]}
+        for item in page.get("/api/interests/color/images", limit=100)["items"]:
+            assert item["cluster"] == moved.get(item["id"], item["cluster"])
+        assert page.get(f"/api/images/{image['id']}")["places"][0]["cluster"] == clusters[1]["id"], "a person's stays"
+        page.post("/api/interests/color/re-sort", {"apply": True}, 409 if applied["total"] else 200)

@@ -12,16 +12,35 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 
 from manylens.correcting import Change, Corrector
+from manylens.correcting.resort import Proposed, Resorted, foresee, take_over
+from manylens.correcting.review import review as find_doubts
+from manylens.settings import ModelOptions, Settings
 from manylens.text import shown_name
 from manylens.types import Correction
 from manylens.web import requests
-from manylens.web.columns import ImageColumns, NotThere, no_such
+from manylens.web.columns import ClusterColumns, ImageColumns, NotThere, no_such
+from manylens.web.gallery import share
+from manylens.web.job_keeper import job_request
+from manylens.web.jobs import KeeperDep
 from manylens.web.live import Watch
 from manylens.web.routing import PROBLEMS, RunDep, SlugPath
-from manylens.web.schemas import Corrected, CorrectionLog, CorrectionOut, ReSorted, Review
-from manylens.web.shown import NotAllowed, NotYet, ShownRun
+from manylens.web.schemas import (
+    Corrected,
+    CorrectionLog,
+    CorrectionOut,
+    Job,
+    Moved,
+    ReSorted,
+    Review,
+    ReviewItem,
+    ReviewOption,
+)
+from manylens.web.shown import NotAllowed, ShownRun
 
 router = APIRouter(prefix="/api/interests/{slug}", tags=["corrections"], responses=PROBLEMS)
+
+_MOST_MOVES = 2000
+"""Images that an answer about sorting again names; their number is said in full."""
 
 
 @router.get("/corrections")
@@ -69,9 +88,43 @@ def redo(slug: SlugPath, run: RunDep, request: Request) -> Corrected:
 
 
 @router.post("/re-sort")
-def re_sort(slug: SlugPath, run: RunDep, how: requests.ReSort) -> ReSorted:
-    """Judge again what the corrections touch; without `apply`, say what would change."""
-    raise NotYet("judging again")
+def re_sort(slug: SlugPath, run: RunDep, request: Request, jobs: KeeperDep, how: requests.ReSort) -> ReSorted:
+    """What sorting again would change: as the model answered where it was asked since the last correction, else as is
+    expected, which costs nothing. With `apply`, what was answered is taken over, as one step that can be undone."""
+    images, columns = run.both(slug)
+    answered = _answered(run, slug, columns.version)
+    if not how.apply:
+        found = answered or foresee(Corrector(run.reader(), slug))
+        return _resorted(found, images, columns, columns.version, is_applied=False)
+    if answered is None:
+        raise NotAllowed(
+            "what sorting again moves is taken over once the model was asked, it was not asked since the last change",
+            "ask it first: /re-sort/ask",
+            409,
+        )
+    with run.writing() as held:
+        take_over(Corrector(held, slug), answered)
+    run.note_correction(slug)
+    watch: Watch = request.app.state.watch
+    watch.wake()
+    return _resorted(answered, images, columns, run.versions().get(slug, 0), is_applied=True)
+
+
+@router.post("/re-sort/ask")
+def ask_re_sort(slug: SlugPath, run: RunDep, jobs: KeeperDep, how: requests.AskReSort) -> Job:
+    """Ask the model about what the corrections touch, as a job; then /re-sort says what would move."""
+    run.check_writable()
+    columns = run.columns(slug)
+    limits = {name: value for name, value in how.model_dump(exclude={"base_url"}).items() if value is not None}
+    wanted = job_request(
+        run.pictures(),
+        [columns.of.interest.text],
+        kind="re-sort",
+        model=columns.of.model,
+        options=ModelOptions(base_url=how.base_url or None),
+        settings=Settings(**limits),
+    )
+    return jobs.shown(jobs.begin(wanted))
 
 
 @router.get("/review")
@@ -81,8 +134,68 @@ def get_review(
     limit: Annotated[int, Query(ge=1, le=200)] = 20,
     skipped: Annotated[list[str] | None, Query(max_length=500, description="Ids of images to leave out.")] = None,
 ) -> Review:
-    """What is least certain first."""
-    raise NotYet("the review queue")
+    """The images about which an answer is worth most. An answer is a correction: "confirm", "not" or "move"."""
+    images, columns = run.both(slug)
+    with run.reading() as reader:
+        found = find_doubts(Corrector(reader, slug), limit, images.whole_ids(skipped or []))
+    rows = [images.row(one.image_id) for one in found.doubts]
+    return Review(
+        version=columns.version,
+        estimate=share(found.estimate),
+        items=[
+            ReviewItem(
+                id=images.keys[row],
+                path=shown_name(images.paths[row][0]),
+                cluster=one.cluster,
+                name=shown_name(columns.name(one.cluster)),
+                confidence=round(float(columns.confidence[row]), 4),
+                description=shown_name(columns.descriptions[columns.description[row]]),
+                doubt=one.doubt,
+                gain=one.gain,
+                alike=one.alike,
+                options=[ReviewOption(cluster=number, name=shown_name(columns.name(number))) for number in one.options],
+            )
+            for row, one in zip(rows, found.doubts, strict=True)
+        ],
+        left=found.left,
+    )
+
+
+def _answered(run: ShownRun, slug: str, version: int) -> Resorted | None:
+    """What the model said of the clustering as it is now; None where it was not asked since it changed."""
+    for row in run.store.jobs():
+        result = row.progress.get("result")
+        if row.request["kind"] == "re-sort" and row.state == "done" and result and result["slug"] == slug:
+            if result["version"] != version:
+                return None
+            moves = tuple(Proposed(*values) for values in result["moves"])
+            return Resorted(moves, result["touched"], (result["calls"], result["calls"]), True)
+    return None
+
+
+def _resorted(
+    found: Resorted, images: ImageColumns, columns: ClusterColumns, version: int, *, is_applied: bool
+) -> ReSorted:
+    known = {image_id: row for row, image_id in enumerate(images.ids)}
+    return ReSorted(
+        version=version,
+        moved=[
+            Moved(
+                id=images.keys[known[one.image_id]],
+                before=one.before,
+                after=one.after,
+                after_name=shown_name(columns.name(one.after)),
+                probability=one.probability,
+            )
+            for one in found.moves[:_MOST_MOVES]
+            if one.image_id in known
+        ],
+        total=len(found.moves),
+        touched=found.touched,
+        calls=found.calls,
+        is_asked=found.is_asked,
+        applied=is_applied,
+    )
 
 
 def _change(run: ShownRun, slug: str, request: Request, say: Callable[[Corrector], Change | None]) -> Corrected:

@@ -20,6 +20,7 @@ from manylens.events import Event, Foreseen, Notice, StageAdvanced, StageFinishe
 from manylens.settings import ModelOptions, Settings
 from manylens.store.lock import RunLock
 from manylens.store.run_folder import LOCK_NAME, RunFolder
+from manylens.types import Interest
 from manylens.web.page_store import PageStore
 
 JOB_LOCK_NAME = "page.lock"
@@ -51,6 +52,7 @@ class Progress:
         self._first_call: tuple[float, int] | None = None
         self._reader: RunFolder | None = None
         self._mark = 0
+        self.result: dict[str, Any] | None = None
         with contextlib.suppress(StoreError), RunFolder.read(out) as run:
             self._mark = run.answers_mark()
 
@@ -101,6 +103,7 @@ class Progress:
             "usd": round(self._settings.cost_usd(tokens_in, tokens_out), 6) if self._settings.is_priced else None,
             "seconds": round(seconds, 2),
             "seconds_left": None if is_end else self._left(calls),
+            "result": self.result,
             "problem": None if problem is None else {"rule": problem.rule, "hint": problem.hint},
         }
         with contextlib.suppress(StoreError):  # a page that cannot be told is no reason to end a run
@@ -147,7 +150,7 @@ def wait_for_run(out: Path) -> None:
 
 
 def carry_out(out: Path, request: Mapping[str, Any], progress: Progress) -> ManylensError | None:
-    """Raises what the run raises; a run that failed too often to count is returned."""
+    """Raises what the run raises; the problem of a run that failed too often to count is returned."""
     from manylens import api
 
     settings = Settings.from_dict(request["settings"])
@@ -157,6 +160,20 @@ def carry_out(out: Path, request: Mapping[str, Any], progress: Progress) -> Many
             out, request["folder"], model=request["model"], options=options, settings=settings,
             on_event=progress.event, progress=False,
         ).problem  # fmt: skip
+    if request["kind"] == "re-sort":
+        (interest,) = request["by"]
+        found = api.resort(
+            out, interest, ask=True, folder=request["folder"], model=request["model"], options=options,
+            settings=settings, on_event=progress.event, progress=False,
+        )  # fmt: skip
+        slug = Interest(interest).slug
+        with RunFolder.read(out) as run:
+            version = run.revisions().get(slug, 0)
+        moves = [[m.image_id, m.before, m.after, m.probability, m.reason, m.decided_by] for m in found.moves]
+        progress.result = {
+            "slug": slug, "version": version, "moves": moves, "touched": found.touched, "calls": found.calls[1],
+        }  # fmt: skip
+        return None
     return api.cluster(
         request["folder"],
         request["by"],

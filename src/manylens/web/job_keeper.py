@@ -253,6 +253,9 @@ def command_of(request: Values, run: ShownRun) -> str:
     out, folder = short_path(str(run.path)), short_path(request["folder"])
     if request["kind"] == "add":
         words = ["manylens", "add", out, folder]
+    elif request["kind"] == "re-sort":
+        call = f"import manylens; manylens.resort({out!r}, {request['by'][0]!r}, apply=True)"
+        return shlex.join(["python", "-c", call])
     else:
         words = ["manylens", "cluster", folder, "--out", out]
         for text in request["by"]:

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, Path, Request
 
 from manylens.collection.find import Collection
 from manylens.collection.formats import IMAGE_SUFFIXES
-from manylens.errors import UsageError
 from manylens.models.base import ModelOptions
 from manylens.pipeline.plan import plan_run
 from manylens.settings import Settings
@@ -94,10 +93,7 @@ def continue_job(number: JobPath, jobs: KeeperDep) -> Job:
 
 
 def _request(run: ShownRun, wanted: NewJob) -> dict[str, Any]:
-    folder = run.folder
-    if folder is None or not folder.is_dir():
-        where = "is not known" if folder is None else f"is not at {folder}"
-        raise UsageError(f"pictures are sorted from their folder, it {where}", "put it back, or open the folder")
+    folder = run.pictures()
     begun = _begun_with(run, wanted)
     said: dict[str, Any] = {
         "level": wanted.level,

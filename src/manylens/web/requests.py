@@ -97,6 +97,16 @@ class ReSort(In):
     apply: bool = False
 
 
+class AskReSort(In):
+    """What asking may cost, and where a model behind a server answers."""
+
+    budget_calls: Annotated[int | None, Field(ge=0, le=2**53)] = None
+    budget_usd: Annotated[float | None, Field(ge=0, le=1e9)] = None
+    price_in: Annotated[float | None, Field(ge=0, le=1e6)] = None
+    price_out: Annotated[float | None, Field(ge=0, le=1e6)] = None
+    base_url: Annotated[str | None, Field(max_length=500)] = None
+
+
 class NewJob(In):
     """A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `add` puts
     pictures that came since into the clusterings that there are."""

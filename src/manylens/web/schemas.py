@@ -21,6 +21,8 @@ Size: TypeAlias = Literal["small", "large"]
 
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 
+JobKind: TypeAlias = Literal["cluster", "add", "re-sort"]
+
 StageState: TypeAlias = Literal["waiting", "running", "done"]
 
 
@@ -310,34 +312,43 @@ class Moved(Out):
 
 
 class ReSorted(Out):
-    """calls: what it takes, or took. job: where it runs as a job of its own."""
+    """touched: images that a question may be asked about. calls: at least and at most; once asked, what was asked.
+    is_asked: whether the moves are the model's answers, or what is expected of it."""
 
     version: int
     moved: list[Moved]
     total: int
-    calls: int
+    touched: int
+    calls: tuple[int, int]
+    is_asked: bool
     applied: bool
 
 
-class Alternative(Out):
+class ReviewOption(Out):
     cluster: int
     name: str
-    probability: float
 
 
 class ReviewItem(Out):
-    """alike: how many images the answer speaks for."""
+    """An image that may be misplaced. doubt: the probability that it does not belong in its cluster. gain: images that
+    an answer is expected to put right. alike: images of its description in its cluster. options: clusters that it may
+    belong to, the likeliest first."""
 
     id: ImageId
+    path: str
     cluster: int | None
     name: str
     confidence: float
     description: str
-    alternatives: list[Alternative]
+    doubt: float
+    gain: float
     alike: int
+    options: list[ReviewOption]
 
 
 class Review(Out):
+    """left: images about which nobody spoke."""
+
     version: int
     estimate: Share | None
     items: list[ReviewItem]
@@ -428,7 +439,7 @@ class Job(Out):
     seconds_left: null where it is not known yet."""
 
     id: int
-    kind: Literal["cluster", "add"]
+    kind: JobKind
     state: JobState
     stopping: bool
     by: list[str]

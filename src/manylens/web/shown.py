@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.correcting.door import bring_up_to_date, log_notice
-from manylens.errors import StoreError
+from manylens.errors import StoreError, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.settings import Settings
@@ -246,6 +246,24 @@ class ShownRun:
         if not found:
             raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
         return found[0]
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[RunFolder]:
+        """A reader of one's own, for what takes long."""
+        self.reader()  # NotThere
+        reader = RunFolder.read(self.path)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def pictures(self) -> Path:
+        """The folder of the pictures. Raises UsageError where it is not known or not there."""
+        folder = self.folder
+        if folder is None or not folder.is_dir():
+            where = "is not known" if folder is None else f"is not at {shown_name(str(folder))}"
+            raise UsageError(f"pictures are sorted from their folder, it {where}", "put it back, or open the folder")
+        return folder
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[RunFolder]:
