@@ -22,7 +22,7 @@ export type Correction =
   | Schemas["Move"] | Schemas["New"] | Schemas["Merge"] | Schemas["Split"]
   | Schemas["Rename"] | Schemas["NotThis"] | Schemas["Unassign"] | Schemas["Confirm"];
 export type Corrected = Schemas["Corrected"];
-export type ReSorted = Schemas["ReSorted"];
+export type ReSorted = Loose<Schemas["ReSorted"]>;
 export type Review = Schemas["Review"];
 export type ReviewItem = Schemas["ReviewItem"];
 export type Levels = Schemas["Levels"];
@@ -108,6 +108,8 @@ export const undo = (slug: string): Promise<Corrected> => got(client.POST("/api/
 export const redo = (slug: string): Promise<Corrected> => got(client.POST("/api/interests/{slug}/redo", { params: { path: { slug } } }));
 export const reSort = (slug: string, apply: boolean): Promise<ReSorted> =>
   got(client.POST("/api/interests/{slug}/re-sort", { params: { path: { slug } }, body: { apply } }));
+export const askReSort = (slug: string): Promise<Job> =>
+  got(client.POST("/api/interests/{slug}/re-sort/ask", { params: { path: { slug } }, body: {} }));
 export const review = (slug: string, skipped: string[], limit = 20): Promise<Review> =>
   got(client.GET("/api/interests/{slug}/review", { params: { path: { slug }, query: { limit, skipped } } }));
 

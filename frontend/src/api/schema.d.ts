@@ -416,9 +416,30 @@ export interface paths {
         put?: never;
         /**
          * Re Sort
-         * @description Judge again what the corrections touch; without `apply`, say what would change.
+         * @description What sorting again would change: as the model answered where it was asked since the last correction, else as is
+         *     expected, which costs nothing. With `apply`, what was answered is taken over, as one step that can be undone.
          */
         post: operations["re_sort_api_interests__slug__re_sort_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/interests/{slug}/re-sort/ask": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask Re Sort
+         * @description Ask the model about what the corrections touch, as a job; then /re-sort says what would move.
+         */
+        post: operations["ask_re_sort_api_interests__slug__re_sort_ask_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -454,7 +475,7 @@ export interface paths {
         };
         /**
          * Get Review
-         * @description What is least certain first.
+         * @description The images about which an answer is worth most. An answer is a correction: "confirm", "not" or "move".
          */
         get: operations["get_review_api_interests__slug__review_get"];
         put?: never;
@@ -591,14 +612,21 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** Alternative */
-        Alternative: {
-            /** Cluster */
-            cluster: number;
-            /** Name */
-            name: string;
-            /** Probability */
-            probability: number;
+        /**
+         * AskReSort
+         * @description What asking may cost, and where a model behind a server answers.
+         */
+        AskReSort: {
+            /** Base Url */
+            base_url?: string | null;
+            /** Budget Calls */
+            budget_calls?: number | null;
+            /** Budget Usd */
+            budget_usd?: number | null;
+            /** Price In */
+            price_in?: number | null;
+            /** Price Out */
+            price_out?: number | null;
         };
         /**
          * Asked
@@ -1040,7 +1068,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "cluster" | "add";
+            kind: "cluster" | "add" | "re-sort";
             /** Level */
             level: ("coarse" | "medium" | "fine") | null;
             /** Model */
@@ -1510,17 +1538,25 @@ export interface components {
         };
         /**
          * ReSorted
-         * @description calls: what it takes, or took. job: where it runs as a job of its own.
+         * @description touched: images that a question may be asked about. calls: at least and at most; once asked, what was asked.
+         *     is_asked: whether the moves are the model's answers, or what is expected of it.
          */
         ReSorted: {
             /** Applied */
             applied: boolean;
             /** Calls */
-            calls: number;
+            calls: [
+                number,
+                number
+            ];
+            /** Is Asked */
+            is_asked: boolean;
             /** Moved */
             moved: components["schemas"]["Moved"][];
             /** Total */
             total: number;
+            /** Touched */
+            touched: number;
             /** Version */
             version: number;
         };
@@ -1536,7 +1572,10 @@ export interface components {
             /** Name */
             name: string;
         };
-        /** Review */
+        /**
+         * Review
+         * @description left: images about which nobody spoke.
+         */
         Review: {
             estimate: components["schemas"]["Share"] | null;
             /** Items */
@@ -1548,24 +1587,39 @@ export interface components {
         };
         /**
          * ReviewItem
-         * @description alike: how many images the answer speaks for.
+         * @description An image that may be misplaced. doubt: the probability that it does not belong in its cluster. gain: images that
+         *     an answer is expected to put right. alike: images of its description in its cluster. options: clusters that it may
+         *     belong to, the likeliest first.
          */
         ReviewItem: {
             /** Alike */
             alike: number;
-            /** Alternatives */
-            alternatives: components["schemas"]["Alternative"][];
             /** Cluster */
             cluster: number | null;
             /** Confidence */
             confidence: number;
             /** Description */
             description: string;
+            /** Doubt */
+            doubt: number;
+            /** Gain */
+            gain: number;
             /**
              * Id
              * @description Of an image: by its content.
              */
             id: string;
+            /** Name */
+            name: string;
+            /** Options */
+            options: components["schemas"]["ReviewOption"][];
+            /** Path */
+            path: string;
+        };
+        /** ReviewOption */
+        ReviewOption: {
+            /** Cluster */
+            cluster: number;
             /** Name */
             name: string;
         };
@@ -3594,6 +3648,96 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ReSorted"];
+                };
+            };
+            /** @description What was asked for cannot be. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not from there, or not here: the run is only shown. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What is named is not in the run. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: another process is at work on the run. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is malformed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run folder cannot be read or written. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ask_re_sort_api_interests__slug__re_sort_ask_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of an interest: its folder's name. */
+                slug: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AskReSort"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
                 };
             };
             /** @description What was asked for cannot be. */

@@ -72,7 +72,7 @@ export function atLevel(details: Details, layout: Layout, levels: Levels, groups
     const parts = [...new Set(leaves.map((leaf) => named.get(leaf.cluster) ?? leaf.name))];
     list.push({
       id: group,
-      name: names.get(group) ?? "",
+      name: names.get(group) ?? "", // made of its parts below, where another group is called the same
       definition: parts.length > 1 ? parts.join(", ") : "",
       size: leaves.reduce((sum, leaf) => sum + leaf.size, 0),
       images: places.length,
@@ -83,6 +83,11 @@ export function atLevel(details: Details, layout: Layout, levels: Levels, groups
       exemplars: leaves[0]?.exemplars ?? [],
       decided_by_person: 0,
     });
+  }
+  const clash = new Set(list.map((one) => one.name).filter((name, at, all) => all.indexOf(name) !== at));
+  for (const one of list) {
+    const parts = one.definition.split(", ");
+    if (one.definition && clash.has(one.name)) one.name = parts.slice(0, 3).join(", ") + (parts.length > 3 ? " …" : "");
   }
   return { layout: arranged(layout, [...members]), details: { ...details, cluster_list: list } };
 }

@@ -123,6 +123,9 @@ export const de: Messages = {
   reSortHow: "Beurteilt nur neu, was die Korrekturen berühren. Was von Hand zugeordnet ist, bleibt.",
   reSortWould: (count) => (count ? `${some(count, "Bild würde", "Bilder würden")} wandern.` : "Nichts würde sich ändern."),
   reSortDone: (count) => `${some(count, "Bild ist", "Bilder sind")} gewandert.`,
+  reSortExpected: (touched, moves) => (touched ? `Die Korrekturen berühren ${some(touched, "Bild", "Bilder")}; ${n(moves)} könnten wandern.` : "Die Korrekturen berühren kein anderes Bild."),
+  reSortCalls: (low, high) => `Das Modell zu fragen braucht ${n(low)} bis ${n(high)} Aufrufe.`,
+  reSortAsk: "Modell fragen",
   apply: "Übernehmen",
   andMore: (count) => `und ${n(count)} weitere, insgesamt`,
   did: {
@@ -143,6 +146,7 @@ export const de: Messages = {
   skip: "Auslassen",
   rather: "Oder eher:",
   anotherCluster: "Andere Gruppe …",
+  doubtful: (share) => `zu ${share} wahrscheinlich falsch`,
   alike: (count) => `gilt für ${some(count, "Bild", "Bilder")}`,
   estimate: "Falsch, geschätzt",
   interval: (low, high) => `95-%-Bereich ${low} bis ${high}`,

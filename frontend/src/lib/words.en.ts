@@ -127,6 +127,9 @@ export const en = {
   reSortHow: "Judges again only what your corrections touch. What you placed yourself stays.",
   reSortWould: (count: number) => (count ? `${some(count, "picture", "pictures")} would move.` : "Nothing would change."),
   reSortDone: (count: number) => `${some(count, "picture", "pictures")} moved.`,
+  reSortExpected: (touched: number, moves: number) => (touched ? `Your corrections touch ${some(touched, "picture", "pictures")}; ${n(moves)} may move.` : "Your corrections touch no other picture."),
+  reSortCalls: (low: number, high: number) => `Asking the model takes ${n(low)} to ${n(high)} calls.`,
+  reSortAsk: "Ask the model",
   apply: "Apply",
   andMore: (count: number) => `and ${n(count)} more, in all`,
   did: {
@@ -148,6 +151,7 @@ export const en = {
   skip: "Skip",
   rather: "Or rather:",
   anotherCluster: "Another cluster …",
+  doubtful: (share: string) => `${share} likely to be misplaced`,
   alike: (count: number) => `speaks for ${some(count, "picture", "pictures")}`,
   estimate: "Misplaced, estimated",
   interval: (low: string, high: string) => `95% interval ${low} to ${high}`,
