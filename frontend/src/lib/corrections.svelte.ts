@@ -43,7 +43,7 @@ class Corrections {
     this.canRedo[slug] = told.can_redo;
   }
 
-  async #done(slug: string, work: () => Promise<api.Corrected>, text: (told: string) => string, canUndo: boolean): Promise<api.Corrected | undefined> {
+  async #done(slug: string, work: () => Promise<api.Corrected>, text: (told: string) => string, canUndo: boolean, quiet = false): Promise<api.Corrected | undefined> {
     this.busy = true;
     const told = await attempt(work);
     this.busy = false;
@@ -51,13 +51,13 @@ class Corrections {
     this.note(slug, told);
     library.versions[slug] = told.version;
     this.version += 1;
-    say(text(told.text), "done", canUndo ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
+    if (!quiet) say(text(told.text), "done", canUndo ? { label: t("undo"), run: () => void this.undo(slug) } : undefined);
     void library.load();
     return told;
   }
 
-  async say(slug: string, correction: Correction): Promise<api.Corrected | undefined> {
-    const told = await this.#done(slug, () => api.correct(slug, correction), () => this.#text(slug, correction), true);
+  async say(slug: string, correction: Correction, quiet = false): Promise<api.Corrected | undefined> {
+    const told = await this.#done(slug, () => api.correct(slug, correction), () => this.#text(slug, correction), true, quiet);
     if (told && "images" in correction) selection.clear();
     return told;
   }
