@@ -188,6 +188,38 @@ def test_events_tell_a_listener_of_the_run_and_of_a_job(tmp_path: Path, pictures
         assert not listening.is_alive() and events.count("job") >= 3
 
 
+@pytest.mark.slow
+def test_cluster_open_runs_as_a_job_with_all_that_was_said(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / "out"
+    words = [
+        "cluster",
+        str(pictures),
+        "--by",
+        "color",
+        "--out",
+        str(out),
+        "--exclude",
+        "blue*",
+        "--groups",
+        "2",
+        "--open",
+    ]
+    with Served(out, command=[*words, "--open"]) as served:
+        headers = {"X-Manylens-Token": served.token}
+
+        def state() -> dict[str, Any] | None:
+            request = urllib.request.Request(served.address + "/api/jobs", headers=headers)
+            with urllib.request.urlopen(request, timeout=20) as response:
+                (job,) = json.load(response)["jobs"]
+            assert job["state"] in ("queued", "running", "done")
+            return job if job["state"] == "done" else None
+
+        job = until(state)
+    assert "--exclude 'blue*'" in job["command"] and "--groups 2" in job["command"]
+    with RunFolder.read(out) as run:
+        assert len(run.images()) == 16 and len(run.clusterings()[0][0].clusters) == 2
+
+
 def test_settings_of_an_interest_are_kept_when_it_is_asked_for_again() -> None:
     request = job_request(Path("pictures"), ["color"], settings=Settings(tau=0.7))
     assert Settings.from_dict(json.loads(json.dumps(request))["settings"]).tau == 0.7

@@ -16,7 +16,7 @@ from web_page import Page, begin, page_of
 from manylens import cli
 from manylens.settings import Settings
 from manylens.types import Assignment, CallCounts, Cluster, Clustering, Image, Interest
-from manylens.web.columns import cluster_columns, image_columns
+from manylens.web.columns import cluster_columns, described, image_columns
 from manylens.web.tree import Tree, make_tree
 
 
@@ -57,7 +57,7 @@ def tree_of(descriptions: list[tuple[int, int]], parents: list[str]) -> tuple[Tr
         0.0,
     )
     looks = {i: f"words {n} {d}" for i, (n, d) in zip(ids, descriptions, strict=True)}
-    columns = cluster_columns(clustering, Settings(), looks, images, 1)
+    columns = cluster_columns(clustering, Settings(), described(looks, images), images, 1)
     angles = np.array([n + d / 10 for n, d in descriptions])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float16)
     return make_tree(columns, vectors, np.arange(len(ids))), descriptions

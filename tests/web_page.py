@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,15 +74,16 @@ def page_of(out: Path, folder: Path | None = None, *, read_only: bool = False) -
 
 
 class Served:
-    """`manylens open OUT` in a process of its own."""
+    """`manylens open OUT`, or another command that serves a page, in a process of its own."""
 
-    def __init__(self, out: Path, *options: str) -> None:
+    def __init__(self, out: Path, *options: str, command: Sequence[str] = ()) -> None:
+        words = command or ["open", str(out), "--no-browser", "--port", "0", *options]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "manylens", "open", str(out), "--no-browser", "--port", "0", *options],
+            [sys.executable, "-m", "manylens", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "BROWSER": "true"},  # one that does nothing
         )
         assert self.process.stdout is not None
         for line in self.process.stdout:

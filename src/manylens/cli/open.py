@@ -30,9 +30,7 @@ import click
 @click.argument("other", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="For a folder of pictures: where the results go.")
 @click.option("--read-only", is_flag=True, help="Show, and change nothing.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen at. [default: 8672 or so]"
-)
+@click.option("--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen at. [default: 8672 or so]")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Who may come: this computer.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 def open_page(

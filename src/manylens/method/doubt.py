@@ -72,21 +72,28 @@ def fit_head(embeddings: NDArray[np.float32], cluster: NDArray[np.int64], weight
     if clusters == 0 or not placed.any():
         return Head(np.zeros((n, max(clusters, 1))), 0.0)
     at, w = cluster[placed], np.clip(weight[placed], _LEAST, 1.0)
-    x = embeddings[placed].astype(np.float64)
+    rows = np.flatnonzero(placed)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(rows), _BLOCK)]  # all at once is 150 MB a copy
     total = np.bincount(at, weights=w, minlength=clusters)
-    sums = sum_by_group((x * w[:, None]).astype(np.float32), at, clusters).astype(np.float64)
+    sums = np.zeros((clusters, d))
+    for own in blocks:
+        weighted = (embeddings[rows[own]] * w[own, None]).astype(np.float32)
+        sums += sum_by_group(weighted, at[own], clusters)
     means = sums / np.maximum(total, _LEAST)[:, None]
-    rest = x - means[at]
-    within = (rest * w[:, None]).T @ rest / w.sum()
+    within = np.zeros((d, d))
+    for own in blocks:
+        rest = embeddings[rows[own]] - means[at[own]]
+        within += (rest * w[own, None]).T @ rest
+    within /= w.sum()
     # As much of a round covariance as the images leave room for: with fewer of them than dimensions it is most.
     share = d / (d + w.sum())
     within = (1 - share) * within + share * max(float(np.trace(within)) / d, 1e-6) * np.eye(d)
     half = np.linalg.cholesky(np.linalg.inv(within))
-    z, m = embeddings.astype(np.float64) @ half, means @ half
+    m = means @ half
     distances = np.empty((n, clusters))
     squares = (m**2).sum(axis=1)
     for start in range(0, n, _BLOCK):
-        block = z[start : start + _BLOCK]
+        block = embeddings[start : start + _BLOCK] @ half
         distances[start : start + _BLOCK] = (block**2).sum(axis=1)[:, None] - 2 * block @ m.T + squares
     # Without the image itself its mean lies farther off: by the factor T / (T - w).
     mine = total[at]

@@ -142,17 +142,33 @@ class _Numbering:
         return self.place.setdefault(text, len(self.place))
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Of each image its description, as a place in `texts`; those as the search sees them."""
+
+    of: NDArray[np.int32]
+    texts: tuple[str, ...]
+    lowered: tuple[str, ...]
+
+
+def described(looks: Mapping[str, str], images: ImageColumns) -> Described:
+    """looks: image id -> description; an image without one has the empty text."""
+    texts = _Numbering()
+    texts("")
+    of = np.array([texts(looks.get(image_id, "")) for image_id in images.ids], np.int32)
+    return Described(of, tuple(texts.place), tuple(folded(text) for text in texts.place))
+
+
 def cluster_columns(
-    clustering: Clustering, settings: Settings, looks: Mapping[str, str], images: ImageColumns, version: int
+    clustering: Clustering, settings: Settings, looks: Described, images: ImageColumns, version: int
 ) -> ClusterColumns:
-    """looks: image id -> description. Images that are gone are left out; those that came since are not looked at."""
+    """Images that are gone are left out; those that came since are not looked at."""
     n = len(images)
     cluster = np.full(n, NOT_LOOKED, np.int32)
     confidence = np.zeros(n, np.float32)
     reason, decided_by = np.zeros(n, np.int32), np.zeros(n, np.int8)
-    description = np.zeros(n, np.int32)
-    reasons, deciders, descriptions = _Numbering(), _Numbering(), _Numbering()
-    for numbering in (reasons, deciders, descriptions):
+    reasons, deciders = _Numbering(), _Numbering()
+    for numbering in (reasons, deciders):
         numbering("")
     row_of = {image_id: row for row, image_id in enumerate(images.ids)}
     not_looked = frozenset(clustering.not_looked)
@@ -171,9 +187,6 @@ def cluster_columns(
         if (row := row_of.get(image_id)) is not None:
             cluster[row] = FAILED
             reason[row] = reasons(f"the look failed: {why}")
-    for image_id, words in looks.items():
-        if (row := row_of.get(image_id)) is not None:
-            description[row] = descriptions(words)
     return ClusterColumns(
         version,
         replace(clustering, assignments=()),
@@ -182,11 +195,11 @@ def cluster_columns(
         confidence,
         reason,
         decided_by,
-        description,
+        looks.of,
         tuple(reasons.place),
         tuple(deciders.place),
-        tuple(descriptions.place),
-        tuple(folded(text) for text in descriptions.place),
+        looks.texts,
+        looks.lowered,
     )
 
 

@@ -94,8 +94,10 @@ def re_sort(slug: SlugPath, run: RunDep, request: Request, jobs: KeeperDep, how:
     images, columns = run.both(slug)
     answered = _answered(run, slug, columns.version)
     if not how.apply:
-        found = answered or foresee(Corrector(run.reader(), slug))
-        return _resorted(found, images, columns, columns.version, is_applied=False)
+        if answered is None:
+            with run.reviewing(slug) as corrector:
+                return _resorted(foresee(corrector), images, columns, columns.version, is_applied=False)
+        return _resorted(answered, images, columns, columns.version, is_applied=False)
     if answered is None:
         raise NotAllowed(
             "what sorting again moves is taken over once the model was asked, it was not asked since the last change",
@@ -136,8 +138,8 @@ def get_review(
 ) -> Review:
     """The images about which an answer is worth most. An answer is a correction: "confirm", "not" or "move"."""
     images, columns = run.both(slug)
-    with run.reading() as reader:
-        found = find_doubts(Corrector(reader, slug), limit, images.whole_ids(skipped or []))
+    with run.reviewing(slug) as corrector:
+        found = find_doubts(corrector, limit, images.whole_ids(skipped or []))
     rows = [images.row(one.image_id) for one in found.doubts]
     return Review(
         version=columns.version,

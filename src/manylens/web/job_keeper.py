@@ -88,13 +88,17 @@ class JobKeeper:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def begin(self, request: Mapping[str, Any]) -> JobRow:
+        row = self.add(request)
+        self.look_after()
+        return self._run.store.job(row.id) or row
+
+    def add(self, request: Mapping[str, Any]) -> JobRow:
+        """Let it wait; whoever looks after the jobs next begins it. Where there is no run yet, one is made."""
         self._run.check_writable()
         if self._run.is_new:
             with RunFolder.open(self._run.path):
                 pass
-        row = self._run.store.add_job(request)
-        self.look_after()
-        return self._run.store.job(row.id) or row
+        return self._run.store.add_job(request)
 
     def row(self, number: int) -> JobRow:
         row = self._run.store.job(number)

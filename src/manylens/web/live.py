@@ -38,7 +38,7 @@ class Watch:
         self._listeners: set[asyncio.Queue[ServerSentEvent | None]] = set()
         self._versions: dict[str, int] = {}
         self._changed = 0
-        self._maps: set[tuple[str, int]] = set()
+        self._maps: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -69,7 +69,7 @@ class Watch:
         for row in reversed(rows):
             found.append(ServerSentEvent(event="job", data=self._jobs.shown(row)))
         self._changed = max([self._changed, *(row.changed for row in rows)])
-        ready = self._run.maps_ready()
+        ready = self._run.planes.ready()
         found += [ServerSentEvent(event="map", data=MapReady(interest=slug)) for slug, _ in sorted(ready - self._maps)]
         self._maps = ready
         return found

@@ -17,6 +17,8 @@ ImageId: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{16,64}$", descripti
 
 Sort: TypeAlias = Literal["confidence", "-confidence", "path"]
 
+MapMethod: TypeAlias = Literal["pca", "tsne"]
+
 Size: TypeAlias = Literal["small", "large"]
 
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
@@ -252,7 +254,7 @@ class MapPoints(Out):
     ids: list[str]
     clusters: list[int | None]
     points: str
-    method: Literal["pca", "tsne", "umap"]
+    method: MapMethod
     state: Literal["ready", "preliminary"]
 
 

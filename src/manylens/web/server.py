@@ -13,15 +13,18 @@ import re
 import secrets
 import socket
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from manylens.api import default_out
+from manylens.collection.find import find_images
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
+from manylens.settings import ModelOptions, Settings
 from manylens.web.app import make_app
+from manylens.web.job_keeper import JobKeeper, job_request, short_path
 from manylens.web.shown import ShownRun
 
 DEFAULT_PORT = 8672
@@ -68,8 +71,39 @@ def serve(
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
+        if run.is_running:
+            say(f"What was begun goes on by itself; manylens open {short_path(str(run.path))} shows it again.")
         run.write_files_after_pause(0)
         run.close()
+
+
+def serve_job(
+    folder: Path,
+    by: Sequence[str],
+    *,
+    exclude: Sequence[str],
+    include: Sequence[str],
+    model: str,
+    options: ModelOptions,
+    out: Path,
+    settings: Settings,
+    links: bool,
+    say: Callable[[str], None] = print,
+    browse: bool = True,
+) -> None:
+    """`cluster`, begun as a job of the page and watched there. It goes on when the server is stopped.
+
+    Raises UsageError for what cannot be run, before anything is served."""
+    if not folder.is_dir():
+        find_images(folder)  # raises and says why
+    run = ShownRun(out, folder)
+    run.check_writable()
+    run.exclude, run.include = tuple(exclude), tuple(include)
+    request = job_request(
+        folder, by, model=model, options=options, settings=settings, exclude=exclude, include=include, links=links
+    )
+    JobKeeper(run).add(request)
+    serve(run, browse=browse, say=say)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

@@ -13,13 +13,13 @@ import stat
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.correcting import Corrector
 from manylens.correcting.door import bring_up_to_date, log_notice
 from manylens.errors import StoreError, UsageError
 from manylens.files import DATABASE_NAME
@@ -30,13 +30,17 @@ from manylens.text import shown_name
 from manylens.types import Clustering
 from manylens.web.columns import (
     ClusterColumns,
+    Described,
     ImageColumns,
     NotThere,
     cluster_columns,
+    described,
     image_columns,
     no_such,
 )
+from manylens.web.kept import Kept
 from manylens.web.page_store import PageStore
+from manylens.web.planes import Planes
 from manylens.web.tree import Tree
 
 _MOST_EMBEDDINGS = 2
@@ -50,29 +54,6 @@ _PAUSE_S = 10.0
 """How long a person does not correct anything before the result files are written, which may take some seconds."""
 
 _MOST_TREES = 8
-
-T = TypeVar("T")
-
-
-class Kept(Generic[T]):
-    """The last few of what was made at some cost, by what it was made of; what is used last goes last."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._guard = threading.Lock()
-        self._values: OrderedDict[tuple[object, ...], T] = OrderedDict()
-
-    def get(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        with self._guard:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-        value = make()
-        with self._guard:
-            self._values[key] = value
-            while len(self._values) > self._most:
-                self._values.popitem(last=False)
-        return value
 
 
 class NotAllowed(StoreError):
@@ -108,15 +89,21 @@ class ShownRun:
         self.other: ShownRun | None = None
         self.is_running = False
         self._corrected_at: float | None = None
+        self._reviewing = threading.Lock()
+        self._correctors: dict[str, tuple[tuple[str, int, int], Corrector]] = {}
         self.store = PageStore(path)
         self.exclude: tuple[str, ...] = ()
         self.include: tuple[str, ...] = ()
-        self._embeddings: OrderedDict[str, tuple[int, NDArray[np.float16], NDArray[np.int64]]] = OrderedDict()
+        self._looks: dict[str, tuple[tuple[int, int], Described]] = {}
+        self._embeddings: OrderedDict[str, tuple[tuple[int, int], NDArray[np.float16], NDArray[np.int64]]] = (
+            OrderedDict()
+        )
         self.read_only = "the page was opened with --read-only" if read_only else ""
         if not read_only and not self._is_writable():
             self.read_only = "the run folder cannot be written to"
         if not self.read_only:
             self._bring_up_to_date()
+        self.planes = Planes(self.store, keeps=not self.read_only)
 
     def _is_writable(self) -> bool:
         place = self.path if self.path.exists() else self.path.absolute().parent
@@ -166,15 +153,15 @@ class ShownRun:
         self._reader = None
         self._images = None
         self._columns.clear()
+        self._looks.clear()
+        self._correctors.clear()
         self._embeddings.clear()
 
     def close(self) -> None:
         with self._guard:
             self._forget()
+            self.planes.close()
             self.store.close()
-
-    def maps_ready(self) -> set[tuple[str, int]]:
-        return set()
 
     def versions(self) -> dict[str, int]:
         """Of each interest's clustering, by slug; empty for a new start."""
@@ -195,7 +182,6 @@ class ShownRun:
             if self._images is None or self._images.version != version:
                 self._images = image_columns(reader.images(), version)
                 self._columns.clear()
-                self._embeddings.clear()
             return self._images
 
     def both(self, slug: str) -> tuple[ImageColumns, ClusterColumns]:
@@ -211,9 +197,17 @@ class ShownRun:
                     self._columns.pop(slug, None)
                     raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
                 ((clustering, settings),) = found
-                looks = reader.looks(clustering.interest.text)
+                looks = self._described(slug, clustering.interest.text, images, reader)
                 known = self._columns[slug] = cluster_columns(clustering, settings, looks, images, version)
             return images, known
+
+    def _described(self, slug: str, interest: str, images: ImageColumns, reader: RunFolder) -> Described:
+        """A correction changes no description: they are read again only when there are other images or answers."""
+        of = (images.version, reader.answers_mark())
+        known = self._looks.get(slug)
+        if known is None or known[0] != of:
+            known = self._looks[slug] = (of, described(reader.looks(interest), images))
+        return known[1]
 
     def columns(self, slug: str) -> ClusterColumns:
         return self.both(slug)[1]
@@ -226,14 +220,15 @@ class ShownRun:
         """(m, d) unit length, and the rows of the images that they are of, ascending."""
         with self._guard:
             images, columns = self.both(slug)
+            of = (images.version, self.reader().answers_mark())
             known = self._embeddings.get(slug)
-            if known is None or known[0] != columns.version:
+            if known is None or known[0] != of:
                 by_id = self.reader().embeddings(columns.of.interest.text)
                 rows = np.array([row for row, image_id in enumerate(images.ids) if image_id in by_id], np.int64)
                 vectors = (
                     np.stack([by_id[images.ids[row]] for row in rows]) if rows.size else np.zeros((0, 1), np.float16)
                 )
-                known = (columns.version, vectors, rows)
+                known = (of, vectors, rows)
             self._embeddings[slug] = known
             self._embeddings.move_to_end(slug)
             while len(self._embeddings) > _MOST_EMBEDDINGS:
@@ -248,14 +243,20 @@ class ShownRun:
         return found[0]
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[RunFolder]:
-        """A reader of one's own, for what takes long."""
-        self.reader()  # NotThere
-        reader = RunFolder.read(self.path)
-        try:
-            yield reader
-        finally:
-            reader.close()
+    def reviewing(self, slug: str) -> Iterator[Corrector]:
+        """The interest's corrections, to be read; what it holds of the images' looks is kept from one time to the next,
+        for reading that takes longer than all else."""
+        images = self.images()
+        reader = self.reader()
+        with self._reviewing:
+            of = (str(self._place), images.version, reader.answers_mark())
+            known = self._correctors.pop(slug, None)
+            corrector = Corrector(reader, slug)
+            if known is not None and known[0] == of:
+                corrector.take_looks(known[1])
+            self._correctors.clear()  # the looks of one interest alone: those of 50,000 images take 100 MB
+            self._correctors[slug] = (of, corrector)
+            yield corrector
 
     def pictures(self) -> Path:
         """The folder of the pictures. Raises UsageError where it is not known or not there."""
@@ -276,8 +277,9 @@ class ShownRun:
                 yield run
 
     def edge(self, columns: ClusterColumns) -> tuple[float, float]:
-        """beta and b, by which the weight of an edge follows from the cosine of two embeddings."""
-        return DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET
+        """beta and b, by which the weight of an edge follows from the cosine of two embeddings; the usual ones where an
+        earlier manylens did not write them down."""
+        return columns.of.edge or (DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET)
 
     def can_undo_redo(self, slug: str) -> tuple[bool, bool]:
         steps = self.reader().steps(slug)

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Query
 
 from manylens.method.graph import edge_weight
 from manylens.text import shown_name
-from manylens.web.plane import plane_of
 from manylens.web.routing import PROBLEMS, KeyPath, RunDep, SlugPath
 from manylens.web.schemas import MapPoints, Neighbour, Neighbours
 
@@ -73,7 +72,7 @@ def get_map(slug: SlugPath, run: RunDep) -> MapPoints:
     made: ask again after the event `map`."""
     images, columns = run.both(slug)
     vectors, rows = run.embeddings(slug)
-    plane = plane_of(run, slug, vectors, [images.ids[row] for row in rows])
+    plane = run.planes.get(slug, vectors)
     numbers = columns.cluster[rows].tolist()
     return MapPoints(
         version=columns.version,
