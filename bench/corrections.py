@@ -79,7 +79,7 @@ class Person:
                 inside.setdefault(a.cluster, Counter())[case.truth[a.image_id]] += 1
         self.kind = {cluster: count.most_common(1)[0][0] for cluster, count in inside.items()}
         self.home: dict[str, int] = {}
-        for cluster, _ in sorted(inside.items(), key=lambda entry: -entry[1].total()):
+        for cluster, _count in sorted(inside.items(), key=lambda entry: -entry[1].total()):
             self.home.setdefault(self.kind[cluster], cluster)
         self.corrected = 0
 

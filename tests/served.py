@@ -22,7 +22,7 @@ from manylens.models.base import (
     Request,
     look_whole,
 )
-from manylens.models.openai_compatible import dialect
+from manylens.models.openai_compatible import probe
 from manylens.models.openai_compatible.model import OpenAICompatible
 
 pytest.importorskip("openai")
@@ -97,7 +97,7 @@ class Drawn:
 def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "MANYLENS_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE_S", 0.01)
 
 
 def at(

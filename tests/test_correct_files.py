@@ -205,3 +205,40 @@ def test_an_edit_that_cannot_be_read_is_said_and_stays(begun: Result, run: Run) 
     assert place.read_bytes() == edited
     with pytest.raises(UsageError):
         manylens.correct(begun, "color", [{"kind": "unassign", "images": ["nothing.png"]}])
+
+
+def test_the_review_is_a_file_to_edit(tmp_path: Path, begun: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "review.csv"
+    assert cli.run(["review", str(begun.out), "--limit", "4"]) == 0
+    assert "least certain first" in capsys.readouterr().out
+    assert cli.run(["review", str(begun.out), "--limit", "4", "--to", str(place)]) == 0
+    lines = place.read_text().splitlines()
+    assert (lines[0], len(lines)) == ("image,not,cluster", 5)
+    first = lines[1].split(",")
+    other = next(name for name in ("red", "green") if name != first[2])
+    place.write_text("\n".join([lines[0], f"{first[0]},,{other}", *lines[2:]]))
+    assert cli.run(["correct", str(begun.out), str(place)]) == 0
+    assert names(begun.out)[first[0]] == other
+    assert sum(row["decided_by"] == "person" for row in rows(begun.out).values()) == 4
+    assert cli.run(["review", str(begun.out), "--to", str(place)]) == 1
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+def test_the_command_line_sorts_again(
+    begun: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("manylens.session.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("manylens.session.check_model_name", lambda *_: None)
+    monkeypatch.setattr("manylens.session.probe_model", lambda *_: None)
+    assert cli.run(["resort", str(begun.out)]) == 0
+    assert "Nothing to sort again" in capsys.readouterr().out
+    manylens.correct(begun, "color", [{"kind": "move", "images": [RED], "cluster": "green"}])
+    manylens.correct(begun, "color", [{"kind": "not", "images": [RED]}])
+    assert cli.run(["resort", str(begun.out)]) == 0
+    assert "Expected to move: 1 picture" in capsys.readouterr().out
+    assert cli.run(["resort", str(begun.out), "--ask"]) == 0
+    assert "Would move: 1 picture" in capsys.readouterr().out
+    assert names(begun.out)[RED] == ""
+    assert cli.run(["resort", str(begun.out), "--apply"]) == 0
+    assert '1 from no cluster to "red"' in capsys.readouterr().out
+    assert names(begun.out)[RED] == "red"

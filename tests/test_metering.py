@@ -23,7 +23,16 @@ import manylens
 from manylens.errors import BudgetSpent, ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import Capabilities, LookReply, LookRequest, ModelOptions, Request, Usage
 from manylens.models.caching import CachingModel, open_account
-from manylens.models.metering import FEW, Account, Bound, Call, current_call, usable_count
+from manylens.models.metering import (
+    CHAT_TOKENS,
+    FEW,
+    FIRST_IMAGE_TOKENS,
+    Account,
+    Bound,
+    Call,
+    current_call,
+    usable_count,
+)
 from manylens.models.retrying import RetryingModel
 from manylens.settings import Settings
 from manylens.store.books import Books, Spent
@@ -334,13 +343,18 @@ def test_what_is_printed_is_what_was_sent(pictures: Path, capsys: pytest.Capture
 def test_a_few_answers_are_awaited_before_more_is_sent(pictures: Path) -> None:
     account = Account()
     account.limit(Settings(budget_usd=1.0, **PRICES))
-    look = Bound("look", 100, 1, 10_000, 100)
-    assert account.may_be_under_way("look") == FEW
+    look = Bound("look", 100, 1, 10_000, 100, FIRST_IMAGE_TOKENS)
+    assert account.may_be_under_way(look) == 1, "nobody knows what a picture takes"
+    assert account.reserve(look).tokens_in == CHAT_TOKENS + 100 + FIRST_IMAGE_TOKENS
+    Call(account, "first", look).send()
+    assert account.may_be_under_way(look) == FEW
     before = account.reserve(look)
+    assert before.tokens_in > 10_000, "nothing came back that tells"
     for _ in range(FEW):
         account.learn(look, Usage(300, 20))
     assert account.reserve(look).tokens_in < before.tokens_in / 10
     assert account.reserve(look).tokens_out == 20
     account.learn(look, Usage(300, 7_000))
     assert account.reserve(look).tokens_out == 7_000
-    assert account.reserve(replace(look, kind="probe")).tokens_in == before.tokens_in, "its pictures are others"
+    probe = replace(look, kind="probe")
+    assert account.reserve(probe).tokens_in == CHAT_TOKENS + 100 + FIRST_IMAGE_TOKENS, "its pictures are others"

@@ -33,7 +33,9 @@ from manylens.models.base import (
     look_whole,
 )
 from manylens.models.caching import CachingModel
-from manylens.models.openai_compatible.endpoint import Endpoint, clean_url, is_loopback, retry_after
+from manylens.models.openai_compatible.addresses import clean_url, is_loopback
+from manylens.models.openai_compatible.endpoint import Endpoint
+from manylens.models.openai_compatible.faults import MAX_WAIT_S, NotJson, retry_after
 from manylens.models.openai_compatible.model import OpenAICompatible
 from manylens.models.registry import check_model_name, load_model
 from manylens.store.run_folder import RunFolder
@@ -127,7 +129,7 @@ FAULTS: dict[Fault, tuple[type[ModelError], str]] = {
     "503": (ModelBusy, "answered 503"),
     "reset": (ModelBusy, "connection .* broke"),
     "hang": (ModelBusy, "took longer than .*--timeout"),
-    "not-json": (ModelBusy, "must answer in JSON .*/v1"),
+    "not-json": (NotJson, "must answer in JSON .*/v1"),
     "wrong-name": (ModelUnavailable, "knows no model 'fake'.*--model"),
     "expired-key": (ModelUnavailable, "refuses the key .*MANYLENS_API_KEY"),
     "error-200": (ModelError, "answered 400"),
@@ -281,7 +283,7 @@ def test_a_description_is_not_asked_for_again_where_its_embedding_failed(tmp_pat
         ({"retry-after": "Thu, 01 Jan 1970 00:00:40 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e9"}, 3600.0),
+        ({"retry-after": "1e9"}, MAX_WAIT_S),
     ],
 )
 def test_the_wait_a_server_asks_for_is_read(headers: dict[str, str], wait: float | None) -> None:

@@ -38,7 +38,8 @@ from manylens.models.base import CompleteReply, CompleteRequest, ModelOptions, R
 from manylens.models.huggingface.checkpoint import Checkpoint
 from manylens.models.huggingface.decoding import Decoded
 from manylens.models.huggingface.model import HuggingFace
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, understand
+from manylens.models.openai_compatible.dialect import THINKING_TOKENS
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, room, understand
 from manylens.pipeline.budget import Budget
 from manylens.settings import Settings
 from manylens.types import Interest
@@ -299,13 +300,13 @@ def test_a_server_s_reply_has_room_and_a_bound(task: str) -> None:
         model = at(server)
         run(model, REQUESTS[task])
         (body,) = bodies(server, KINDS[task])
-        assert body["max_tokens"] == WRITING[task].reply_tokens
+        assert body["max_tokens"] == room(REQUESTS[task].task)
         assert body["response_format"]["json_schema"]["schema"] == WRITING[task].schema
         assert body["max_tokens"] <= model.capabilities.text_tokens == TEXT_TOKENS
     with ChatServer(think=True) as server:
         thinker = at(server)
         body = json.loads(thinker.render(REQUESTS[task]))[1][1]
-        assert TEXT_TOKENS < body["max_tokens"] <= thinker.capabilities.text_tokens
+        assert THINKING_TOKENS < body["max_tokens"] <= thinker.capabilities.text_tokens
 
 
 def test_the_version_of_what_is_written_is_not_that_of_looks() -> None:

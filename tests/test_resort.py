@@ -14,11 +14,12 @@ from test_api import COLORS, SIZES
 from test_correct import RED, names, rows
 
 import manylens
-from manylens.errors import UsageError
-from manylens.models.base import ChooseReply, ChooseRequest, ModelError
+from manylens.errors import ModelError, UsageError
+from manylens.models.base import ChooseReply, ChooseRequest
 from manylens.models.scripted import ScriptedModel
 from manylens.results.result import Result
 from manylens.store.run_folder import RunFolder
+from manylens.types import Cluster
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_the_review_falls_with_every_answer_and_ends(spoiled: tuple[Result, list
     assert not {doubt.image_id for doubt in manylens.review(result, limit=90, skipped=skipped).doubts} & set(skipped)
 
 
-def found_clusters(result: Result) -> Sequence[manylens.InterestResult]:
+def found_clusters(result: Result) -> Sequence[Cluster]:
     with RunFolder.open(result.out) as run:
         ((clustering, _),) = run.clusterings()
-    return clustering.clusters  # type: ignore[return-value]
+    return clustering.clusters

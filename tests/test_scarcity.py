@@ -16,7 +16,7 @@ from chat_server import write_pictures
 
 from manylens.cli import main as cli
 from manylens.collection.find import find_images
-from manylens.collection.pictures import MOST_FILE_BYTES
+from manylens.collection.source import MOST_FILE_BYTES
 from manylens.errors import UsageError
 
 

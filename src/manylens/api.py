@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from manylens import __version__
-from manylens.collection.find import Collection, find_images
+from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.collection.source import Place, as_place, place_name
 from manylens.correcting import door
 from manylens.correcting.corrector import Change, Corrector
 from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, sort_again, take_over
 from manylens.correcting.review import Review
-from manylens.correcting.settle import record, record_added
+from manylens.correcting.settle import evidence_of, record, record_added
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
 from manylens.method.observations import Looks
@@ -42,10 +43,11 @@ from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
-from manylens.session import OnEvent, Session, open_session
+from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
+from manylens.text import printable
 from manylens.tuning.tune import Tuned, tune_student
 from manylens.types import Clustering, Correction, Interest, parse_interests
 
@@ -72,7 +74,9 @@ def cluster(
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
-    by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    folder: or an archive (zip, tar), a list (CSV, text, Parquet) of pictures, paths or addresses, or the address of one
+    of these or of a folder in an object store. by: one interest or several, in plain words; each image's pixels are
+    read once for all of them.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
@@ -89,7 +93,7 @@ def cluster(
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
     interests = parse_interests(by)
-    place = Path(folder)
+    place = as_place(folder)
     chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
     with following(progress, on_event) as emit:
         return run_until_done(
@@ -143,8 +147,9 @@ def export(
 
     out: a run folder, or the result of `cluster`. to: `parquet` (every file, every interest's cluster, name,
     confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
-    pictures), `coco`, `xmp` (keywords in side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the
-    pictures for `xmp`, and for `folders` it must be said. folder: where the pictures are, if no longer where they were.
+    pictures), `fiftyone` (a dataset in FiftyOne, or with `dest` its form on disk), `coco`, `xmp` (keywords in
+    side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the pictures for `xmp`, and for `folders`
+    it must be said. folder: where the pictures are, if no longer where they were.
     by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
     would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
 
@@ -172,7 +177,7 @@ def describe(
 
     async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
         async with open_session(
-            Path(folder), out, model, options or ModelOptions(), Settings(), emit, files
+            as_place(folder), out, model, options or ModelOptions(), Settings(), emit, files
         ) as session:
             ids = [image.id for image in session.collection.images]
             looks = await look_at_images(ids, interests, session.model, emit)
@@ -202,7 +207,7 @@ def add(
     with following(progress, on_event) as emit:
         return run_until_done(
             _add(
-                Path(folder),
+                as_place(folder),
                 model=model,
                 options=options or ModelOptions(),
                 out=Path(out),
@@ -295,10 +300,12 @@ async def _resort(
     with RunFolder.open(out, must_exist=True) as run:
         slug = door.slug_in(run, by)
         shown = Corrector(run, slug).shown
-        root = Path(folder) if folder is not None else run.root()
-    if root is None:
+        recorded = run.place() if folder is None else folder
+    if recorded is None:
         raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
-    async with open_session(root, out, model or shown.model, options, limits, emit, reread=False) as session:
+    async with open_session(
+        as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
+    ) as session:
         corrector = Corrector(session.run, slug)
         resorted = await sort_again(corrector, session.model, emit, limits)
         if apply:
@@ -320,6 +327,8 @@ def tune(
     teacher_calls: int,
     out: PathLike,
     student: str,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
@@ -329,12 +338,12 @@ def tune(
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
-    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. options: of the teacher; `device` and `image_px`
-    are the student's, too. settings: those of training, or some of them by name. progress: as for `cluster`.
-    Raises as it does.
+    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. exclude, include, progress: as for `cluster`.
+    options: of the teacher; `device` and `image_px` are the student's, too. settings: those of training, or some of
+    them by name. Raises as `cluster` does.
     """
     interests = parse_interests(by)
-    place, into = Path(folder), Path(out)
+    place, into = as_place(folder), Path(out)
     chosen = options or ModelOptions()
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if not student.startswith(HF_PREFIX):
@@ -346,7 +355,9 @@ def tune(
 
     async def work(emit: OnEvent) -> Tuned:
         limits = Settings(budget_calls=teacher_calls)
-        async with open_session(place, into, teacher, chosen, limits, emit) as session:
+        async with open_session(
+            place, into, teacher, chosen, limits, emit, exclude=exclude, include=include
+        ) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,
@@ -372,13 +383,13 @@ def _adapted(settings: Settings, **given: Any) -> Settings:
     return dataclasses.replace(settings, **said)
 
 
-def default_out(folder: Path) -> Path:
+def default_out(folder: Place) -> Path:
     """`<folder's name>-manylens` in the current directory."""
-    return Path(f"{Path(os.path.abspath(folder)).name or 'images'}-manylens")
+    return Path(f"{place_name(folder) or 'images'}-manylens")
 
 
 async def _cluster(
-    folder: Path,
+    folder: Place,
     interests: Sequence[Interest],
     *,
     files: Sequence[str] | None,
@@ -392,6 +403,11 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
+    if links and open_source(folder).root is None:
+        raise UsageError(
+            f"links lead to files, the pictures of {printable(str(folder))} are no files of their own",
+            "leave links out, or unpack or download them first",
+        )
     async with open_session(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include
     ) as session:
@@ -404,10 +420,10 @@ async def _cluster(
             if settings.share_near_duplicates
             else None
         )
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        for said, times in recorded.said.most_common(1):
-            if times:
-                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        told = {interest: evidence_of(session.run, interest.slug) for interest in interests}
+        known = {interest: one for interest, one in told.items() if one is not None}
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared, known)
+        tell_failures(session, emit)
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
@@ -426,7 +442,7 @@ async def _cluster(
 
 
 async def _add(
-    folder: Path,
+    folder: Place,
     *,
     model: str | Model | None,
     options: ModelOptions,
@@ -456,6 +472,7 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
+        tell_failures(session, emit)
         results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,

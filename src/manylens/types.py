@@ -146,12 +146,14 @@ def answer_key(model_identity: str, request: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Image(_Record):
     """One image by content. id: SHA-256 of the file's bytes, hex. paths: every file with these bytes, relative to the
-    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation)."""
+    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation). frames: of an animation
+    or a video, of which the middle one was read; else 1."""
 
     id: str
     paths: tuple[str, ...]
     width_px: int
     height_px: int
+    frames: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,9 +358,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen."""
+    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen.
+    frames: as of `Image`."""
 
     image_id: str
     width_px: int
     height_px: int
     jpeg: bytes
+    frames: int = 1

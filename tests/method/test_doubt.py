@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from manylens.method.doubt import NONE, PRIOR_WEIGHTS, Spoken, fit_head, logistic, misplaced
-from manylens.method.review import UNPLACED, queue
+from manylens.method.review import UNPLACED, Doubtful, queue
 
 NOBODY = Spoken(np.array([], np.int64), np.array([], np.int64))
 
@@ -93,7 +93,9 @@ def test_separable_words_end_in_finite_weights() -> None:
     assert PRIOR_WEIGHTS[2] < 1
 
 
-def review(share: list[float], cluster: list[int], words: list[str], spoken: Spoken = NOBODY, **more: object) -> list:
+def review(
+    share: list[float], cluster: list[int], words: list[str], spoken: Spoken = NOBODY, **more: object
+) -> list[Doubtful]:
     at = np.array(cluster)
     asked = np.array(more.pop("by_description", [True] * len(at)))
     return queue(np.array(share), at, words, asked, spoken, more.pop("decided", at), more.pop("skipped", ()))  # type: ignore[arg-type]

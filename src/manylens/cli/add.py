@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import model_options, settings_from
+from manylens.cli.options import PLACE, model_options, settings_from
 from manylens.settings import ModelOptions
 
 
@@ -25,12 +25,12 @@ from manylens.settings import ModelOptions
     """,
 )
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @model_options
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on the calls of the addition. [default: none]")
 @click.option("--max-failed", type=float, metavar="S", help="Share of calls that may finally fail.")
 def add(
-    out: Path, folder: Path, model: str, options: ModelOptions, budget_calls: int | None, max_failed: float | None
+    out: Path, folder: str | Path, model: str, options: ModelOptions, budget_calls: int | None, max_failed: float | None
 ) -> None:
     from manylens import api, progress
     from manylens.cli import render

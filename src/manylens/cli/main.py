@@ -27,6 +27,8 @@ from manylens.cli.evaluate import evaluate
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
 from manylens.cli.open import open_page
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -61,7 +63,9 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, open_page, correct, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (
+    demo, cluster, add, open_page, correct, review, resort, evaluate, export, tune, doctor, verify, checkpoint,
+):  # fmt: skip
     commands.add_command(command)
 
 

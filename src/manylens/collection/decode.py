@@ -51,9 +51,9 @@ _TURNS = {
 def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, int]]:
     """The picture as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
 
-    An animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest preview. What Pillow
-    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason.
-    Never enlarges.
+    A short video's or an animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest
+    preview. What Pillow refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable
+    with the reason. Never enlarges.
     """
     try:
         try:
@@ -99,8 +99,8 @@ def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tup
             raise _too_large(f"{width:,} x {height:,} pixels")
         if width < 1 or height < 1:
             raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
-        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
-        if frames > 1 and width * height <= _LARGE_PIXELS:
+        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else picture.info.get("frames", 1)
+        if picture.format in _ANIMATED and frames > 1 and width * height <= _LARGE_PIXELS:
             picture = _middle_frame(picture, source, frames)
         scale = min(1.0, longest_side_px / max(width, height))
         small = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,8 +20,10 @@ from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, foresee
 from manylens.correcting.review import Review
 from manylens.correcting.review import review as find_doubts
-from manylens.correcting.rows import read_rows
+from manylens.correcting.rows import COLUMNS, read_rows
 from manylens.errors import UsageError
+from manylens.files import write_atomically
+from manylens.results.files import csv_bytes, path_cell, text_cell
 from manylens.results.table import collection_of
 from manylens.store.run_folder import RunFolder
 from manylens.types import Correction
@@ -186,3 +189,49 @@ def review(out: Path, by: str | None, *, limit: int = 20, skipped: Sequence[str]
 def foresee_resort(out: Path, by: str | None) -> Resorted:
     with RunFolder.open(out, must_exist=True) as run:
         return foresee(Corrector(run, slug_in(run, by)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """A doubtful picture in words. options: names of clusters that it may belong to, the likeliest first."""
+
+    path: str
+    cluster: str
+    doubt: float
+    alike: int
+    options: tuple[str, ...]
+
+
+def review_rows(out: Path, by: str | None, limit: int) -> tuple[Review, list[ReviewRow]]:
+    """The review, with paths and names."""
+    with RunFolder.open(out, must_exist=True) as run:
+        corrector = Corrector(run, slug_in(run, by))
+        found = find_doubts(corrector, limit)
+        path_of = {image.id: image.paths[0] for image in run.images()}
+    names = {cluster.id: cluster.name for cluster in corrector.shown.clusters}
+    return found, [
+        ReviewRow(
+            path_of[one.image_id],
+            "" if one.cluster is None else names[one.cluster],
+            one.doubt,
+            one.alike,
+            tuple(names[cluster] for cluster in one.options),
+        )
+        for one in found.doubts
+        if one.image_id in path_of
+    ]
+
+
+def write_review(to: Path, rows: Sequence[ReviewRow]) -> None:
+    """A file of corrections in which every row says yes. Raises UsageError where there is a file already."""
+    if to.exists():
+        raise UsageError(f"nothing is overwritten, {to} is there", "name another file, or delete it")
+    cells = [(path_cell(row.path), "yes" if row.cluster else "none", text_cell(row.cluster)) for row in rows]
+    write_atomically(to, csv_bytes(COLUMNS, cells))
+
+
+def cluster_names(out: Path, by: str | None) -> dict[int, str]:
+    """Of an interest's clusters, as they are shown."""
+    with RunFolder.open(out, must_exist=True) as run:
+        shown = Corrector(run, slug_in(run, by)).shown
+    return {cluster.id: cluster.name for cluster in shown.clusters}

@@ -78,7 +78,7 @@ def _numbers(misplaced: Misplaced) -> tuple[float, float, float]:
     return misplaced.share, misplaced.low, misplaced.high
 
 
-def said(run: RunFolder, slug: str) -> Said | None:
+def evidence_of(run: RunFolder, slug: str) -> Said | None:
     """What a person said of the images of an interest; None where that is nothing."""
     decided, rulings = run.decided(slug), active(run.steps(slug))
     return said_by(decided, rulings) if decided is not None and rulings else None

@@ -101,6 +101,9 @@ class Sorting:
         self.answers: dict[int, list[Answered]] = {}
         self.asked: list[list[int]] = [[] for _ in range(m)]
         self.unanswered: set[int] = set()
+        self.told: frozenset[int] = frozenset()
+        """Images that a person placed: they are asked about first, for that costs nothing, and say nothing of how many
+        others are misplaced, for whoever corrects looks for mistakes."""
         self.believed: set[int] = set()
         """Images whose first answer is where they were before."""
         self.sampled: dict[int, tuple[int, float]] = {}
@@ -211,6 +214,14 @@ class Sorting:
         """Take the placements as they are: nothing will be asked."""
         self._locate()
         self.sure = np.where(self.place == NONE, 0.0, np.minimum(self.sure, _SETTLED))
+
+    def forget_told(self) -> None:
+        """Where images of shared descriptions are that a person placed, had nobody said it: what the person says is
+        applied to the model's decisions later, and may be taken back."""
+        for image in self.told:
+            if self.units.sizes[self.units.of_image[image]] > 1:
+                self.image_place.pop(image, None)
+                self.image_sure.pop(image, None)
 
     def _locate(self) -> None:
         """Mean directions of the clusters, and each unit's nearest ones with their odds."""
@@ -324,7 +335,10 @@ class Sorting:
                     total += misplaced[-1]
                 asked += self.asked[unit]
                 self.misplaced[unit] = total
-        self.members = MemberModel.prior().fitted(self.features[asked], np.array(misplaced))
+        own = [at for at, image in enumerate(asked) if image not in self.told]
+        self.members = MemberModel.prior().fitted(
+            self.features[[asked[at] for at in own]], np.array([misplaced[at] for at in own])
+        )
         self._measure_shares()
 
     def _cluster_at(self, row: int) -> int:
@@ -426,6 +440,7 @@ class Sorting:
     def fit(self) -> None:
         """Fit the choice model to what units that founded nothing were first answered."""
         units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)]
+        units = [u for u in units if self.asked[u][0] not in self.told]
         units = [u for u in units if self.asked[u][0] not in self.believed or len(self.answers[self.asked[u][0]]) > 1]
         units = units[:_MOST_FITTED]
         if not units:

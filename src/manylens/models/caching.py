@@ -3,9 +3,9 @@
 In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
 before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
 resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
-next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run that is cancelled (Ctrl-C) waits for the
-calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
-as a kill does.
+next run, unless it was given up (`GivenUp`); a model that is gone (`ModelUnavailable`) ends the run at once. A run that
+is cancelled (Ctrl-C) waits for the calls of a server that are under way, because they are paid for; cancelled again, it
+does not, and loses at most those, as a kill does.
 
 A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
 calls side by side. Retries and pacing (`retrying`) go between `CachingModel` and the server: they see only what must be
@@ -21,11 +21,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from manylens.errors import BudgetSpent, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.errors import BudgetSpent, GivenUp, ModelError, ModelReplyInvalid, ModelUnavailable, public_reason
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -130,8 +131,9 @@ class CachingModel(ModelWrapper):
 
     asked, reused: requests by kind, embeddings aside, that were sent to the model, or answered by the store or an equal
     request of now. failed: those whose call failed. said: why, in a server's words, where result files must not have
-    them. account: of the run. on_stopping: told how many calls a cancelled run waits for. Use from one event loop at a
-    time.
+    them. given_up: ids of images that earlier runs gave up and this one did not ask about, or gave up itself. account:
+    of the run. on_stopping: told how many calls a cancelled run waits for. ask_again: also what was given up. Use from
+    one event loop at a time.
     """
 
     def __init__(
@@ -140,9 +142,13 @@ class CachingModel(ModelWrapper):
         run: RunFolder,
         on_stopping: Callable[[int], None] | None = None,
         account: Account | None = None,
+        *,
+        ask_again: bool = False,
     ) -> None:
         super().__init__(model)
         self._run = run
+        self._ask_again = ask_again
+        self.given_up: set[str] = set()
         self.account = account or open_account(run)
         known = model.capabilities
         self.account.forgiven = max(known.concurrency, known.batch_size)
@@ -177,6 +183,9 @@ class CachingModel(ModelWrapper):
         keys = [request_key(self._model, request) for request in requests]
         wanted = dict(zip(keys, requests, strict=True))
         outcomes: dict[str, Reply | ModelError] = {}
+        if given_up := self._given_up:
+            left_out = [key for key in wanted if key in given_up]
+            outcomes |= {key: self._left_out(wanted[key], *given_up[key]) for key in left_out}
         sent = 0
         while pending := [key for key in wanted if key not in outcomes]:
             # Between here and the claims in _ask nothing awaits, so no other task can claim the same key.
@@ -202,6 +211,17 @@ class CachingModel(ModelWrapper):
             if not isinstance(outcome, (reply_type, ModelError)):
                 raise TypeError(f"{self.name} answered {reply_type.__name__} with {type(outcome).__name__}")
         return [cast("_Reply | ModelError", outcomes[key]) for key in keys]
+
+    @cached_property
+    def _given_up(self) -> Mapping[str, tuple[str, str]]:
+        """By earlier runs."""
+        return {} if self._ask_again else self._run.given_up()
+
+    def _left_out(self, request: Request, reason: str, public: str) -> GivenUp:
+        error = GivenUp(reason)
+        error.public = public
+        self.given_up.add(_image_id(request))
+        return error
 
     async def _ask(
         self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request]
@@ -363,7 +383,10 @@ class CachingModel(ModelWrapper):
             except ModelError as error:
                 call.end(None, answered=False)
                 self.said[str(error)] += error.public not in ("", str(error))
-                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
+                public = public_reason(error) if isinstance(error, GivenUp) else None
+                if public is not None:
+                    self.given_up.add(image_id)
+                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error), public))
                 outcomes[key] = error
                 continue
             text = rendering(self._model, request).text

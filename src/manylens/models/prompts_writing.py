@@ -28,7 +28,7 @@ from manylens.writing import (
     numbers_of,
 )
 
-WRITING_PROMPTS = "writing-1"
+WRITING_PROMPTS = "writing-2"
 """Part of the key of what was written; looks, judgements and choices have `SERVER_PROMPTS`."""
 
 MAX_CATEGORY_CHARACTERS = 80
@@ -152,6 +152,10 @@ def _folded(name: str) -> str:
     return cut(as_data(name), MAX_CATEGORY_CHARACTERS).casefold()
 
 
+_LEAST_ROOM = 256
+"""Tokens of a reply beside what it says of each item: fences, a sentence before it, a thing said twice."""
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -159,12 +163,13 @@ def _folded(name: str) -> str:
 class WritingPrompt:
     """system: the instruction. schema: of the reply, JSON Schema. shape: of the reply, in the words of a request to
     mend it. reply_tokens: the most that a reply may take: about twice what a full batch needs where each item stands
-    alone, for a reply that breaks off is worth nothing."""
+    alone, for a reply that breaks off is worth nothing. tokens_each: the most that a reply says of one item."""
 
     system: str
     schema: Mapping[str, Any]
     shape: str
     reply_tokens: int
+    tokens_each: int
 
 
 def _list_of(key: str, **properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,20 +186,36 @@ WRITING: Mapping[str, WritingPrompt] = {
         closed_object(_list_of("clusters", id=_INTEGER, name=_TEXT, definition=_TEXT)),
         'JSON {"clusters": [{"id": 1, "name": "...", "definition": "..."}]}, every id once',
         4096,
+        100,
     ),
     GroupDescriptions.name: WritingPrompt(
         VOCABULARY_SYSTEM,
         closed_object({**_list_of("categories", name=_TEXT, descriptions=_INTEGERS), "no_answer": _INTEGERS}),
         'JSON {"categories": [{"name": "...", "descriptions": [1, 2]}], "no_answer": [3]}, no number twice',
         3072,
+        30,
     ),
     MergeCategories.name: WritingPrompt(
         RECONCILE_SYSTEM,
         closed_object(_list_of("groups", name=_TEXT, ids=_INTEGERS)),
         'JSON {"groups": [{"name": "...", "ids": [1, 2]}]}, every number once',
         3072,
+        30,
     ),
 }
 
 TEXT_TOKENS = max(task.reply_tokens for task in WRITING.values())
 """The most that any written reply may take: `Capabilities.text_tokens`, before a model's thoughts."""
+
+
+def room(task: WritingTask) -> int:
+    """Tokens that the reply to this task may take: a limit on money reserves them before it is sent."""
+    match task:
+        case NameClusters():
+            items = len(task.clusters)
+        case GroupDescriptions():
+            items = len(task.descriptions)
+        case MergeCategories():
+            items = len(task.categories)
+    prompt = WRITING[task.name]
+    return min(prompt.reply_tokens, _LEAST_ROOM + prompt.tokens_each * items)

@@ -57,13 +57,16 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls."""
+    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls.
+
+    given_up: why it is not asked again unless a person wants that, as result files say it; None where it is."""
 
     key: str
     kind: str
     interest: str
     image_id: str
     reason: str
+    given_up: str | None = None
 
 
 def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, tokens_out: int | None) -> int:

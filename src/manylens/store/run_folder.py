@@ -178,14 +178,23 @@ class RunFolder:
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
-        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg)) for t in thumbnails]
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg), t.frames) for t in thumbnails]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+            connection.executemany(
+                "INSERT INTO images (id, paths, width_px, height_px, thumbnail, checksum, frames) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                rows,
+            )
 
     def record_collection(
-        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+        self,
+        images: Iterable[Image],
+        unreadable: Iterable[Unreadable],
+        place: str | None = None,
+        root: Path | None = None,
     ) -> None:
-        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
+        """Say what the collection holds now, and where it is (`Source.place` and its root). Images that are gone
+        keep their thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
@@ -196,9 +205,10 @@ class RunFolder:
                 rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
                 raise StoreError(rule, "call put_thumbnails first")
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
-            if root is not None:
-                folder = json.dumps(os.path.abspath(root))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+            if place is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
+                folder = None if root is None else os.path.abspath(root)
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (json.dumps(folder),))
             bump_revision(connection, COLLECTION)
 
     def revisions(self) -> dict[str, int]:
@@ -208,13 +218,22 @@ class RunFolder:
         return {_typed(str, row[0]): _typed(int, row[1]) for row in rows}
 
     def root(self) -> Path | None:
-        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+        """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
+        of earlier versions."""
+        rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
+        found = json.loads(rows[0][0]) if rows else None
+        return None if found is None else Path(found)
+
+    def place(self) -> str | None:
+        """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return Path(json.loads(rows[0][0])) if rows else None
+        return str(json.loads(rows[0][0])) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
-        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        rows = self._rows(
+            "SELECT id, paths, width_px, height_px, coalesce(frames, 1) FROM images WHERE paths <> '[]' ORDER BY id"
+        )
         with self._as_written("images"):
             return tuple(
                 Image(
@@ -222,6 +241,7 @@ class RunFolder:
                     tuple(_typed(str, path) for path in json.loads(row[1])),
                     _typed(int, row[2]),
                     _typed(int, row[3]),
+                    _typed(int, row[4]),
                 )
                 for row in rows
             )
@@ -325,10 +345,10 @@ class RunFolder:
         return max(by_model.values(), key=len, default={})
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
-        """Remember calls that finally failed; the next run asks them again."""
-        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
+        """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
+        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason), f.given_up) for f in failures]
         with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def books(self) -> Books:
         """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
@@ -346,6 +366,12 @@ class RunFolder:
     def failures(self) -> tuple[Failure, ...]:
         """Calls that failed and were not answered since, by key."""
         return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
+
+    def given_up(self) -> dict[str, tuple[str, str]]:
+        """Key -> (reason, reason as result files say it) of the requests that are not asked again by themselves."""
+        rows = self._rows("SELECT key, reason, given_up FROM failures WHERE given_up IS NOT NULL")
+        with self._as_written("failures"):
+            return {_typed(str, row[0]): (_typed(str, row[1]), _typed(str, row[2])) for row in rows}
 
     # Results, features and checks
 

@@ -67,6 +67,14 @@ undone: 1 where it was taken back; such rows go when something new is said. said
 whose place this stands, was never written to. Beside the level 'shown' a corrected clustering has 'model': what the
 model decided, to which the corrections are applied."""
 
+_GIVEN_UP = """
+ALTER TABLE failures ADD COLUMN given_up TEXT
+"""
+"""Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
+
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
 _REVISIONS = """
 CREATE TABLE revisions (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX answers_of_image ON answers (image_id, interest)
@@ -74,7 +82,7 @@ CREATE INDEX answers_of_image ON answers (image_id, interest)
 """revisions: how often the collection, or an interest's clustering (by its slug), was replaced; a reader that keeps
 either in memory sees by it that it is out of date."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _REVISIONS)
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _REVISIONS)
 
 
 def connect(path: Path) -> sqlite3.Connection:

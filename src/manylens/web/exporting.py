@@ -80,10 +80,9 @@ def get_command(run: RunDep) -> Command:
     for slug, columns in run.all_columns():
         interest = columns.of.interest.text
         if not any(interest in row.request["by"] for row in rows):
-            folder = run.folder
             request = {
                 "kind": "cluster",
-                "folder": str(folder) if folder is not None else "FOLDER",
+                "folder": run.place or "FOLDER",
                 "by": [interest],
                 "model": columns.of.model,
                 "options": {},

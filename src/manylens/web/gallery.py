@@ -56,7 +56,7 @@ _STEPS = 10
 
 @router.get("/run")
 def get_run(run: RunDep) -> Run:
-    folder = run.folder
+    place = run.place
     interests = [] if run.is_new else [_summary(*run.both(slug)) for slug in run.reader().slugs()]
     images = None if run.is_new else run.images()
     unreadable = 0 if run.is_new else len(run.reader().unreadable())
@@ -64,8 +64,8 @@ def get_run(run: RunDep) -> Run:
         state="ready" if interests else "new",
         name=run.name,
         out=shown_name(os.path.abspath(run.path)),
-        folder=None if folder is None else shown_name(str(folder)),
-        folder_is_there=folder is not None and folder.is_dir(),
+        folder=None if place is None else shown_name(place),
+        folder_is_there=place is not None and ("://" in place or os.path.exists(place)),
         images=0 if images is None else len(images),
         files=unreadable + (0 if images is None else int(images.files.sum())),
         unreadable=unreadable,

@@ -50,7 +50,7 @@ _WINDOWS_GROUP = 0x200 if sys.platform == "win32" else 0
 
 
 def job_request(
-    folder: Path,
+    folder: str | Path,
     by: Sequence[str],
     *,
     kind: str = "cluster",
@@ -68,7 +68,7 @@ def job_request(
     check_model_name(model, chosen)
     return {
         "kind": kind,
-        "folder": os.path.abspath(folder),
+        "folder": str(folder) if "://" in str(folder) else os.path.abspath(folder),
         "by": list(by),
         "model": model,
         "options": chosen.to_dict(),
@@ -245,7 +245,9 @@ def shown_job(row: JobRow, run: ShownRun) -> Job:
 
 
 def short_path(path: str) -> str:
-    """As seen from where the server was started, if it is below."""
+    """As seen from where the server was started, if it is below; an address as it is."""
+    if "://" in path:
+        return path
     with contextlib.suppress(ValueError):  # on another drive
         if not (relative := os.path.relpath(path)).startswith(".."):
             return relative
@@ -258,8 +260,7 @@ def command_of(request: Values, run: ShownRun) -> str:
     if request["kind"] == "add":
         words = ["manylens", "add", out, folder]
     elif request["kind"] == "re-sort":
-        call = f"import manylens; manylens.resort({out!r}, {request['by'][0]!r}, apply=True)"
-        return shlex.join(["python", "-c", call])
+        words = ["manylens", "resort", out, "--by", *request["by"], "--apply"]
     else:
         words = ["manylens", "cluster", folder, "--out", out]
         for text in request["by"]:

@@ -51,8 +51,8 @@ def begin_job(run: RunDep, jobs: KeeperDep, wanted: NewJob) -> Job:
 def plan_job(run: RunDep, wanted: NewJob) -> PlanOut:
     """What it would take. Asks and writes nothing."""
     request = _request(run, wanted)
-    folder = FilePath(request["folder"])
     if run.is_new:
+        folder = FilePath(request["folder"])
         count = sum(
             FilePath(name).suffix.lower() in IMAGE_SUFFIXES for _, _, names in os.walk(folder) for name in names
         )
@@ -60,7 +60,7 @@ def plan_job(run: RunDep, wanted: NewJob) -> PlanOut:
         count = len(run.images())
     images = tuple(Image(f"{number}", ("",), 1, 1) for number in range(count))
     planned = plan_run(
-        Collection(folder, images, (), 0, count),
+        Collection(FilePath(), images, (), 0, count),
         parse_interests(request["by"]) if request["by"] else [],
         request["model"],
         ModelOptions.from_dict(request["options"]),

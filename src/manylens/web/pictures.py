@@ -128,12 +128,12 @@ def _large(run: ShownRun, images: ImageColumns, row: int) -> tuple[bytes, bool]:
 
 def _decoded(run: ShownRun, images: ImageColumns, row: int, longest_side_px: int, quality: int) -> bytes:
     """Raises NotThere where no file has the image's content any more."""
-    folder = run.folder
+    source = run.source()
     image = Image(images.ids[row], images.paths[row], int(images.width[row]), int(images.height[row]))
     try:
-        if folder is None or not run.files_of(images, row):
+        if source is None:
             raise _gone(images, row)
-        return StoredImages(folder, [image], run.reader().thumbnail).jpeg(image.id, longest_side_px, quality)
+        return StoredImages(source, [image], run.reader().thumbnail).jpeg(image.id, longest_side_px, quality)
     except ImageUnreadable as error:
         raise _gone(images, row) from error
 

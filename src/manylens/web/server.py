@@ -19,7 +19,7 @@ from pathlib import Path
 import uvicorn
 
 from manylens.api import default_out
-from manylens.collection.find import find_images
+from manylens.collection.find import open_source
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
 from manylens.settings import ModelOptions, Settings
@@ -78,7 +78,7 @@ def serve(
 
 
 def serve_job(
-    folder: Path,
+    folder: str | Path,
     by: Sequence[str],
     *,
     exclude: Sequence[str],
@@ -94,9 +94,8 @@ def serve_job(
     """`cluster`, begun as a job of the page and watched there. It goes on when the server is stopped.
 
     Raises UsageError for what cannot be run, before anything is served."""
-    if not folder.is_dir():
-        find_images(folder)  # raises and says why
-    run = ShownRun(out, folder)
+    open_source(folder)  # raises and says why
+    run = ShownRun(out, Path(folder) if os.path.isdir(folder) else None)
     run.check_writable()
     run.exclude, run.include = tuple(exclude), tuple(include)
     request = job_request(

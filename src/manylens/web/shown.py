@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from manylens.collection.find import open_source
+from manylens.collection.source import Source
 from manylens.correcting import Corrector
 from manylens.correcting.door import bring_up_to_date, log_notice
 from manylens.errors import StoreError, UsageError
@@ -88,6 +90,7 @@ class ShownRun:
         self.trees = Kept[Tree](_MOST_TREES)
         self.other: ShownRun | None = None
         self.is_running = False
+        self._source: tuple[str, Source] | None = None
         self._corrected_at: float | None = None
         self._reviewing = threading.Lock()
         self._correctors: dict[str, tuple[tuple[str, int, int], Corrector]] = {}
@@ -126,10 +129,29 @@ class ShownRun:
 
     @property
     def folder(self) -> Path | None:
-        """Of the pictures: as the person named it, else as the run has it."""
+        """Of the pictures: as the person named it, else as the run has it; None where they are not in one."""
         if self._folder is not None or self.is_new:
             return self._folder
         return self.reader().root()
+
+    @property
+    def place(self) -> str | None:
+        """Where the pictures are: their folder, else an archive, a list, an address."""
+        folder = self.folder
+        return str(folder) if folder is not None else None if self.is_new else self.reader().place()
+
+    def source(self) -> Source | None:
+        """What the pictures are read from; None where it is away, or behind an address: the page asks no server."""
+        place = self.place
+        if place is None or "://" in place:
+            return None
+        with self._guard:
+            if self._source is None or self._source[0] != place:
+                try:
+                    self._source = (place, open_source(place))
+                except UsageError:
+                    return None
+            return self._source[1]
 
     def reader(self) -> RunFolder:
         """The run, to be read. Raises StoreError where there is none, NotThere where there is none yet."""
@@ -258,13 +280,13 @@ class ShownRun:
             self._correctors[slug] = (of, corrector)
             yield corrector
 
-    def pictures(self) -> Path:
-        """The folder of the pictures. Raises UsageError where it is not known or not there."""
-        folder = self.folder
-        if folder is None or not folder.is_dir():
-            where = "is not known" if folder is None else f"is not at {shown_name(str(folder))}"
+    def pictures(self) -> str:
+        """The place of the pictures. Raises UsageError where it is not known or not there."""
+        place = self.place
+        if place is None or ("://" not in place and not os.path.exists(place)):
+            where = "is not known" if place is None else f"is not at {shown_name(place)}"
             raise UsageError(f"pictures are sorted from their folder, it {where}", "put it back, or open the folder")
-        return folder
+        return place
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[RunFolder]:
@@ -306,7 +328,7 @@ class ShownRun:
         ]
 
     def size_on_disk(self, images: ImageColumns, row: int) -> int | None:
-        """Of the first of the image's files that is still there, in bytes; None where none is."""
+        """Of the first of the image's files that is still there, in bytes; None where none is a file of its own."""
         for file in self.files_of(images, row):
             with contextlib.suppress(OSError, ValueError):
                 status = file.stat()

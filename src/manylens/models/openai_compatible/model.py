@@ -15,7 +15,6 @@ candidate at most), else words alone. Its answer is one letter, read by its log-
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -27,7 +26,7 @@ import numpy as np
 
 from manylens.collection.decode import THUMBNAIL_PX
 from manylens.collection.pictures import ImageSource
-from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, RequestTooLong
 from manylens.files import write_atomically
 from manylens.models import prompts
 from manylens.models.base import (
@@ -49,7 +48,6 @@ from manylens.models.base import (
     Vector,
     shown_exemplars,
 )
-from manylens.models.metering import Bound, current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
@@ -60,15 +58,15 @@ from manylens.models.openai_compatible.dialect import (
     picture_part,
     text_part,
 )
-from manylens.models.openai_compatible.endpoint import Endpoint, Json
+from manylens.models.openai_compatible.endpoint import Json
 from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
 from manylens.models.openai_compatible.replies import (
     answer_logprobs,
-    answer_text,
     counted_usage,
     embedding_rows,
 )
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, understand
+from manylens.models.openai_compatible.talk import Talk, send
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, room, understand
 from manylens.models.text_embedder import TextEmbedder
 
 JPEG_QUALITY = 90
@@ -90,6 +88,12 @@ _Reply = TypeVar("_Reply")
 _Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
 Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
 """(token, its alternatives with log-probabilities), as `answer_logprobs` gives them."""
+
+SMALL_PX = EXEMPLAR_PX // 2
+"""Of exemplars and candidates where the larger ones are more than the model takes."""
+
+WORDS_ALONE = 2
+"""How a comparison is made to fit: 0 as it is, 1 with small pictures, 2 without exemplars."""
 
 Shown = Callable[[str, int], Json]
 """(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
@@ -123,6 +127,9 @@ class OpenAICompatible:
         self._kept = read_object(self._halfway)
         self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
+        self._fits: dict[int, int] = {}  # exemplars shown -> how they have to be made to fit
+        self.on_notice: Callable[[str], None] | None = None
+        """Told once what a person should know of the server."""
 
     @property
     def identity(self) -> str:
@@ -211,9 +218,9 @@ class OpenAICompatible:
             return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], schema=schema)
         return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], logprobs=True)
 
-    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
-        exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
-        side_px = min(EXEMPLAR_PX, self._options.image_px)
+    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool, fit: int = 0) -> Json:
+        exemplars = request.exemplar_ids[: self._exemplars_of(request)] if fit < WORDS_ALONE else ()
+        side_px = self._side_px(fit)
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
@@ -223,9 +230,18 @@ class OpenAICompatible:
         candidate = shown(request.candidate_id, side_px)
         return self._compared_body(prompts.JUDGE_SYSTEM, shared, candidate, question, schema, word=word)
 
-    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool) -> Json:
-        exemplars = shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1))
-        side_px = min(EXEMPLAR_PX, self._options.image_px)
+    def _exemplars_of(self, request: JudgeRequest | ChooseRequest) -> int:
+        """How many exemplars' pictures it shows, unless it has to be made to fit."""
+        if isinstance(request, JudgeRequest):
+            return len(request.exemplar_ids[:EXEMPLARS_SHOWN]) if self.dialect.pictures > 1 else 0
+        return len(shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1)))
+
+    def _side_px(self, fit: int) -> int:
+        return min(SMALL_PX if fit else EXEMPLAR_PX, self._options.image_px)
+
+    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool, fit: int = 0) -> Json:
+        exemplars = shown_exemplars(request.options, self._exemplars_of(request)) if fit < WORDS_ALONE else ()
+        side_px = self._side_px(fit)
         options = [(option.name, option.definition) for option in request.options]
         opening, *pieces, none = map(
             text_part, prompts.choose_opening(request.interest, options, shown=bool(exemplars))
@@ -263,19 +279,19 @@ class OpenAICompatible:
             {"role": "user", "content": question(request.task)},
         ]
         schema = (request.task.name, prompt.schema)
-        return self.dialect.chat(self._endpoint.model, messages, prompt.reply_tokens, schema=schema)
+        return self.dialect.chat(self._endpoint.model, messages, room(request.task), schema=schema)
 
     # Asking
 
     async def _look(self, request: LookRequest) -> LookReply:
-        talk = _Talk(self)
+        talk = Talk(self)
         body = await self._with_pictures(lambda shown: self._look_body(request, shown))
         found = await self._described(talk, body)
         embedding = await self._embedded_here(found.description) if self.dialect.embeddings == "local" else None
         talk.end()
         return LookReply(found.description, found.confidence, embedding, talk.usage)
 
-    async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
+    async def _described(self, talk: Talk, body: Json) -> prompts.Described:
         if self.dialect.words == "json":
             return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
         found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
@@ -287,7 +303,7 @@ class OpenAICompatible:
         return self.dialect.logprobs > 0 or self.dialect.words != "json"
 
     async def _judge(self, request: JudgeRequest) -> JudgeReply:
-        talk = _Talk(self)
+        talk = Talk(self)
 
         def by_tokens(tokens: Tokens) -> prompts.Judged | None:
             probability = prompts.yes_probability(tokens)
@@ -295,7 +311,8 @@ class OpenAICompatible:
 
         judged = await self._compare(
             talk,
-            lambda shown, word: self._judge_body(request, shown, word=word),
+            self._exemplars_of(request),
+            lambda shown, word, fit: self._judge_body(request, shown, word=word, fit=fit),
             by_tokens,
             (prompts.parse_word, prompts.WORD_SHAPE),
             (prompts.parse_judge, prompts.JUDGE_SHAPE),
@@ -304,8 +321,9 @@ class OpenAICompatible:
         return JudgeReply(judged.probability, judged.reason, talk.usage)
 
     async def _choose(self, request: ChooseRequest) -> ChooseReply:
-        talk = _Talk(self)
+        talk = Talk(self)
         count = len(request.options)
+        names = [option.name for option in request.options]
 
         def by_tokens(tokens: Tokens) -> prompts.Chosen | None:
             probabilities = prompts.choice_probabilities(tokens, count)
@@ -313,38 +331,62 @@ class OpenAICompatible:
 
         chosen = await self._compare(
             talk,
-            lambda shown, word: self._choose_body(request, shown, word=word),
+            self._exemplars_of(request),
+            lambda shown, word, fit: self._choose_body(request, shown, word=word, fit=fit),
             by_tokens,
             (lambda reply: prompts.parse_letter(reply, count), prompts.LETTER_SHAPE),
-            (lambda reply: prompts.parse_choice(reply, count), prompts.CHOOSE_SHAPE),
+            (lambda reply: prompts.parse_choice(reply, count, names), prompts.CHOOSE_SHAPE),
         )
         talk.end()
         return ChooseReply(chosen.probabilities, chosen.reason, talk.usage)
 
     async def _compare(
         self,
-        talk: _Talk,
-        body_of: Callable[[Shown, bool], Json],
+        talk: Talk,
+        exemplars: int,
+        body_of: Callable[[Shown, bool, int], Json],
         by_tokens: Callable[[Tokens], _Found | None],
         of_word: tuple[Callable[[str], _Found], str],
         of_json: tuple[Callable[[str], _Found], str],
     ) -> _Found:
         """The answer to a judgement or a choice: a word and its log-probabilities where there are any, else JSON, else
-        the bare word. body_of: of the pictures, and whether a word is asked for. of_word, of_json: how the answer is
-        read, and its shape."""
-        if self._judges_in_a_word:
-            body = await self._with_pictures(lambda shown: body_of(shown, True))
-            found = by_tokens(answer_logprobs(await talk.ask(body)))
-            if found is not None:
-                return found
-            if self.dialect.words != "json":
-                return await talk.read(body, *of_word)
-        # Log-probabilities are not offered, or missing this once: let it state its confidence.
-        body = await self._with_pictures(lambda shown: body_of(shown, False))
-        return await talk.read(body, *of_json)
+        the bare word; with smaller exemplars, or none, where the model takes no more. exemplars: that are shown.
+        body_of: of the pictures, whether a word is asked for, and how it is made to fit. of_word, of_json: how the
+        answer is read, and its shape."""
+
+        async def compare(fit: int) -> _Found:
+            if self._judges_in_a_word:
+                body = await self._with_pictures(lambda shown: body_of(shown, True, fit))
+                found = by_tokens(answer_logprobs(await talk.ask(body)))
+                if found is not None:
+                    return found
+                if self.dialect.words != "json":
+                    return await talk.read(body, *of_word)
+            # Log-probabilities are not offered, or missing this once: let it state its confidence.
+            body = await self._with_pictures(lambda shown: body_of(shown, False, fit))
+            return await talk.read(body, *of_json)
+
+        fit = max((fit for shown, fit in self._fits.items() if shown <= exemplars), default=0)
+        while True:
+            try:
+                return await compare(fit)
+            except RequestTooLong as error:
+                if fit == WORDS_ALONE or not exemplars:
+                    raise
+                problem = error
+            fit += 1
+            self._must_fit(exemplars, fit, problem)
+
+    def _must_fit(self, exemplars: int, fit: int, problem: RequestTooLong) -> None:
+        if not self._fits and self.on_notice is not None:
+            self.on_notice(
+                f"{self.name} takes less at once than a question about clusters has ({problem.rule}): their pictures "
+                "are shown smaller, or not at all. With more context, it sees them"
+            )
+        self._fits[exemplars] = max(fit, self._fits.get(exemplars, 0))
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
-        talk = _Talk(self)
+        talk = Talk(self)
         body = self._complete_body(request)
         shape = WRITING[request.task.name].shape
         written = await talk.read(body, lambda reply: understand(reply, request.task), shape)
@@ -391,7 +433,7 @@ class OpenAICompatible:
     async def _embedded(self, body: Json) -> tuple[Vector, Usage]:
         """One embedding, with what it took or, where the server does not count, may have taken."""
         most = embedding_bound(body, self.capabilities.image_tokens)
-        reply = await _send(self._embedding_endpoint or self._endpoint, "/embeddings", body, most)
+        reply = await send(self._embedding_endpoint or self._endpoint, "/embeddings", body, most)
         try:
             row = embedding_rows(reply, 1)[0].astype(np.float16)
         except ValueError as error:
@@ -424,96 +466,6 @@ class OpenAICompatible:
         except ImageUnreadable as error:
             problem = ModelError(error.rule, error.hint)
         raise problem
-
-
-class _Talk:
-    """The requests behind one answer: their cost, and what is kept of them until the answer is whole.
-
-    A retry after a fault in the second request of an answer must not ask the first one again.
-    """
-
-    def __init__(self, model: OpenAICompatible) -> None:
-        self._model = model
-        self._keys: list[str] = []
-        self._is_counted = True
-        self.last: Json = {}
-        """The reply that was read: the repair's, where there was one."""
-        self._tokens_in = self._tokens_out = 0
-
-    @property
-    def usage(self) -> Usage | None:
-        """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
-        return Usage(self._tokens_in, self._tokens_out) if self._is_counted else None
-
-    async def ask(self, body: Json) -> Json:
-        kept = self._model._kept
-        key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
-        reply = kept.get(key)
-        if reply is None:
-            reply = await _send(self._model._endpoint, "/chat/completions", body)
-            kept[key] = reply
-        if key in self._keys:
-            return reply
-        self._keys.append(key)
-        usage = counted_usage(reply)
-        if usage is None:
-            self._is_counted = False
-        else:
-            self._tokens_in += usage.tokens_in
-            self._tokens_out += usage.tokens_out
-        return reply
-
-    async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
-        """Ask and parse, with one repair attempt. Raises ModelReplyInvalid where that fails too."""
-        text = await self._text(body)
-        try:
-            return parse(text)
-        except prompts.ReplyProblem as error:
-            problem = str(error)
-        messages = [
-            *body["messages"],
-            {"role": "assistant", "content": prompts.said_before(text)},
-            {"role": "user", "content": prompts.repair_question(problem, shape)},
-        ]
-        text = await self._text({**body, "messages": messages})
-        try:
-            return parse(text)
-        except prompts.ReplyProblem as error:
-            problem = str(error)
-        self.end()
-        raise ModelReplyInvalid(
-            f"{self._model.name} gave an unusable answer twice ({problem})",
-            "use a larger model, or see manylens doctor",
-        )
-
-    async def _text(self, body: Json) -> str:
-        self.last = await self.ask(body)
-        try:
-            return answer_text(self.last)
-        except ModelError:
-            self.end()
-            raise
-
-    def end(self) -> None:
-        """The answer is whole, or will never be: forget its parts."""
-        for key in self._keys:
-            self._model._kept.pop(key, None)
-
-
-async def _send(endpoint: Endpoint, path: str, body: Json, bound: Bound | None = None) -> Json:
-    """With the account of the run told of it, before and after. bound: where it is not that of the call."""
-    call = current_call()
-    if call is None:
-        return await endpoint.ask(path, body)
-    call.send(bound)
-    try:
-        reply = await endpoint.ask(path, body)
-    except ModelError as error:
-        if error.unbilled:
-            call.refused()
-        raise
-    call.took(counted_usage(reply))
-    return reply
 
 
 async def _each(
