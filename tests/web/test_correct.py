@@ -166,7 +166,7 @@ def test_a_run_that_is_only_read_offers_nothing_that_would_change_it(browser: Br
         for eye in opened(browser, server):
             eye.see_gallery()
             expect(eye.page.get_by_text("Read only")).to_be_visible()
-            for name in ("Undo", "Re-sort", "Add an interest"):
+            for name in ("Undo", "Sort again", "Add an interest"):
                 expect(eye.page.get_by_role("button", name=name)).to_have_count(0)
             expect(eye.page.get_by_role("button", name=re.compile("^Change"))).to_have_count(0)
             eye.drag(eye.tiles().first, eye.page.locator(".facts"))

@@ -71,7 +71,7 @@ export const de: Messages = {
   level: "Wie fein",
   groups: (count) => some(count, "Gruppe", "Gruppen"),
   asSorted: "wie sortiert",
-  keepLevel: "behalten",
+  keepLevel: "so behalten",
   levelFirst: "Korrigiert wird an den Gruppen, wie sie sortiert sind: erst dorthin zurück (am Regler: „wie sortiert“)",
 
   before: "Voriges Bild",
@@ -170,6 +170,7 @@ export const de: Messages = {
   agreement: (nmi) => `Normierte Transinformation ${nmi.toLocaleString("de", { minimumFractionDigits: 3, maximumFractionDigits: 3 })}.`,
   pairLabel: (here, both, there) => `${n(both)} in beiden, ${n(here)} nur in der ersten, ${n(there)} nur in der zweiten`,
   shared: "gemeinsam",
+  nothingShared: "Diese beiden haben kein sortiertes Bild gemeinsam.",
   movedPictures: (count) => `${some(count, "Bild", "Bilder")} anderswo`,
   nothingMoved: "Jedes Bild ist in einer passenden Gruppe:",
 

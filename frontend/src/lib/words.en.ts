@@ -73,7 +73,7 @@ export const en = {
   level: "How fine",
   groups: (count: number) => some(count, "cluster", "clusters"),
   asSorted: "as sorted",
-  keepLevel: "keep",
+  keepLevel: "keep this level",
   levelFirst: "Corrections are for the clusters as sorted: go back to them first (the slider's “as sorted”)",
 
   // One picture
@@ -123,7 +123,7 @@ export const en = {
   pick: "Type a part of the name",
   pickOrName: "Type a part of the name, or a new one",
   noSuchCluster: "No cluster of that name. Type a name to make one.",
-  reSort: "Re-sort",
+  reSort: "Sort again",
   reSortHow: "Judges again only what your corrections touch. What you placed yourself stays.",
   reSortWould: (count: number) => (count ? `${some(count, "picture", "pictures")} would move.` : "Nothing would change."),
   reSortDone: (count: number) => `${some(count, "picture", "pictures")} moved.`,
@@ -176,6 +176,7 @@ export const en = {
   agreement: (nmi: number) => `Normalised mutual information ${nmi.toFixed(3)}.`,
   pairLabel: (here: number, both: number, there: number) => `${n(both)} in both, ${n(here)} only in the first, ${n(there)} only in the second`,
   shared: "shared",
+  nothingShared: "These two have no sorted picture in common.",
   movedPictures: (count: number) => `${some(count, "picture", "pictures")} elsewhere`,
   nothingMoved: "Every picture is in a matching cluster:",
 
