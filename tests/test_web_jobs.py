@@ -223,3 +223,22 @@ def test_cluster_open_runs_as_a_job_with_all_that_was_said(tmp_path: Path, pictu
 def test_settings_of_an_interest_are_kept_when_it_is_asked_for_again() -> None:
     request = job_request(Path("pictures"), ["color"], settings=Settings(tau=0.7))
     assert Settings.from_dict(json.loads(json.dumps(request))["settings"]).tau == 0.7
+
+
+@pytest.mark.slow
+def test_a_sample_says_what_there_is_to_sort_by_and_what_an_interest_makes_of_it(page: Page) -> None:
+    assert page.get("/api/suggest")["job"] is None
+    job = page.post("/api/jobs", {"kind": "suggest"})
+    assert ended(page, job["id"])["state"] == "done"
+    found = page.get("/api/suggest")
+    assert found["job"]["id"] == job["id"] and found["sample"] == 24
+    for one in found["suggestions"]:
+        assert one["interest"] and one["groups"] and 0 < one["answered"] <= 1
+    job = page.post("/api/jobs", {"kind": "preview", "by": ["color"]})
+    assert ended(page, job["id"])["state"] == "done"
+    preview = page.get("/api/preview", by="color")
+    (part,) = preview["parts"]
+    assert part["interest"] == "color" and part["groups"] and part["verdict"]["word"]
+    assert page.get("/api/preview", by="shape")["job"] is None
+    page.post("/api/jobs", {"kind": "preview", "by": ["a", "b"]}, 400)
+    assert page.get("/api/run")["state"] == "new", "nothing is sorted by it"

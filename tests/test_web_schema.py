@@ -56,9 +56,7 @@ def test_the_committed_schema_is_that_of_the_routes() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_no_request_of_the_schema_ends_in_an_error_of_the_server(
-    operation: Any, writable: Page, shown: Page
-) -> None:
+def test_no_request_of_the_schema_ends_in_an_error_of_the_server(operation: Any, writable: Page, shown: Page) -> None:
     page = shown if operation.method.upper() != "GET" and operation.path in STARTS_OR_WRITES else writable
     known = {"slug": "color", "key": page.run.images().keys[0], "number": 1}
 

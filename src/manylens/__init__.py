@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from manylens.correcting.corrector import Change
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
+    from manylens.explore import cross, preview, suggest
     from manylens.models.text_embedder import TextEmbedder
     from manylens.pipeline.plan import Plan
+    from manylens.results.cross import CrossTable
     from manylens.results.exports.run_table import Exported
     from manylens.results.result import InterestResult, Result
+    from manylens.results.sampled import Preview, Suggestions
     from manylens.settings import ModelOptions, Settings
     from manylens.types import Correction
 
@@ -29,47 +32,59 @@ __version__ = "0.1.0"
 __all__ = [
     "Change",
     "Correction",
+    "CrossTable",
     "Exported",
     "InterestClustering",
     "InterestResult",
     "ManylensError",
     "ModelOptions",
     "Plan",
+    "Preview",
     "Result",
     "Settings",
+    "Suggestions",
     "TextEmbedder",
     "__version__",
     "add",
     "cluster",
     "correct",
+    "cross",
     "export",
     "plan",
+    "preview",
     "redo",
     "resort",
     "review",
+    "suggest",
     "undo",
 ]
 
 _HOMES = {
     "Change": "correcting.corrector",
     "Correction": "types",
+    "CrossTable": "results.cross",
     "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
     "InterestResult": "results.result",
     "ManylensError": "errors",
     "ModelOptions": "settings",
     "Plan": "pipeline.plan",
+    "Preview": "results.sampled",
     "Result": "results.result",
     "Settings": "settings",
+    "Suggestions": "results.sampled",
     "TextEmbedder": "models.text_embedder",
     "add": "api",
     "cluster": "api",
     "correct": "api",
+    "cross": "explore",
     "export": "api",
     "plan": "api",
+    "preview": "explore",
     "redo": "api",
     "resort": "api",
     "review": "api",
+    "suggest": "explore",
     "undo": "api",
 }
 

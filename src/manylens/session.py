@@ -57,11 +57,13 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    is_sample: bool = False,
     reread: bool = True,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder` (any place that `open_source` opens), or on those of its `files`
-    alone; the limits of the settings hold from the first request on. reread: find out what the folder holds; else it
-    is what the run recorded.
+    alone; the limits of the settings hold from the first request on. is_sample: the files stand for others, and what
+    the run knows of its collection stays as it is. reread: find out what the folder holds; else it is what the run
+    recorded.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -78,7 +80,9 @@ async def open_session(
             if isinstance(model, str):
                 with account.probing():
                     probe_model(model, options, out / MODELS_NAME)
-            collection = _read(source, files, exclude, include, run, emit) if reread else collection_of(run, folder)
+            collection = (
+                _read(source, files, exclude, include, run, emit, is_sample) if reread else collection_of(run, folder)
+            )
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -136,6 +140,7 @@ def _read(
     include: Sequence[str],
     run: RunFolder,
     emit: OnEvent,
+    is_sample: bool = False,
 ) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
@@ -148,7 +153,7 @@ def _read(
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
-    before = {image.id for image in run.images()}
+    before = set() if is_sample else {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images:
         images = counted(len(gone), "picture that is", "pictures that are")
@@ -158,8 +163,9 @@ def _read(
                 "are replaced, those for others stay as they were; no answer is lost"
             )
         )
-    run.record_collection(collection.images, collection.unreadable, source.place, source.root)
-    collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
+    if not is_sample:
+        run.record_collection(collection.images, collection.unreadable, source.place, source.root)
+        collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from manylens.cli.options import model_options, settings_from
+from manylens.cli.options import PLACE, model_options, settings_from
 from manylens.settings import ModelOptions
 from manylens.text import counted, shown_name
 
@@ -39,7 +39,7 @@ _SHOWN_FLOWS = 20
 @click.option("--by", metavar="INTEREST", help="The interest. [default: the only one]")
 @click.option("--ask", is_flag=True, help="Ask the model, and say what would move.")
 @click.option("--apply", "is_applied", is_flag=True, help="Ask, and take the moves over.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the pictures are, if they were moved.")
+@click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
 @model_options
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on calls. [default: none]")
 @click.pass_context
@@ -49,7 +49,7 @@ def resort(
     by: str | None,
     ask: bool,
     is_applied: bool,
-    folder: Path | None,
+    folder: str | Path | None,
     model: str,
     options: ModelOptions,
     budget_calls: int | None,

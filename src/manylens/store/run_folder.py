@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -97,9 +97,9 @@ class RunFolder:
         if must_exist and not (folder / DATABASE_NAME).is_file():
             hint = "give the --out of an earlier run"
             raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
-        with _usable(folder):
+        with usable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_strangers(folder)
+            refuse_strangers(folder)
             refuse_links(*(folder / f"{DATABASE_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")))
             lock = RunLock(folder / LOCK_NAME)
         try:
@@ -470,6 +470,11 @@ class RunFolder:
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
 
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
+
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
         with self._guard, explained(self.path):
@@ -534,13 +539,13 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
 
 
-def _refuse_strangers(folder: Path) -> None:
+def refuse_strangers(folder: Path) -> None:
     """Raise StoreError where `folder` holds files and is no run."""
     strangers = {entry.name for entry in folder.iterdir() if entry.name.lower() not in _NO_STRANGERS}
     if strangers and not (folder / DATABASE_NAME).is_file():
@@ -552,49 +557,12 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _usable(folder: Path) -> Iterator[None]:
+def usable(folder: Path) -> Iterator[None]:
     """The file system's errors about a run folder in our words."""
     try:
         yield
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
-
-
-def answers_held(path: str | os.PathLike[str]) -> int:
-    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
-
-    Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
-    """
-    folder = Path(path)
-    with _usable(folder):
-        if not (folder / DATABASE_NAME).is_file():
-            if folder.exists():
-                _refuse_strangers(folder)
-            return 0
-    with _reader(folder) as reader:
-        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
-
-
-def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
-    """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
-    there is no run any more, or it cannot be read."""
-    if not (path / DATABASE_NAME).is_file():
-        return {}
-    with contextlib.suppress(StoreError), _reader(path) as reader:
-        rows = [reader.execute("SELECT id, thumbnail FROM images WHERE id = ?", (i,)).fetchone() for i in image_ids]
-        return {row[0]: bytes(row[1]) for row in rows if row is not None}
-    return {}
-
-
-@contextlib.contextmanager
-def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
-    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
-    database = (folder / DATABASE_NAME).resolve()
-    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
-    with (
-        explained(folder),
-        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
-    ):
-        yield reader
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error

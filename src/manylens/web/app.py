@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from starlette.types import Scope
 
 from manylens.errors import ManylensError, StoreError, UsageError
 from manylens.text import shown_name
-from manylens.web import comparing, correcting, exporting, gallery, jobs, leveling, live, pictures, similar
+from manylens.web import comparing, correcting, exporting, gallery, jobs, leveling, live, pictures, sampling, similar
 from manylens.web.columns import NotThere
 from manylens.web.guard import Guard
 from manylens.web.job_keeper import JobKeeper
@@ -41,7 +42,8 @@ _ZIP_LEVEL = 3
 
 def routers() -> list[APIRouter]:
     return [
-        module.router for module in (gallery, pictures, similar, correcting, leveling, jobs, comparing, exporting, live)
+        module.router
+        for module in (gallery, pictures, similar, correcting, leveling, jobs, sampling, comparing, exporting, live)
     ]
 
 
@@ -53,6 +55,7 @@ def make_app(run: ShownRun, *, token: str, hosts: Sequence[str], cookie: str, is
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(watch.watch())
+        threading.Thread(target=_warm, args=(run,), name="manylens-warm", daemon=True).start()
         try:
             yield
         finally:
@@ -76,6 +79,12 @@ def make_app(run: ShownRun, *, token: str, hosts: Sequence[str], cookie: str, is
     app.add_middleware(GZipMiddleware, minimum_size=_LEAST_ZIPPED_BYTES, compresslevel=_ZIP_LEVEL)
     app.add_middleware(Guard, token=token, hosts=hosts, cookie=cookie)
     return app
+
+
+def _warm(run: ShownRun) -> None:
+    """Read what the page asks for first while the browser starts: of 50,000 images that takes a second or two."""
+    with contextlib.suppress(ManylensError, OSError):
+        run.all_columns()
 
 
 class _PageFiles(StaticFiles):

@@ -24,11 +24,11 @@ from manylens.web.job_keeper import job_request
 from manylens.web.jobs import KeeperDep
 from manylens.web.live import Watch
 from manylens.web.routing import PROBLEMS, RunDep, SlugPath
-from manylens.web.schemas import (
+from manylens.web.schemas import Job
+from manylens.web.schemas_correcting import (
     Corrected,
     CorrectionLog,
     CorrectionOut,
-    Job,
     Moved,
     ReSorted,
     Review,

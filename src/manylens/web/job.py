@@ -151,7 +151,7 @@ def wait_for_run(out: Path) -> None:
 
 def carry_out(out: Path, request: Mapping[str, Any], progress: Progress) -> ManylensError | None:
     """Raises what the run raises; the problem of a run that failed too often to count is returned."""
-    from manylens import api
+    from manylens import api, explore
 
     settings = Settings.from_dict(request["settings"])
     options = ModelOptions.from_dict(request["options"])
@@ -173,6 +173,18 @@ def carry_out(out: Path, request: Mapping[str, Any], progress: Progress) -> Many
         progress.result = {
             "slug": slug, "version": version, "moves": moves, "touched": found.touched, "calls": found.calls[1],
         }  # fmt: skip
+        return None
+    if request["kind"] in ("suggest", "preview"):
+        about = {
+            "exclude": request["exclude"], "include": request["include"], "model": request["model"], "out": out,
+            "options": options, "settings": settings, "on_event": progress.event, "progress": False,
+        }  # fmt: skip
+        sampled = (
+            explore.suggest(request["folder"], **about)
+            if request["kind"] == "suggest"
+            else explore.preview(request["folder"], *request["by"], **about)
+        )
+        progress.result = sampled.to_dict()
         return None
     return api.cluster(
         request["folder"],

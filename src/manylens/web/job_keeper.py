@@ -63,8 +63,10 @@ def job_request(
 ) -> dict[str, Any]:
     """What a job runs, as its row keeps it. Raises UsageError for interests, a model or settings that cannot be."""
     chosen = options or ModelOptions()
-    if kind == "cluster":
+    if kind in ("cluster", "preview"):
         parse_interests(list(by))
+    if kind == "preview" and len(by) != 1:
+        raise UsageError(f"a preview is of one interest, got {len(by)}", "ask for one after the other")
     check_model_name(model, chosen)
     return {
         "kind": kind,
@@ -262,7 +264,7 @@ def command_of(request: Values, run: ShownRun) -> str:
     elif request["kind"] == "re-sort":
         words = ["manylens", "resort", out, "--by", *request["by"], "--apply"]
     else:
-        words = ["manylens", "cluster", folder, "--out", out]
+        words = ["manylens", request["kind"], folder, "--out", out]
         for text in request["by"]:
             words += ["--by", text]
     for option in ("exclude", "include"):

@@ -16,7 +16,14 @@ from manylens.settings import ModelOptions
 from manylens.text import shown_name
 from manylens.web.columns import ClusterColumns, ImageColumns
 from manylens.web.routing import PROBLEMS, RunDep, SlugPath
-from manylens.web.schemas import LeafOut, LevelCluster, LevelJoin, LevelMark, Levels, LevelView
+from manylens.web.schemas_correcting import (
+    LeafOut,
+    LevelCluster,
+    LevelJoin,
+    LevelMark,
+    Levels,
+    LevelView,
+)
 from manylens.web.shown import ShownRun
 from manylens.web.tree import Tree, make_tree
 

@@ -108,10 +108,11 @@ class AskReSort(In):
 
 
 class NewJob(In):
-    """A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `add` puts
-    pictures that came since into the clusterings that there are."""
+    """A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `suggest`
+    looks for interests on a sample, `preview` at one interest on it, `add` puts pictures that came since into the
+    clusterings that there are."""
 
-    kind: Literal["cluster", "add"] = "cluster"
+    kind: Literal["cluster", "add", "suggest", "preview"] = "cluster"
     by: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_INTEREST_CHARACTERS)]], Field(max_length=20)
     ] = []  # pydantic copies it
