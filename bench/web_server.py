@@ -52,7 +52,7 @@ def make_run(out: Path, images: int, seed: int = 0) -> None:
             )
         folder = [f"{1990 + at % 35}/{at % 12 + 1:02d}/IMG_{at:06d}.jpg" for at in range(images)]
         run.record_collection(
-            [Image(i, (path,), 1600, 1200) for i, path in zip(ids, folder, strict=True)], [], out / "pictures"
+            [Image(i, (path,), 1600, 1200) for i, path in zip(ids, folder, strict=True)], [], str(out / "pictures")
         )
         for interest in INTERESTS:
             centres = rng.normal(size=(CLUSTERS, WIDTH))

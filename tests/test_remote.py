@@ -303,7 +303,13 @@ def test_a_run_on_a_list_continues_adds_and_exports(site: Site, tmp_path: Path) 
     site.pages["/list.txt"] = first + b"\nb1.png"
     grown = manylens.add(tmp_path / "out", place, model=model())
     assert grown["color"].labels[f"{site.root}/b1.png"] == "blue"
-    done = manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted")
+    asked = len(site.asked)
+    with pytest.raises(UsageError, match=f"which were at {place}: say so again"):
+        manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted")
+    with pytest.raises(UsageError, match=f"which were at {place}: say where"):
+        manylens.resort(tmp_path / "out", ask=True)
+    assert len(site.asked) == asked, "a run folder may be somebody else's"
+    done = manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted", folder=place)
     assert (done.files, done.left) == (5, ())
     names = sorted(
         path.relative_to(tmp_path / "sorted").as_posix()[2:] for path in (tmp_path / "sorted").rglob("*.png")

@@ -323,8 +323,10 @@ async def _resort(
         slug = door.slug_in(run, by)
         shown = Corrector(run, slug).shown
         recorded = run.place() if folder is None else folder
-    if recorded is None:
-        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    # An address in a run folder, which may be somebody else's, is not asked because it stands there.
+    if recorded is None or (folder is None and "://" in str(recorded)):
+        where = "their folder is not known" if recorded is None else f"which were at {printable(str(recorded))}"
+        raise UsageError(f"sorting again reads the pictures, {where}", "say where they are: folder")
     async with open_session(
         as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
     ) as session:

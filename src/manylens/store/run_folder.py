@@ -221,13 +221,15 @@ class RunFolder:
         """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
         of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
-        found = json.loads(rows[0][0]) if rows else None
-        return None if found is None else Path(found)
+        with self._as_written("places"):
+            found = json.loads(_typed(str, rows[0][0])) if rows else None
+            return None if found is None else Path(_typed(str, found))
 
     def place(self) -> str | None:
         """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return str(json.loads(rows[0][0])) if rows else None
+        with self._as_written("places"):
+            return _typed(str, json.loads(_typed(str, rows[0][0]))) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
