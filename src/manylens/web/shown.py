@@ -52,8 +52,9 @@ _MOST_EMBEDDINGS = 2
 _MOST_LAYOUTS = 6
 """Layouts that are kept as they were sent: a megabyte each for 50,000 images."""
 
-_PAUSE_S = 10.0
-"""How long a person does not correct anything before the result files are written, which may take some seconds."""
+_PAUSE_S = 60.0
+"""How long a person does not correct anything before the result files are written: of 50,000 pictures that takes
+seconds, in which the next correction waits."""
 
 _MOST_TREES = 8
 
