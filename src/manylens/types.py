@@ -262,7 +262,8 @@ class Clustering:
     pairs of descriptions that are edges. vocabulary: normalised description -> the writer's category. notes: what the
     person should know, in sentences. not_looked: image ids that were not looked at because the budget was spent.
     is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
-    verdict: the model's own, None where it gives none; with "not understood" the clusters are groups by look.
+    verdict: the model's own, None where it gives none; with "not understood" the clusters are groups by look. edge:
+    beta and b, by which the weight of an edge follows from the cosine of two embeddings; None where it is not known.
     """
 
     interest: Interest
@@ -279,6 +280,7 @@ class Clustering:
     is_partial: bool = False
     foreseen_calls: tuple[int, int] = (0, 0)
     verdict: Verdict | None = None
+    edge: tuple[float, float] | None = None
 
 
 CorrectionKind: TypeAlias = Literal["move", "new", "split", "merge", "rename", "not", "unassign", "confirm"]

@@ -112,6 +112,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     is_flag=True,
     help="Also make a folder of links per cluster; without it, those of an earlier run are removed.",
 )
+@click.option("--open", "is_opened", is_flag=True, help="Watch it in the browser, and correct it there.")
 @click.option(
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
@@ -136,6 +137,7 @@ def cluster(
     price_out: float | None,
     max_failed: float | None,
     links: bool,
+    is_opened: bool,
     dry_run: bool,
 ) -> None:
     settings = settings_from(
@@ -171,6 +173,22 @@ def cluster(
         )
         held = answers_held(out or api.default_out(folder))
         render.print_plan(console, planned, options, settings, held)
+        return
+    if is_opened:
+        from manylens.web.server import serve_job
+
+        serve_job(
+            folder,
+            interests,
+            exclude=exclude,
+            include=include,
+            model=model,
+            options=options,
+            out=out or api.default_out(folder),
+            settings=settings,
+            links=links,
+            say=click.echo,
+        )
         return
     with progress.show_progress() as show:
         result = api.cluster(

@@ -29,6 +29,7 @@ from manylens.cli.evaluate import evaluate
 from manylens.cli.explore import cross, preview, suggest
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.open import open_page
 from manylens.cli.resort import resort
 from manylens.cli.review import review
 from manylens.cli.tune import tune
@@ -73,6 +74,7 @@ for command in (
     preview,
     cluster,
     add,
+    open_page,
     correct,
     review,
     resort,

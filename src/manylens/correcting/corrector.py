@@ -43,10 +43,10 @@ class Corrector:
     the run. Raises UsageError where the run does not hold the interest."""
 
     def __init__(self, run: RunFolder, slug: str) -> None:
-        held = {clustering.interest.slug: (clustering, settings) for clustering, settings in run.clusterings()}
+        held = {clustering.interest.slug: (clustering, settings) for clustering, settings in run.clusterings(slug)}
         decided = run.decided(slug)
         if slug not in held or decided is None:
-            known = ", ".join(repr(one.interest.text) for one, _ in held.values())
+            known = ", ".join(repr(one.interest.text) for one, _ in run.clusterings())
             raise UsageError(
                 f"corrections are about an interest of the run, got {slug!r}",
                 f"it has {known}" if known else "finish a run first; one of an earlier manylens needs it once more",
@@ -65,6 +65,10 @@ class Corrector:
         if self._looks is None:
             self._looks = looks_held(self.run, self.shown)
         return self._looks
+
+    def take_looks(self, other: Corrector) -> None:
+        """Of an earlier corrector of the same interest, where no image and no answer came since."""
+        self._looks = other._looks
 
     @property
     def names(self) -> Names:

@@ -107,7 +107,8 @@ async def cluster_looks(
     foreseen = (max(before[0], after[0]), max(before[0], after[0], min(before[1], after[1])))
     emit(Foreseen(looks.interest.text, *foreseen))
     sorting, trial = await sort(looks, units, edge, vocabulary, settings, session)
-    return await present(sorting, trial, vocabulary, settings, session, foreseen, verdict)
+    found = await present(sorting, trial, vocabulary, settings, session, foreseen, verdict)
+    return replace(found, edge=(edge.scale, edge.offset))
 
 
 def edge_scale(known: Capabilities) -> EdgeScale:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from manylens.settings import Settings
+from manylens.store.schema import bump_revision
 from manylens.text import printable
 from manylens.types import Assignment, CallCounts, Cluster, Clustering, Interest, Misplaced, Verdict
 
@@ -25,6 +26,7 @@ def write_clustering(
     """In the caller's transaction: replace what was decided about this interest. decided: by the model, where a person
     corrected it."""
     slug = clustering.interest.slug
+    bump_revision(connection, slug)
     last_id = last_cluster_id(connection, slug)
     account = {
         "calls": clustering.calls.to_dict(),
@@ -35,6 +37,7 @@ def write_clustering(
         "is_partial": clustering.is_partial,
         "foreseen_calls": clustering.foreseen_calls,
         "verdict": None if clustering.verdict is None else clustering.verdict.to_dict(),
+        "edge": clustering.edge,
         "decided_estimate": None if decided is None or decided.estimate is None else decided.estimate.to_dict(),
         "last_id": max([last_id, *(c.id for one in (clustering, decided) if one is not None for c in one.clusters)]),
     }
@@ -87,6 +90,7 @@ def _write_clusters(connection: sqlite3.Connection, level: int | None, clusterin
 
 def write_corrected(connection: sqlite3.Connection, slug: str, before: Clustering, after: Clustering) -> None:
     """In the caller's transaction: what is shown is `after`, no longer `before`. What the model decided is kept."""
+    bump_revision(connection, slug)
     number, account = _account(connection, slug)
     levels = dict(connection.execute("SELECT name, id FROM levels WHERE clustering = ?", (number,)).fetchall())
     level = levels[LEVEL]
@@ -136,12 +140,14 @@ def _account(connection: sqlite3.Connection, slug: str) -> tuple[int, dict[str, 
 
 
 def read_clusterings(
-    connection: sqlite3.Connection, without: Collection[str] = ()
+    connection: sqlite3.Connection, without: Collection[str] = (), slug: str | None = None
 ) -> list[tuple[Clustering, Settings]]:
     """Every interest that the folder holds, but for those of these slugs, in the order in which they were first
-    asked."""
-    query = "SELECT slug, id, interest, model, settings, account FROM clusterings ORDER BY id"
-    rows = connection.execute(query).fetchall()
+    asked; or the one of `slug`."""
+    query = (
+        "SELECT slug, id, interest, model, settings, account FROM clusterings WHERE ? IS NULL OR slug = ? ORDER BY id"
+    )
+    rows = connection.execute(query, (slug, slug)).fetchall()
     return [
         (
             _read(connection, number, interest, model, json.loads(account), LEVEL),
@@ -201,6 +207,7 @@ def _read(
         is_partial=account["is_partial"],
         foreseen_calls=tuple(account["foreseen_calls"]),
         verdict=None if account.get("verdict") is None else Verdict.from_dict(account["verdict"]),
+        edge=None if account.get("edge") is None else (account["edge"][0], account["edge"][1]),
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME
-from manylens.store.run_folder import explained, refuse_strangers, usable
+from manylens.store.explained import explained, refuse_strangers, usable
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -39,6 +39,7 @@ from manylens.store.answers import (
     Vector,
     read_reply,
     reply_checksum,
+    reply_problem,
     unpack,
 )
 from manylens.store.books import Books
@@ -50,14 +51,16 @@ from manylens.store.decisions import (
     write_clustering,
     write_corrected,
 )
+from manylens.store.explained import LOCK_NAME, explained, refuse_strangers, usable
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
-from manylens.store.schema import connect
+from manylens.store.schema import bump_revision, connect, connect_to_read
 from manylens.store.verification import Damage, find_damage, set_aside
 from manylens.text import printable
 from manylens.types import Clustering, Image, Ruling, Step, Thumbnail, Unreadable
 
-LOCK_NAME = "run.lock"
+COLLECTION = " collection"
+"""Its name among the revisions; no slug begins with a space."""
 
 _T = TypeVar("_T")
 
@@ -65,14 +68,12 @@ _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
 _STALE = "result files that are out of date"
 """The name of its row in `meta`: slugs, JSON."""
-_NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
-"""Files, in lower case, that a folder may hold and be empty to a person: file managers leave them behind."""
 
 
 class RunFolder:
     """A run on disk, held exclusively; use as a context manager. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, lock: RunLock, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, lock: RunLock | None, connection: sqlite3.Connection) -> None:
         self.path = path
         self._lock = lock
         self._connection = connection
@@ -110,10 +111,24 @@ class RunFolder:
             lock.release()
             raise
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """The run at `path`, to be read only, beside another process that may hold it and write to it.
+
+        Whatever would change it raises StoreError, as does a run of another schema.
+        """
+        folder = Path(path)
+        if not (folder / DATABASE_NAME).is_file():
+            hint = "give the --out of an earlier run"
+            raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
+        with explained(folder):
+            return cls(folder, None, connect_to_read(folder / DATABASE_NAME))
+
     def close(self) -> None:
         with self._guard:
             self._connection.close()
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +140,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._lock is None:
+            raise StoreError(f"a run that is only read is not changed, {self.path} is", "open it to write")
         with self._guard, explained(self.path):
             if self._where() != self._place:  # what is written now would be in no folder that anyone finds
                 raise StoreError(
@@ -196,6 +213,13 @@ class RunFolder:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
                 folder = None if root is None else os.path.abspath(root)
                 connection.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (json.dumps(folder),))
+            bump_revision(connection, COLLECTION)
+
+    def revisions(self) -> dict[str, int]:
+        """How often `COLLECTION`, and each interest's clustering by its slug, was replaced; cheap enough to ask often.
+        What an earlier manylens wrote last has none yet."""
+        rows = self._rows("SELECT name, number FROM revisions")
+        return {_typed(str, row[0]): _typed(int, row[1]) for row in rows}
 
     def root(self) -> Path | None:
         """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
@@ -427,15 +451,57 @@ class RunFolder:
         with self._transaction() as connection:
             write_clustering(connection, clustering, settings, decided)
 
-    def clusterings(self, without: Collection[str] = ()) -> list[tuple[Clustering, Settings]]:
+    def clusterings(self, without: Collection[str] = (), slug: str | None = None) -> list[tuple[Clustering, Settings]]:
         """Every interest's decisions, in the order in which the interests were first asked. without: slugs of those
-        that are at hand: a million memberships take seconds to read."""
+        that are at hand: a million memberships take seconds to read. slug: of the one that is wanted alone."""
         with self._guard, explained(self.path):
-            return read_clusterings(self._connection, without)
+            return read_clusterings(self._connection, without, slug)
 
     def slugs(self) -> list[str]:
-        """The interests that have decisions, in the order in which they were first asked."""
-        return [slug for (slug,) in self._rows("SELECT slug FROM clusterings ORDER BY id")]
+        """Of the interests that have decisions, in the order in which they were first asked."""
+        return [_typed(str, row[0]) for row in self._rows("SELECT slug FROM clusterings ORDER BY id")]
+
+    def looks(self, interest: str) -> dict[str, str]:
+        """Image id -> its description through one interest; of several models and looks, as for `embeddings`."""
+        rows = self._rows(
+            "SELECT model, image_id, json_extract(reply, '$.description') FROM answers "
+            "WHERE kind = 'look' AND interest = ? ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[int, dict[str, str]] = {}
+        for model, image_id, description in rows:
+            by_model.setdefault(model, {})[image_id] = str(description)
+        return max(by_model.values(), key=len, default={})
+
+    def answers_mark(self) -> int:
+        """Of the newest answer; `answers_since` counts those that came after it."""
+        ((mark,),) = self._rows("SELECT COALESCE(MAX(rowid), 0) FROM answers")
+        return int(mark)
+
+    def answers_since(self, mark: int) -> tuple[int, int, int]:
+        """How many answers came after it, and their tokens in and out, as far as they were counted."""
+        ((calls, tokens_in, tokens_out),) = self._rows(
+            "SELECT COUNT(*), COALESCE(SUM(tokens_in), 0), COALESCE(SUM(tokens_out), 0) FROM answers WHERE rowid > ?",
+            (mark,),
+        )
+        return int(calls), int(tokens_in), int(tokens_out)
+
+    def asked_about(self, image_id: str) -> list[tuple[str, str, str, str, StoredReply, float]]:
+        """All stored answers about one image, in the order in which they came: (interest, kind, the model's identity,
+        the rendered request, the reply, seconds). Damaged ones are left out: `verify` names them."""
+        rows = self._rows(
+            f"SELECT interest, identity, request, content, seconds, {REPLY_COLUMNS} FROM answers "
+            "JOIN models ON models.id = model LEFT JOIN dictionaries ON dictionaries.id = dictionary "
+            "WHERE image_id = ? ORDER BY answers.rowid",
+            (image_id,),
+        )
+        found = []
+        for interest, identity, request, dictionary, seconds, *reply in rows:
+            if reply_problem(*reply) is None:
+                text = bytes(request) if dictionary is None else unpack(request, dictionary, image_id)
+                stored = StoredReply(reply[0], json.loads(reply[1]))
+                found.append((interest, reply[0], identity, text.decode("utf-8", "replace"), stored, float(seconds)))
+        return found
 
     def decided(self, slug: str) -> Clustering | None:
         """An interest as the model decided it, without what a person said; None where the folder does not hold it."""
@@ -497,44 +563,3 @@ def _typed(kind: type[_T], value: Any) -> _T:
     if type(value) is not kind:
         raise TypeError(f"{kind.__name__} was written, {type(value).__name__} is there")
     return value
-
-
-@contextlib.contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """SQLite's errors in our words."""
-    try:
-        yield
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the second: SQLite quotes what is damaged
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith("SQLITE_FULL"):
-            hint = "free some space and run the same command again; nothing stored is lost"
-        elif name.startswith("SQLITE_IOERR"):
-            hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
-        elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = what_to_free(folder, "make the folder writable or choose another --out")
-        else:
-            hint = "restore it from a copy, or choose another --out"
-        raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
-
-
-def refuse_strangers(folder: Path) -> None:
-    """Raise StoreError where `folder` holds files and is no run."""
-    strangers = {entry.name for entry in folder.iterdir() if entry.name.lower() not in _NO_STRANGERS}
-    if strangers and not (folder / DATABASE_NAME).is_file():
-        raise StoreError(
-            f"--out must be a new or empty folder or an earlier run, {folder} holds other files "
-            f"({min(strangers)!a}, ...)",
-            "choose another --out",
-        )
-
-
-@contextlib.contextmanager
-def usable(folder: Path) -> Iterator[None]:
-    """The file system's errors about a run folder in our words."""
-    try:
-        yield
-    except (FileExistsError, NotADirectoryError):
-        raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
-    except OSError as error:
-        hint = what_to_free(folder, "choose another --out")
-        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error

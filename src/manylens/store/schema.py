@@ -8,6 +8,7 @@ transaction, so a kill in between leaves the database as it was; a table is neve
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sqlite3
 from pathlib import Path
 
@@ -98,7 +99,14 @@ ALTER TABLE small_answers RENAME TO answers
 """What a million answers need. thumbnails: apart, so that what a run holds is read without its pictures. models: an
 identity once. dictionary: what a request is compressed with (zlib), a request of its kind; NULL where it is not."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT)
+_REVISIONS = """
+CREATE TABLE revisions (name TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX answers_of_image ON answers (image_id, interest)
+"""
+"""revisions: how often the collection, or an interest's clustering (by its slug), was replaced; a reader that keeps
+either in memory sees by it that it is out of date."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT, _REVISIONS)
 
 
 _CACHE_KIB = 128 << 10
@@ -133,6 +141,38 @@ def connect(path: Path) -> sqlite3.Connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (str(len(MIGRATIONS)),))
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def bump_revision(connection: sqlite3.Connection, name: str) -> None:
+    """In the caller's transaction: what is called so was replaced."""
+    connection.execute(
+        "INSERT INTO revisions VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET number = number + 1", (name,)
+    )
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, beside whoever writes. Raises StoreError for a database of another schema.
+
+    SQLite leaves a log behind where it finds none, unless it is told that nobody writes: it is told so where nobody
+    can, because the folder takes no new file.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() or os.access(path.parent, os.W_OK) else "immutable=1"
+    uri = f"{path.resolve().as_uri()}?{how}"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        version = _version_of(connection)
+        if version != len(MIGRATIONS):
+            raise StoreError(
+                f"a run that is only read has schema {len(MIGRATIONS)}, {path} has {version or 'none'}",
+                "make its folder writable, so that it can be brought up to date"
+                if version is not None and version < len(MIGRATIONS)
+                else "use the manylens that made it",
+            )
     except BaseException:
         connection.close()
         raise
