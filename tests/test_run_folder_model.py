@@ -14,7 +14,8 @@ from test_store import look
 from manylens.errors import StoreError
 from manylens.files import write_atomically
 from manylens.store.answers import Failure, StoredAnswer
-from manylens.store.run_folder import RunFolder, answers_held
+from manylens.store.peek import answers_held
+from manylens.store.run_folder import RunFolder
 from manylens.types import Image, Thumbnail, Unreadable
 
 few = st.integers(0, 5)

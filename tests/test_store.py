@@ -27,7 +27,8 @@ from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
 from manylens.store.answers import Failure, StoredAnswer, StoredReply
 from manylens.store.feature_shards import FeatureShards
-from manylens.store.run_folder import RunFolder, answers_held
+from manylens.store.peek import answers_held
+from manylens.store.run_folder import RunFolder
 from manylens.types import Image, Thumbnail, Unreadable, answer_key
 
 JPEG = b"\xff\xd8 whole \xff\xd9"

@@ -48,7 +48,8 @@ from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
 from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
-from manylens.store.run_folder import RunFolder, peek_pace
+from manylens.store.peek import peek_pace
+from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
 from manylens.text import printable
 from manylens.tuning.tune import Tuned, tune_student

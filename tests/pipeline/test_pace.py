@@ -16,7 +16,8 @@ from manylens.pipeline.pace import Forecaster, earlier_pace, supposed_pace
 from manylens.progress import _line_of
 from manylens.settings import Settings
 from manylens.store.answers import StoredAnswer, StoredReply
-from manylens.store.run_folder import RunFolder, peek_pace
+from manylens.store.peek import peek_pace
+from manylens.store.run_folder import RunFolder
 from manylens.text import spoken_dollars, spoken_seconds
 
 

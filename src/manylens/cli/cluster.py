@@ -155,7 +155,7 @@ def cluster(
     check_interests(interests)
     from manylens import api, progress
     from manylens.cli import render, render_explore
-    from manylens.store.run_folder import answers_held
+    from manylens.store.peek import answers_held
 
     console = render.open_console()
     if dry_run:

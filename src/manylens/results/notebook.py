@@ -19,7 +19,7 @@ from manylens.errors import UsageError
 from manylens.results.exports.run_table import FILE_COLUMNS, INTEREST_COLUMNS, column_names, prefix, records
 from manylens.results.report import encode_thumbnail
 from manylens.results.table import FileTable
-from manylens.store.run_folder import peek_thumbnails
+from manylens.store.peek import peek_thumbnails
 from manylens.text import counted, shown_name
 
 MOST_CLUSTERS = 20

@@ -98,9 +98,9 @@ class RunFolder:
         if must_exist and not (folder / DATABASE_NAME).is_file():
             hint = "give the --out of an earlier run"
             raise StoreError(f"a run folder has a {DATABASE_NAME}, {folder} has none", hint)
-        with _usable(folder):
+        with usable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _refuse_strangers(folder)
+            refuse_strangers(folder)
             refuse_links(*(folder / f"{DATABASE_NAME}{end}" for end in ("", "-wal", "-shm", "-journal")))
             lock = RunLock(folder / LOCK_NAME)
         try:
@@ -306,8 +306,9 @@ class RunFolder:
         alike = self._dictionaries.get((kind, interest))
         packed = b"" if alike is None else alike.pack(request, image_id)
         if alike is None or alike.is_outdated(request, packed):
-            number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (request,)).lastrowid
-            alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), request)
+            content = Dictionary.content_with(request, alike)
+            number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (content,)).lastrowid
+            alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), content)
             packed = alike.pack(request, image_id)
         return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
 
@@ -337,11 +338,11 @@ class RunFolder:
     def looked(self, interest: str) -> dict[str, Looked]:
         """Image id -> its look through one interest; of several models and looks as in `embeddings`."""
         rows = self._rows(
-            "SELECT model_identity, image_id, reply, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "SELECT model, image_id, reply, embedding FROM answers WHERE kind = 'look' AND interest = ? "
             "AND embedding IS NOT NULL ORDER BY rowid",
             (printable(interest),),
         )
-        by_model: dict[str, dict[str, Looked]] = {}
+        by_model: dict[int, dict[str, Looked]] = {}
         with self._as_written("looks"):
             for model, image_id, reply, embedding in rows:
                 fields = json.loads(reply)
@@ -510,7 +511,7 @@ def explained(folder: Path) -> Iterator[None]:
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
 
 
-def _refuse_strangers(folder: Path) -> None:
+def refuse_strangers(folder: Path) -> None:
     """Raise StoreError where `folder` holds files and is no run."""
     strangers = {entry.name for entry in folder.iterdir() if entry.name.lower() not in _NO_STRANGERS}
     if strangers and not (folder / DATABASE_NAME).is_file():
@@ -522,7 +523,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _usable(folder: Path) -> Iterator[None]:
+def usable(folder: Path) -> Iterator[None]:
     """The file system's errors about a run folder in our words."""
     try:
         yield
@@ -531,69 +532,3 @@ def _usable(folder: Path) -> Iterator[None]:
     except OSError as error:
         hint = what_to_free(folder, "choose another --out")
         raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
-
-
-def answers_held(path: str | os.PathLike[str]) -> int:
-    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
-
-    Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
-    """
-    folder = Path(path)
-    with _usable(folder):
-        if not (folder / DATABASE_NAME).is_file():
-            if folder.exists():
-                _refuse_strangers(folder)
-            return 0
-    with _reader(folder) as reader:
-        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
-
-
-_RECENT = 500
-"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
-
-
-def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
-    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
-    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
-    folder = Path(path)
-    if not (folder / DATABASE_NAME).is_file():
-        return None
-    query = (
-        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model_identity IN ({}) "
-        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
-    )
-    with contextlib.suppress(StoreError), _reader(folder) as reader:
-        known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
-        own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
-        looks, questions = (
-            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
-            for kinds in ("'look'", "'choose', 'complete'")
-        )
-        return None if looks is None else (float(looks), None if questions is None else float(questions))
-    return None
-
-
-def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
-    """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
-    there is no run any more, or it cannot be read."""
-    if not (path / DATABASE_NAME).is_file():
-        return {}
-    with contextlib.suppress(StoreError), _reader(path) as reader:
-        rows = [
-            reader.execute("SELECT image_id, jpeg FROM thumbnails WHERE image_id = ?", (i,)).fetchone()
-            for i in image_ids
-        ]
-        return {row[0]: bytes(row[1]) for row in rows if row is not None}
-    return {}
-
-
-@contextlib.contextmanager
-def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
-    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
-    database = (folder / DATABASE_NAME).resolve()
-    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
-    with (
-        explained(folder),
-        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
-    ):
-        yield reader

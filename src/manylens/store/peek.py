@@ -1,0 +1,84 @@
+"""What a run folder holds, read without holding or changing it.
+
+In: the folder's place. Out: counts, times, thumbnails. Promise: what cannot be read is as if it were not there, unless
+no run could begin there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from manylens.errors import StoreError
+from manylens.files import DATABASE_NAME
+from manylens.store.run_folder import explained, refuse_strangers, usable
+
+
+def answers_held(path: str | os.PathLike[str]) -> int:
+    """How many answers a run folder holds, read without holding or changing it; 0 where there is no run yet.
+
+    Raises StoreError where no run could begin: a file, or a folder that holds other files or cannot be read.
+    """
+    folder = Path(path)
+    with usable(folder):
+        if not (folder / DATABASE_NAME).is_file():
+            if folder.exists():
+                refuse_strangers(folder)
+            return 0
+    with _reader(folder) as reader:
+        return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+_RECENT = 500
+"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
+    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
+    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+    folder = Path(path)
+    if not (folder / DATABASE_NAME).is_file():
+        return None
+    query = (
+        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model IN ({}) "
+        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+    )
+    with contextlib.suppress(StoreError), _reader(folder) as reader:
+        begin = model if model[-1:] == ":" else f"{model} "
+        known = reader.execute("SELECT id, identity FROM models").fetchall()
+        own = [number for number, name in known if name == model or name.startswith(begin)]
+        looks, questions = (
+            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
+            for kinds in ("'look'", "'choose', 'complete'")
+        )
+        return None if looks is None else (float(looks), None if questions is None else float(questions))
+    return None
+
+
+def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
+    """The stored JPEG bytes of those of these images that the run has, read without holding or changing it; none where
+    there is no run any more, or it cannot be read."""
+    if not (path / DATABASE_NAME).is_file():
+        return {}
+    with contextlib.suppress(StoreError), _reader(path) as reader:
+        rows = [
+            reader.execute("SELECT image_id, jpeg FROM thumbnails WHERE image_id = ?", (i,)).fetchone()
+            for i in image_ids
+        ]
+        return {row[0]: bytes(row[1]) for row in rows if row is not None}
+    return {}
+
+
+@contextlib.contextmanager
+def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
+    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
+    database = (folder / DATABASE_NAME).resolve()
+    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
+    with (
+        explained(folder),
+        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
+    ):
+        yield reader
