@@ -111,7 +111,7 @@ def test_a_run_folder_that_goes_away_ends_the_run(tmp_path: Path, what: str) -> 
 
 TYPES = ["'text'", "x'ff00'", "NULL", "1.5", "-1", "9223372036854775807", "'[[[['", "'{}'", "''", "1e400"]
 COLUMNS = {
-    "images": ["id", "paths", "width_px", "height_px"],
+    "images": ["id", "paths", "width_px", "height_px", "frames"],
     "thumbnails": ["image_id", "jpeg", "checksum"],
     "models": ["identity"],
     "dictionaries": ["content"],

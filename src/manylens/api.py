@@ -323,8 +323,10 @@ async def _resort(
         slug = door.slug_in(run, by)
         shown = Corrector(run, slug).shown
         recorded = run.place() if folder is None else folder
-    if recorded is None:
-        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    # An address in a run folder, which may be somebody else's, is not asked because it stands there.
+    if recorded is None or (folder is None and "://" in str(recorded)):
+        where = "their folder is not known" if recorded is None else f"which were at {printable(str(recorded))}"
+        raise UsageError(f"sorting again reads the pictures, {where}", "say where they are: folder")
     async with open_session(
         as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
     ) as session:
@@ -450,7 +452,7 @@ async def _cluster(
             interests=len(simple),
             beside=planned.beside,
             pace=(pace or known_pace(recorded.name, options, len(simple))) if is_named else None,
-            usd_of=partial(usd_of, settings, options) if settings.is_priced else None,
+            usd_of=partial(usd_of, settings, options, pace) if settings.is_priced else None,
         )
         forecaster.begin()
         ids = [image.id for image in collection.images]
@@ -531,7 +533,8 @@ async def _add(
             if parts and all(parts):  # its parts stand before it; a run without them took it as one question
                 now = grown(earlier, [part[0] for part in parts if part is not None])
             else:
-                now = await add_images(earlier, ids, recorded, settings, emit, spent)
+                last_id = session.run.last_cluster_id(clustering.interest.slug)
+                now = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
             done[clustering.interest.slug] = (now, settings)
         tell_failures(session, emit)
         results = _write(session, list(done.values()), began, False, emit, is_addition=True)

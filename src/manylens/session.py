@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from manylens.collection.addresses import shown_address
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.pictures import StoredImages
 from manylens.collection.source import Place, Source
@@ -71,6 +72,8 @@ async def open_session(
         check_model_name(model, options)
     else:
         check_model(model)
+    if isinstance(folder, str):
+        emit(Notice(f"reading {printable(shown_address(folder))}"))  # an archive or a table is fetched whole
     source = open_source(folder)  # raises and says why, before a run folder is made
     fresh = not out.exists()
     with RunFolder.open(out) as run:

@@ -16,7 +16,7 @@ from manylens.pipeline.pace import Forecaster, earlier_pace, supposed_pace
 from manylens.progress import _line_of
 from manylens.settings import Settings
 from manylens.store.answers import StoredAnswer, StoredReply
-from manylens.store.peek import peek_pace
+from manylens.store.peek import Took, peek_pace
 from manylens.store.run_folder import RunFolder
 from manylens.text import spoken_dollars, spoken_seconds
 
@@ -56,7 +56,7 @@ def test_nano_sees_a_picture_once_for_all_interests() -> None:
     assert four.picture_s < 1.5 * one.picture_s
     served = supposed_pace("qwen", 4, 8)
     assert served.picture_s == 4 * supposed_pace("qwen", 1, 8).picture_s
-    assert earlier_pace(3.0, None, 2, 4).seconds(10, (0, 4)) == (15.0, 18.0)
+    assert earlier_pace(Took(3.0, None), None, 2, 4).seconds(10, (0, 4)) == (15.0, 18.0)
 
 
 class Clock:
@@ -119,12 +119,10 @@ def test_an_earlier_run_tells_how_long_calls_take(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path / "run") as run:
         look = {"description": "red", "confidence": 1.0}
         vector = np.array([1.0], np.float16)
-        answers = [
-            StoredAnswer(f"{n}", "color", "i", identity, "r", StoredReply("look", look, vector), seconds)
-            for n, (identity, seconds) in enumerate(
-                [("http://a m", 2.0), ("http://a m e", 4.0), ("http://a mini", 99.0)]
-            )
-        ]
+        answers = []
+        for n, (identity, seconds) in enumerate([("http://a m", 2.0), ("http://a m e", 4.0), ("http://a mini", 99.0)]):
+            reply = StoredReply("look", look, vector, (100 * int(seconds) - 100, 10))
+            answers.append(StoredAnswer(f"{n}", "color", "i", identity, "r", reply, seconds))
         run.put_answers(answers)
-    assert peek_pace(tmp_path / "run", "http://a m") == (3.0, None)
+    assert peek_pace(tmp_path / "run", "http://a m") == (Took(3.0, (200.0, 10.0)), None)
     assert peek_pace(tmp_path / "run", "nano:") is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import check_interests, model_options, settings_from
+from manylens.cli.options import PLACE, check_interests, model_options, settings_from
 from manylens.settings import ModelOptions, listed_names
 
 _PICTURES = click.IntRange(2, 1000)
@@ -39,7 +39,7 @@ _CALLS = click.option("--budget-calls", type=int, metavar="N", help="Hard limit 
       manylens suggest photos/ --model qwen2.5vl --base-url http://localhost:11434/v1
     """,
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @_EXCLUDE
 @_INCLUDE
 @model_options
@@ -47,7 +47,7 @@ _CALLS = click.option("--budget-calls", type=int, metavar="N", help="Hard limit 
 @click.option("--sample", type=_PICTURES, metavar="N", help="Pictures to look at. [default: 60; of a larger model 20]")
 @_CALLS
 def suggest(
-    folder: Path,
+    folder: str | Path,
     exclude: tuple[str, ...],
     include: tuple[str, ...],
     model: str,
@@ -90,7 +90,7 @@ def suggest(
       manylens preview parts/ --by "condition of the part" --into "good, scratched, broken"
     """,
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option("--by", "interest", required=True, metavar="INTEREST", help="What to sort by, in plain words.")
 @_EXCLUDE
 @_INCLUDE
@@ -106,7 +106,7 @@ def suggest(
 )
 @_CALLS
 def preview(
-    folder: Path,
+    folder: str | Path,
     interest: str,
     exclude: tuple[str, ...],
     include: tuple[str, ...],

@@ -13,6 +13,7 @@ import errno
 import io
 import mmap
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -88,6 +89,8 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
+    if _memory_is_limited():
+        _supervise()
     code = run(arguments)
     if code == EXIT_INTERRUPTED:  # the run is closed; threads that still wait for a slow disk would keep the process
         for stream in (sys.stdout, sys.stderr):
@@ -99,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; explained errors end as one message on standard error."""
-    if not _mind_memory() and not {"-h", "--help", "--version"} & set(sys.argv[1:] if arguments is None else arguments):
+    words = sys.argv[1:] if arguments is None else arguments
+    if _memory_is_limited() and not _begin_with_little() and not {"-h", "--help", "--version"} & set(words):
         _lacks(MemoryError())
         return EXIT_ERROR
     for stream in (sys.stdout, sys.stderr):
@@ -137,15 +141,17 @@ _NUMPY_BYTES = 96 << 20
 its own."""
 
 
-def _mind_memory() -> bool:
-    """Whether there is memory to begin with. Where it is limited, numpy's algebra is to take that of one thread."""
+def _memory_is_limited() -> bool:
     try:
         import resource
     except ImportError:  # Windows
-        return True
+        return False
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    if all(limit in (resource.RLIM_INFINITY, -1) for limit in limits):
-        return True
+    return any(limit not in (resource.RLIM_INFINITY, -1) for limit in limits)
+
+
+def _begin_with_little() -> bool:
+    """Whether there is memory to begin with; numpy's algebra is to take that of one thread."""
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     try:
@@ -153,6 +159,44 @@ def _mind_memory() -> bool:
     except OSError:
         return False
     return True
+
+
+def _supervise() -> None:
+    """Go on in a process of its own, and explain its end: threads of compiled libraries that get no memory abort it
+    before Python hears of that. Returns in that process only."""
+    child = os.fork()
+    if not child:
+        return
+    status = _end_of(child)
+    if not os.WIFSIGNALED(status):
+        os._exit(os.WEXITSTATUS(status))
+    ended_by = os.WTERMSIG(status)
+    if ended_by in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
+        _lacks(MemoryError())
+        os._exit(EXIT_ERROR)
+    signal.signal(ended_by, signal.SIG_DFL) if ended_by != signal.SIGKILL else None
+    os.kill(os.getpid(), ended_by)
+
+
+_BY_THE_TERMINAL = 0x80
+"""What a signal's code says that came to the whole group of processes at once (SI_KERNEL, on Linux)."""
+
+
+def _end_of(child: int) -> int:
+    """How it ended. Signals that came to this process alone are passed on to it."""
+    watched = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return os.waitpid(child, 0)[1]
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+            return status
+        came = signal.sigwaitinfo(watched)
+        if came.si_signo != signal.SIGCHLD and came.si_code != _BY_THE_TERMINAL:
+            os.kill(child, came.si_signo)
 
 
 _MEMORY = ("start new thread", "alloc", "failed to map segment", "cannot allocate memory")

@@ -18,8 +18,6 @@ import errno
 import os
 import stat
 import threading
-import urllib.parse
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -195,6 +193,8 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     Raises UsageError where there is no such thing, or it cannot be read.
     """
     if isinstance(place, str) and place.startswith("file://"):
+        import urllib.request  # half of the network's modules come with it
+
         place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
     if isinstance(place, str) and "://" in place:
         from manylens.collection.remote import open_address
@@ -262,7 +262,7 @@ def _check_folder(root: Path) -> None:
         )
     if not root.is_dir():
         raise UsageError(
-            f"the folder of pictures is one that exists, got {name}", "check the spelling and the current folder"
+            f"a folder of pictures must exist, {name} does not", "check the spelling and the current folder"
         )
 
 

@@ -33,9 +33,16 @@ _DRAWS = 4000
 
 
 async def add_images(
-    clustering: Clustering, image_ids: Sequence[str], model: Model, settings: Settings, emit: Emit, budget: Budget
+    clustering: Clustering,
+    image_ids: Sequence[str],
+    model: Model,
+    settings: Settings,
+    emit: Emit,
+    budget: Budget,
+    last_id: int = 0,
 ) -> Clustering:
     """image_ids: of the collection now. Images that the clustering knows and that are gone must have left it before.
+    last_id: the highest that a cluster of the interest ever had; new ones get higher ones.
 
     Raises UsageError where the clustering was made with another model.
     """
@@ -54,7 +61,7 @@ async def add_images(
     looks = joined(before, after)
     session = JudgeSession(after, model, emit, budget, budget.part(1.0))
     session.looks = looks
-    clusters, placed = await _place(clustering, looks, set(after.image_ids), settings, session)
+    clusters, placed = await _place(clustering, looks, set(after.image_ids), settings, session, last_id)
     kept = tuple(a for a in clustering.assignments if a.image_id not in placed)
     assignments = tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id))
     sizes = Counter(a.cluster for a in assignments)
@@ -85,7 +92,7 @@ async def add_images(
 
 
 async def _place(
-    clustering: Clustering, looks: Looks, fresh: set[str], settings: Settings, session: JudgeSession
+    clustering: Clustering, looks: Looks, fresh: set[str], settings: Settings, session: JudgeSession, last_id: int
 ) -> tuple[list[Cluster], dict[str, Assignment]]:
     """All clusters, and the places of the new images."""
     if clustering.verdict is not None and clustering.verdict.word == "not understood":
@@ -97,8 +104,9 @@ async def _place(
         image = at.get(assignment.image_id)
         if image is not None and assignment.cluster is not None:
             inside[assignment.cluster].append(image)
+    said = {at[a.image_id] for a in clustering.assignments if a.decided_by == "person" and a.image_id in at}
     clusters = list(clustering.clusters)
-    number = max((cluster.id for cluster in clusters), default=0)
+    number = max([last_id, *(cluster.id for cluster in clusters)])
     taken = {normalise_description(cluster.name) for cluster in clusters}
     for name in settings.into:
         if normalise_description(name) not in taken:
@@ -108,7 +116,8 @@ async def _place(
     for cluster in clusters:
         first = [at[image_id] for image_id in cluster.exemplars if image_id in at]
         images = inside.get(cluster.id, [])
-        known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*first, *images]))))
+        person = [image for image in images if image in said]  # what the cluster means, a person knows best
+        known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*person, *first, *images]))))
     asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
     by_words = placed_by_words(looks, known, pool, asked, settings.price)
     found = {
@@ -126,7 +135,7 @@ async def _place(
         sorting = sorting_with(session.looks, own, mine, edge_scale(session.model.capabilities), settings)
         await session.drive(place(sorting, settings, clustering.estimate is not None))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
-        more, places = await _shown(sorting, own, mine, clusters, settings, session)
+        more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
         found.update(places)
     used = {a.cluster for a in found.values()}
@@ -148,8 +157,9 @@ async def _shown(
     clusters: Sequence[Cluster],
     settings: Settings,
     session: JudgeSession,
+    number: int,
 ) -> tuple[list[Cluster], dict[str, Assignment]]:
-    """New clusters with their names, and where the pool is."""
+    """New clusters with their names, and where the pool is. number: the last id that was given."""
     old = old_of(sorting, known)
     groups: dict[int, list[int]] = {}
     for image in pool:
@@ -163,7 +173,6 @@ async def _shown(
     writes = session.model.capabilities.writes_text and bool(new)
     named = await session.drive(name_groups(sorting.looks, new, [""] * len(new), writes))
     taken = {normalise_description(cluster.name) for cluster in clusters}
-    number = max((cluster.id for cluster in clusters), default=0)
     more = []
     for group, label in zip(new, named, strict=True):
         number += 1

@@ -16,6 +16,7 @@ from manylens.events import Event, Foreseen, StageAdvanced, StageStarted
 from manylens.models.base import LookRequest, Model
 from manylens.models.caching import CachingModel
 from manylens.settings import Settings
+from manylens.store.peek import Took
 from manylens.types import Interest
 
 Source: TypeAlias = Literal["measured", "earlier", "supposed"]
@@ -40,11 +41,14 @@ most, so the next one counts."""
 @dataclass(frozen=True, slots=True)
 class Pace:
     """picture_s: seconds for all looks of one picture, with as many calls under way as may be. question_s: for each
-    other call. source: where that is known from."""
+    other call. source: where that is known from. look_tokens, question_tokens: (in, out) of a call, None where nothing
+    is known of them."""
 
     picture_s: float
     question_s: float
     source: Source
+    look_tokens: tuple[float, float] | None = None
+    question_tokens: tuple[float, float] | None = None
 
     def seconds(self, pictures: float, questions: tuple[float, float]) -> tuple[float, float]:
         looks = pictures * self.picture_s
@@ -62,10 +66,11 @@ def supposed_pace(model: str, interests: int, side_by_side: int) -> Pace:
     return Pace(interests * SERVER_CALL_S / side_by_side, SERVER_CALL_S / side_by_side, "supposed")
 
 
-def earlier_pace(look_s: float, question_s: float | None, interests: int, side_by_side: int) -> Pace:
-    """From what calls took in an earlier run, on average."""
-    asked = look_s if question_s is None else question_s
-    return Pace(interests * look_s / side_by_side, asked / side_by_side, "earlier")
+def earlier_pace(looks: Took, questions: Took | None, interests: int, side_by_side: int) -> Pace:
+    """From what calls took in an earlier run, on average; questions as looks, where there were none."""
+    asked = questions or looks
+    seconds = interests * looks.seconds / side_by_side, asked.seconds / side_by_side
+    return Pace(*seconds, "earlier", looks.tokens, None if questions is None else questions.tokens)
 
 
 async def calibrate(model: Model, image_ids: Sequence[str], interests: Sequence[Interest]) -> Pace | None:

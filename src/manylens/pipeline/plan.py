@@ -74,7 +74,7 @@ def plan_run(
     each = calls_before_looks(len(collection.images), settings.effort, writes)
     beside = (int(min(each[0] * len(interests), most - looks)), int(min(each[1] * len(interests), most - looks)))
     speed = pace or known_pace(model, options, len(interests))
-    tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px) for count in beside)
+    tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px, speed) for count in beside)
     return Plan(
         files_found=collection.files_found,
         unreadable=collection.unreadable,
@@ -102,12 +102,18 @@ def known_pace(model: str, options: ModelOptions, interests: int) -> Pace | None
     return supposed_pace(model, interests, options.concurrency)
 
 
-def usd_of(settings: Settings, options: ModelOptions, looks: int, questions: int) -> float:
-    """What so many calls of a model behind a server are supposed to cost."""
-    return settings.cost_usd(*_plan_tokens(looks, questions, options.image_px))
+def usd_of(settings: Settings, options: ModelOptions, pace: Pace | None, looks: int, questions: int) -> float:
+    """What so many calls of a model behind a server are expected to cost."""
+    return settings.cost_usd(*_plan_tokens(looks, questions, options.image_px, pace))
 
 
-def _plan_tokens(looks: int, choices: int, image_px: int) -> tuple[int, int]:
+def _plan_tokens(looks: int, choices: int, image_px: int, pace: Pace | None) -> tuple[int, int]:
+    """In and out: as an earlier run took them, else as they are supposed. Questions of which nothing is known are as
+    much dearer or cheaper than supposed as the looks proved to be."""
     picture, small = (math.ceil(side_px**2 / PIXELS_PER_TOKEN) for side_px in (image_px, min(image_px, THUMBNAIL_PX)))
-    into = looks * (LOOK_TOKENS[0] + picture) + choices * (CHOICE_TOKENS[0] + (1 + CHOICE_EXEMPLARS) * small)
-    return into, looks * LOOK_TOKENS[1] + choices * CHOICE_TOKENS[1]
+    look: tuple[float, float] = (LOOK_TOKENS[0] + picture, LOOK_TOKENS[1])
+    choice: tuple[float, float] = (CHOICE_TOKENS[0] + (1 + CHOICE_EXEMPLARS) * small, CHOICE_TOKENS[1])
+    if pace is not None and pace.look_tokens is not None:
+        times = [took / max(1.0, supposed) for took, supposed in zip(pace.look_tokens, look, strict=True)]
+        look, choice = pace.look_tokens, pace.question_tokens or (choice[0] * times[0], choice[1] * times[1])
+    return round(looks * look[0] + choices * choice[0]), round(looks * look[1] + choices * choice[1])

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from manylens.errors import StoreError
@@ -36,25 +37,36 @@ _RECENT = 500
 """Answers of a kind whose times are averaged: the newest, for servers and machines change."""
 
 
-def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[float, float | None] | None:
-    """(seconds a look, seconds a question) that calls of a model took here, on average; None where there were no looks.
-    Read without holding or changing the run. model: its identity, or that and a blank or a colon begin it."""
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What calls of a kind took on average: seconds; tokens in and out, None where none were counted."""
+
+    seconds: float
+    tokens: tuple[float, float] | None
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[Took, Took | None] | None:
+    """What looks and questions of a model took here; None where there were no looks. Read without holding or changing
+    the run. model: its identity, or that and a blank or a colon begin it."""
     folder = Path(path)
     if not (folder / DATABASE_NAME).is_file():
         return None
     query = (
-        "SELECT AVG(seconds) FROM (SELECT seconds FROM answers WHERE kind IN ({}) AND model IN ({}) "
-        "AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+        "SELECT AVG(seconds), AVG(tokens_in), AVG(tokens_out) FROM (SELECT seconds, tokens_in, tokens_out FROM answers "
+        "WHERE kind IN ({}) AND model IN ({}) AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
     )
     with contextlib.suppress(StoreError), _reader(folder) as reader:
         begin = model if model[-1:] == ":" else f"{model} "
         known = reader.execute("SELECT id, identity FROM models").fetchall()
         own = [number for number, name in known if name == model or name.startswith(begin)]
-        looks, questions = (
-            reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()[0]
-            for kinds in ("'look'", "'choose', 'complete'")
-        )
-        return None if looks is None else (float(looks), None if questions is None else float(questions))
+
+        def took(kinds: str) -> Took | None:
+            row = reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()
+            tokens = None if row[1] is None or row[2] is None else (float(row[1]), float(row[2]))
+            return None if row[0] is None else Took(float(row[0]), tokens)
+
+        looks = took("'look'")
+        return None if looks is None else (looks, took("'choose', 'complete'"))
     return None
 
 

@@ -201,13 +201,15 @@ class RunFolder:
         """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
         of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
-        found = json.loads(rows[0][0]) if rows else None
-        return None if found is None else Path(found)
+        with self._as_written("places"):
+            found = json.loads(_typed(str, rows[0][0])) if rows else None
+            return None if found is None else Path(_typed(str, found))
 
     def place(self) -> str | None:
         """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return str(json.loads(rows[0][0])) if rows else None
+        with self._as_written("places"):
+            return _typed(str, json.loads(_typed(str, rows[0][0]))) if rows else None
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
@@ -440,6 +442,11 @@ class RunFolder:
         """An interest as the model decided it, without what a person said; None where the folder does not hold it."""
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
+
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
 
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
