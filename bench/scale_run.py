@@ -158,7 +158,7 @@ async def run(out: Path, images: int, world: str, classes: int, dimensions: int,
         for start in range(0, len(new), _AT_ONCE):
             folder.put_thumbnails(Thumbnail(image_id, 96, 72, jpeg) for image_id in new[start : start + _AT_ONCE])
         pictures = tuple(Image(image_id, (f"{image_id[:3]}/{image_id}.jpg",), 96, 72) for image_id in sorted(truth))
-        folder.record_collection(pictures, [], Path("/pictures"))
+        folder.record_collection(pictures, [], "/pictures", Path("/pictures"))
         collection = Collection(Path("/pictures"), pictures, (), 0, len(pictures))
         clock.end("read")
         kept = CachingModel(model, folder, account=open_account(folder))

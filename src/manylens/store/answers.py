@@ -81,12 +81,17 @@ _RENEWED_AFTER = 100
 
 @dataclass(slots=True)
 class Dictionary:
-    """What requests of a kind are compressed with: one that came before them, and the id of their own image, which
+    """What requests of a kind are compressed with: some that came before them, and the id of their own image, which
     stands in its row anyway. id: its row in the database."""
 
     id: int
     content: bytes
     served: int = 0
+
+    @staticmethod
+    def content_with(request: bytes, before: Dictionary | None) -> bytes:
+        """With what was there before, as far as it is used: choices show a few of many clusters."""
+        return ((b"" if before is None else before.content) + request)[-_WINDOW:]
 
     def pack(self, request: bytes, image_id: str) -> bytes:
         self.served += 1

@@ -332,8 +332,9 @@ class RunFolder:
         alike = self._dictionaries.get((kind, interest))
         packed = b"" if alike is None else alike.pack(request, image_id)
         if alike is None or alike.is_outdated(request, packed):
-            number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (request,)).lastrowid
-            alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), request)
+            content = Dictionary.content_with(request, alike)
+            number = connection.execute("INSERT INTO dictionaries (content) VALUES (?)", (content,)).lastrowid
+            alike = self._dictionaries[kind, interest] = Dictionary(int(number or 0), content)
             packed = alike.pack(request, image_id)
         return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
 
