@@ -83,7 +83,8 @@ def levels(page: Any) -> None:
 
 def cross(page: Any) -> None:
     page.evaluate("location.hash = 'by=suit&view=cross&beside=rank'")
-    page.wait_for_selector("tbody button")
+    page.wait_for_selector("tbody img")
+    page.wait_for_function("() => [...document.querySelectorAll('tbody img')].every(one => one.naturalWidth)")
 
 
 def drawn(page: Any) -> None:

@@ -43,6 +43,20 @@ def test_another_interest_is_added_watched_and_shown(own: Eye) -> None:
     own.see_gallery()
 
 
+def test_interests_are_suggested_and_one_is_tried_on_a_few(own: Eye) -> None:
+    own.see_gallery()
+    own.page.get_by_role("button", name="Add an interest").click()
+    own.page.get_by_role("button", name="Suggest interests").click()
+    found = own.page.get_by_role("region", name="Interests that these pictures suggest")
+    expect(found).to_be_visible(timeout=RUN_MS)
+    first = found.get_by_role("button").first
+    interest = first.inner_text()
+    first.click()
+    expect(own.page.get_by_label("What are you interested in?")).to_have_value(interest)
+    own.page.get_by_role("button", name="Try on a few").click()
+    expect(own.page.get_by_role("region", name=interest)).to_contain_text(re.compile(r"\d"), timeout=RUN_MS)
+
+
 def test_a_run_is_cancelled_and_continued(browser: Browser, cards: Path, tmp_path: Path) -> None:
     whole = cards.parent / "sample" / "images"
     with Served(whole, "--out", str(tmp_path / "new")) as server:

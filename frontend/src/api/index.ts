@@ -29,6 +29,9 @@ export type Levels = Schemas["Levels"];
 export type Job = Loose<Schemas["Job"]>;
 export type NewJob = Schemas["NewJob"];
 export type Plan = Loose<Schemas["PlanOut"]>;
+/** Of answers about a sample the page needs all but the job, which it hears of anyway. */
+export type Suggestions = Omit<Schemas["SuggestionsOut"], "job">;
+export type Preview = Omit<Schemas["PreviewOut"], "job">;
 export type Compared = Schemas["Compared"];
 export type Comparable = Schemas["Comparable"];
 export type NewExport = Schemas["NewExport"];
@@ -115,6 +118,8 @@ export const review = (slug: string, skipped: string[], limit = 20): Promise<Rev
 
 export const plan = (body: NewJob): Promise<Plan> => got(client.POST("/api/jobs/plan", { body }));
 export const startJob = (body: NewJob): Promise<Job> => got(client.POST("/api/jobs", { body }));
+export const suggestions = (): Promise<Suggestions> => got(client.GET("/api/suggest"));
+export const preview = (by: string): Promise<Preview> => got(client.GET("/api/preview", { params: { query: { by } } }));
 export const cancelJob = (number: number): Promise<Job> => got(client.DELETE("/api/jobs/{number}", { params: { path: { number } } }));
 export const continueJob = (number: number): Promise<Job> => got(client.POST("/api/jobs/{number}/continue", { params: { path: { number } } }));
 

@@ -591,6 +591,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Preview
+         * @description The latest preview of an interest; nothing where nobody asked for one (POST /api/jobs with kind `preview`).
+         */
+        get: operations["get_preview_api_preview_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/run": {
         parameters: {
             query?: never;
@@ -600,6 +620,26 @@ export interface paths {
         };
         /** Get Run */
         get: operations["get_run_api_run_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/suggest": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Suggestions
+         * @description The latest suggestions; none where nobody asked for any (POST /api/jobs with kind `suggest`).
+         */
+        get: operations["get_suggestions_api_suggest_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1068,7 +1108,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "cluster" | "add" | "re-sort";
+            kind: "cluster" | "add" | "re-sort" | "suggest" | "preview";
             /** Level */
             level: ("coarse" | "medium" | "fine") | null;
             /** Model */
@@ -1244,7 +1284,7 @@ export interface components {
              * Method
              * @enum {string}
              */
-            method: "pca" | "tsne" | "umap";
+            method: "pca" | "tsne";
             /** Points */
             points: string;
             /**
@@ -1377,8 +1417,9 @@ export interface components {
         };
         /**
          * NewJob
-         * @description A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `add` puts
-         *     pictures that came since into the clusterings that there are.
+         * @description A run to begin. by: interests. groups, into and level say how fine; the budgets are hard limits. kind: `suggest`
+         *     looks for interests on a sample, `preview` at one interest on it, `add` puts pictures that came since into the
+         *     clusterings that there are.
          */
         NewJob: {
             /** Base Url */
@@ -1403,7 +1444,7 @@ export interface components {
              * @default cluster
              * @enum {string}
              */
-            kind: "cluster" | "add";
+            kind: "cluster" | "add" | "suggest" | "preview";
             /** Level */
             level?: ("coarse" | "medium" | "fine") | null;
             /**
@@ -1514,6 +1555,39 @@ export interface components {
                 number,
                 number
             ] | null;
+        };
+        /**
+         * PreviewOut
+         * @description combinations: groups by all parts, where there are several. hints: what to do about it, in sentences.
+         */
+        PreviewOut: {
+            /** Combinations */
+            combinations: components["schemas"]["SampleGroup"][];
+            /** Found */
+            found: number;
+            /** Hints */
+            hints: string[];
+            job: components["schemas"]["Job"] | null;
+            /** Parts */
+            parts: components["schemas"]["PreviewPart"][];
+        };
+        /**
+         * PreviewPart
+         * @description An interest, or one of those that it is made of. unanswered: pictures of the sample without an answer. doubt: why
+         *     the model may not read the words, or empty.
+         */
+        PreviewPart: {
+            /** Doubt */
+            doubt: string;
+            /** Groups */
+            groups: components["schemas"]["SampleGroup"][];
+            /** Interest */
+            interest: string;
+            /** Unanswered */
+            unanswered: number;
+            verdict: components["schemas"]["VerdictOut"] | null;
+            /** Wordings */
+            wordings: components["schemas"]["WordingOut"][];
         };
         /**
          * Problem
@@ -1674,6 +1748,18 @@ export interface components {
             };
         };
         /**
+         * SampleGroup
+         * @description An answer that occurs on the sample, and the pictures that have it, by path.
+         */
+        SampleGroup: {
+            /** Name */
+            name: string;
+            /** Pictures */
+            pictures: string[];
+            /** Size */
+            size: number;
+        };
+        /**
          * Section
          * @description A stretch of the layout. cluster: null for those in none.
          */
@@ -1735,6 +1821,31 @@ export interface components {
             /** Total */
             total: number | null;
         };
+        /**
+         * SuggestionOut
+         * @description answered: share of the sample that has an answer.
+         */
+        SuggestionOut: {
+            /** Answered */
+            answered: number;
+            /** Groups */
+            groups: components["schemas"]["SampleGroup"][];
+            /** Interest */
+            interest: string;
+        };
+        /**
+         * SuggestionsOut
+         * @description job: that looked for them, null where none did. found: files that may be pictures; sample: those looked at.
+         */
+        SuggestionsOut: {
+            /** Found */
+            found: number;
+            job: components["schemas"]["Job"] | null;
+            /** Sample */
+            sample: number;
+            /** Suggestions */
+            suggestions: components["schemas"]["SuggestionOut"][];
+        };
         /** Unassign */
         Unassign: {
             /** Images */
@@ -1759,6 +1870,18 @@ export interface components {
              * @enum {string}
              */
             word: "good" | "check" | "not understood";
+        };
+        /**
+         * WordingOut
+         * @description Another interest to try, the model's verdict on it, or empty, and what would differ.
+         */
+        WordingOut: {
+            /** Interest */
+            interest: string;
+            /** Verdict */
+            verdict: string;
+            /** Why */
+            why: string;
         };
     };
     responses: never;
@@ -4579,6 +4702,92 @@ export interface operations {
             };
         };
     };
+    get_preview_api_preview_get: {
+        parameters: {
+            query: {
+                /** @description An interest. */
+                by: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreviewOut"];
+                };
+            };
+            /** @description What was asked for cannot be. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not from there, or not here: the run is only shown. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What is named is not in the run. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: another process is at work on the run. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is malformed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run folder cannot be read or written. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_run_api_run_get: {
         parameters: {
             query?: never;
@@ -4595,6 +4804,89 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Run"];
+                };
+            };
+            /** @description What was asked for cannot be. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The token is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not from there, or not here: the run is only shown. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description What is named is not in the run. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not now: another process is at work on the run. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is malformed. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The run folder cannot be read or written. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_suggestions_api_suggest_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SuggestionsOut"];
                 };
             };
             /** @description What was asked for cannot be. */

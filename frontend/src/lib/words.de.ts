@@ -164,7 +164,7 @@ export const de: Messages = {
   makingMap: "Die Karte wird gezeichnet …",
   preliminaryMap: "Ein erster Entwurf; eine bessere Karte entsteht.",
   crossLabel: (count, a, b) => `${some(count, "Bild", "Bilder")} in ${a} und ${b}: zeigen`,
-  crossHow: "Je dunkler, desto mehr sind zwei Gruppen dieselben Bilder. Ein Klick zeigt sie.",
+  crossHow: "Je länger der Balken, desto mehr sind zwei Gruppen dieselben Bilder. Ein Klick zeigt sie.",
   compareHow: "Zum Vergleich mit einem anderen Lauf beide öffnen: manylens open OUT OTHER",
   compareFacts: (images, same) => `${n(same)} von ${some(images, "Bild", "Bildern")} sind in passenden Gruppen.`,
   agreement: (nmi) => `Normierte Transinformation ${nmi.toLocaleString("de", { minimumFractionDigits: 3, maximumFractionDigits: 3 })}.`,
@@ -204,6 +204,7 @@ export const de: Messages = {
   preview: "Vorschau",
   suggestions: "Interessen, die diese Bilder nahelegen",
   suggest: "Interessen vorschlagen",
+  tryIt: "An wenigen probieren",
 
   export: "Ausgeben",
   form: "Form",

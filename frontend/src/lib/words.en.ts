@@ -170,7 +170,7 @@ export const en = {
   makingMap: "Drawing the map …",
   preliminaryMap: "A first sketch; a better map is being made.",
   crossLabel: (count: number, a: string, b: string) => `${some(count, "picture", "pictures")} in ${a} and ${b}: show them`,
-  crossHow: "The darker, the more two clusters hold the same pictures. A press shows them.",
+  crossHow: "The longer the bar, the more two clusters hold the same pictures. A press shows them.",
   compareHow: "To compare with another run, open both: manylens open OUT OTHER",
   compareFacts: (images: number, same: number) => `${n(same)} of ${some(images, "picture", "pictures")} are in matching clusters.`,
   agreement: (nmi: number) => `Normalised mutual information ${nmi.toFixed(3)}.`,
@@ -211,6 +211,7 @@ export const en = {
   preview: "Preview",
   suggestions: "Interests that these pictures suggest",
   suggest: "Suggest interests",
+  tryIt: "Try on a few",
 
   // Export and command
   export: "Export",
