@@ -55,6 +55,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 COMMANDS = (
     "",
     "add",
+    "correct",
+    "review",
+    "resort",
     "cluster",
     "cross",
     "demo",
@@ -524,3 +527,17 @@ def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
         assert process.wait(timeout=30) == 130
     assert "Traceback" not in message
     assert "the same command continues" in message
+
+
+def test_words_that_nano_does_not_read_are_said_before_a_picture_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["cluster", str(folder), "--by", "Farbe", "--dry-run"]) == 0
+    assert (
+        '"Farbe" does not look like English, and nano reads English only: say it in English' in capsys.readouterr().out
+    )
+    cli.run(["cluster", str(folder), "--by", "color", "--by", "цвет", "--budget-calls", "0"])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith('"цвет" is in letters that nano does not read')
+    assert said[1].startswith("reading pictures")
+    assert not any("color" in line and "English" in line for line in said)

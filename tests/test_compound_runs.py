@@ -111,3 +111,21 @@ def test_the_command_line_says_what_it_does_and_forecasts_the_parts(
     assert f"describe:   {2 * count}" in capsys.readouterr().out
     assert cli.run(["cluster", str(pictures), "--by", BOTH, "--as-one", "--dry-run"]) == 0
     assert f"describe:   {count}" in capsys.readouterr().out
+
+
+def test_what_a_person_said_of_a_part_holds_in_the_combinations(pictures: Path, tmp_path: Path) -> None:
+    manylens.cluster(pictures, BOTH, model=model(), out=tmp_path / "out")
+    moved = sorted(path.name for path in pictures.iterdir() if path.name.startswith("red-wide"))[:2]
+    manylens.correct(tmp_path / "out", "color", [{"kind": "move", "images": moved, "cluster": "green"}])
+    after = manylens.cluster(pictures, BOTH, model=model(), out=tmp_path / "out")
+    assert {after["color"].labels[path] for path in moved} == {"green"}
+    assert {after[BOTH].labels[path] for path in moved} == {"green, wide"}
+    assert {row.decided_by for row in after[BOTH].files.rows if row.path in moved} == {"person"}
+
+
+def test_what_a_person_said_of_a_combination_holds_in_a_later_run(pictures: Path, tmp_path: Path) -> None:
+    manylens.cluster(pictures, BOTH, model=model(), out=tmp_path / "out")
+    path = min(entry.name for entry in pictures.iterdir())
+    manylens.correct(tmp_path / "out", BOTH, [{"kind": "unassign", "images": [path]}])
+    again = manylens.cluster(pictures, BOTH, model=model(), out=tmp_path / "out")
+    assert again[BOTH].labels[path] is None

@@ -276,7 +276,6 @@ def test_a_column_of_another_interest_s_name_is_not_compared(tmp_path: Path) -> 
         ("color-of-the-suit", "color", "word"),
         ("suit", "suit", "same name"),
         ("what-it-is-worth", "rank", "every column"),
-        ("what-it-is-worth", "color", "every column"),
     ]
 
 

@@ -255,7 +255,7 @@ def _hints(interest: Interest, parts: Sequence[Part], settings: Settings) -> lis
             hints.append(f'"{part.interest}" {part.doubt}: say it in English, or use a larger model.')
         if part.verdict is not None and part.verdict.advice:
             hints.append(part.verdict.advice)
-        if len(part.groups) == 1 and not part.unanswered:
+        if len(part.groups) == 1 and len(part.pictures) > 1 and not part.unanswered:
             hints.append(f'By "{part.interest}" all of these pictures are of one kind: ask what tells them apart.')
     if len(parts) == 1 and settings.compound and " and " in interest.text and not interest.options:
         one, _, two = interest.text.partition(" and ")

@@ -138,7 +138,11 @@ def _calls_line(result: Result) -> str:
     return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
 
 
-_WHY = {"same name": "whose name differs in punctuation only", "word": "whose name occurs in it"}
+_WHY = {
+    "same name": "whose name differs in punctuation only",
+    "word": "whose name occurs in it",
+    "parts": "those of its parts together",
+}
 
 
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
@@ -167,7 +171,8 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
             why = _WHY[one.chosen_by]
             say(console, f"{one.interest}: compared with the column {one.column}, {why}; choose with --column")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
-        say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
+        tried = "every one that is no other interest's was tried"
+        say(console, f"{interest}: no column has its name, so {tried}; choose with --column")
 
 
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:

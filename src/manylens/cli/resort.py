@@ -26,7 +26,7 @@ _SHOWN_FLOWS = 20
     Pictures described like one that you moved, and those that look misplaced in the light of what you said, are put to
     the model again. Without an option nothing is asked: it says what is expected to move and to be asked. --ask asks
     and says what would move; answers are stored. --apply also takes the moves over, as one step that `manylens correct
-    --undo` takes back. What you placed yourself never moves.
+    --undo` takes back. What you placed yourself never moves. Without --model it is the run's own that is asked.
 
     \b
     Examples:

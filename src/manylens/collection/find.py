@@ -262,7 +262,7 @@ def _check_folder(root: Path) -> None:
         )
     if not root.is_dir():
         raise UsageError(
-            f"the folder of pictures is one that exists, got {name}", "check the spelling and the current folder"
+            f"a folder of pictures must exist, {name} does not", "check the spelling and the current folder"
         )
 
 

@@ -36,15 +36,15 @@ def settled(run: RunFolder, clustering: Clustering, settings: Settings) -> tuple
         before = [decided]
         if rulings:
             before.append(apply_rulings(decided, rulings))
-        keep_names = decided.model == clustering.model and _granularity(run.settings_of(slug)) == _granularity(settings)
-        clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names)
+        same = decided.model == clustering.model and _granularity(run.settings_of(slug)) == _granularity(settings)
+        clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names=same and not settings.into)
     return apply_rulings(clustering, rulings), clustering if rulings else None
 
 
 def _granularity(settings: Settings | None) -> tuple[object, ...]:
     """What the clusters of two runs must have in common for a name to mean the same: half of "playing cards" may be
     anything."""
-    return () if settings is None else (settings.level, settings.n_clusters, settings.into)
+    return () if settings is None else (settings.level, settings.n_clusters)
 
 
 def record_added(run: RunFolder, grown: Clustering, settings: Settings) -> Clustering:

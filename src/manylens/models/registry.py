@@ -120,11 +120,9 @@ def find_nano(spec: str) -> Path:
 
 def doubt_of(spec: str, interest: str, options: ModelOptions) -> str:
     """Why a named model may not read the words of an interest, before it has any picture; empty where it does."""
-    if _is_served(spec, options) or spec.partition(":")[0] != "nano":
+    if _is_served(spec, options) or spec != "nano":  # files of somebody else are tried before they are loaded
         return ""
-
-    folder = find_nano(spec) if spec.startswith(NANO_PREFIX) else None
-    return Nano(Grey(), folder=folder, name=spec).doubt(interest)
+    return Nano(Grey()).doubt(interest)
 
 
 def identity_start(spec: str, options: ModelOptions) -> str:
