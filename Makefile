@@ -60,10 +60,10 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 $(EXPORTS)/.installed: pyproject.toml
 	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
 	@echo "Installing pandas, pyarrow, datasets and a notebook kernel into $(EXPORTS) (once; some 1 GB) ..."
-	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports,remote]" exiv2 ipykernel "moto[server]" nbclient
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]" exiv2 ipykernel nbclient
 	@touch $@
 
-# FiftyOne has one of its own: its boto3 and that of s3fs are of different times, and pip looks for hours for both.
+# FiftyOne has one of its own: beside the others pip looked for twelve minutes for versions that fit, and was stopped.
 $(FIFTYONE)/.installed: pyproject.toml
 	@test -x $(FIFTYONE)/bin/python || $(PYTHON) -m venv $(FIFTYONE)
 	@echo "Installing FiftyOne into $(FIFTYONE) (once; some 1 GB) ..."
