@@ -43,7 +43,7 @@ class Corrector:
     the run. Raises UsageError where the run does not hold the interest."""
 
     def __init__(self, run: RunFolder, slug: str) -> None:
-        held = {clustering.interest.slug: (clustering, settings) for clustering, settings in run.clusterings(slug)}
+        held = {clustering.interest.slug: (clustering, settings) for clustering, settings in run.clusterings(slug=slug)}
         decided = run.decided(slug)
         if slug not in held or decided is None:
             known = ", ".join(repr(one.interest.text) for one, _ in run.clusterings())

@@ -215,7 +215,7 @@ class ShownRun:
             version = reader.revisions().get(slug, 0)
             known = self._columns.get(slug)
             if known is None or known.version != version:
-                found = reader.clusterings(slug)
+                found = reader.clusterings(slug=slug)
                 if not found:
                     self._columns.pop(slug, None)
                     raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
@@ -260,7 +260,7 @@ class ShownRun:
 
     def clustering(self, slug: str) -> tuple[Clustering, Settings]:
         """As stored, whole. Raises NotThere."""
-        found = self.reader().clusterings(slug)
+        found = self.reader().clusterings(slug=slug)
         if not found:
             raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
         return found[0]
