@@ -70,7 +70,7 @@ async def make_run(out: Path, images: int, seed: int = 0) -> None:
             Image(image_id, (f"{image_id[:2]}/{image_id[:12]}.jpg",), of[image_id][0] * 8, of[image_id][1] * 8)
             for image_id in sorted(truth)
         ]
-        folder.record_collection(pictures, [], Path("/pictures"))
+        folder.record_collection(pictures, [], "/pictures")
         kept = CachingModel(model, folder, account=open_account(folder))
         kept.account.limit(settings)
         found = await cluster_images([image.id for image in pictures], [INTEREST], kept, settings, ignore)
