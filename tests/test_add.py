@@ -119,7 +119,7 @@ def test_adding_refuses_what_is_no_addition(tmp_path: Path, begun: Result) -> No
 def test_the_command_line_adds(
     tmp_path: Path, begun: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("manylens.session.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("manylens.engine.base.load_model", lambda *_, **__: model())
     put(tmp_path / "pictures", ("blue",), range(3))
     assert cli.run(["add", str(tmp_path / "out"), str(tmp_path / "pictures")]) == 0
     shown = capsys.readouterr().out

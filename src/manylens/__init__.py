@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from manylens.api import add, cluster, export, plan
+    from manylens.engine import RayEngine
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.models.text_embedder import TextEmbedder
@@ -31,6 +32,7 @@ __all__ = [
     "ManylensError",
     "ModelOptions",
     "Plan",
+    "RayEngine",
     "Result",
     "Settings",
     "TextEmbedder",
@@ -48,6 +50,7 @@ _HOMES = {
     "ManylensError": "errors",
     "ModelOptions": "settings",
     "Plan": "pipeline.plan",
+    "RayEngine": "engine",
     "Result": "results.result",
     "Settings": "settings",
     "TextEmbedder": "models.text_embedder",

@@ -21,6 +21,7 @@ from PIL import Image as PillowImage
 from manylens import __version__
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.engine import Engine, engine_named
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
 from manylens.files import write_atomically
@@ -65,6 +66,7 @@ def cluster(
     include: Sequence[str] = (),
     model: str | Model = "nano",
     options: ModelOptions | None = None,
+    engine: str | Engine | None = None,
     out: PathLike | None = None,
     settings: Settings | None = None,
     level: Level | None = None,
@@ -82,6 +84,8 @@ def cluster(
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
+    engine: who carries out the model's calls: `local`, this process, or `ray`, replicas of the model on this machine or
+    on those of a cluster (`RayEngine(address=...)`); the results are the same.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
     continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or
     which (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
@@ -105,6 +109,7 @@ def cluster(
                 include=include,
                 model=model,
                 options=options or ModelOptions(),
+                engine=engine_named(engine),
                 out=Path(out) if out is not None else default_out(place),
                 settings=chosen,
                 links=links,
@@ -192,6 +197,7 @@ def add(
     *,
     model: str | Model | None = None,
     options: ModelOptions | None = None,
+    engine: str | Engine | None = None,
     settings: Settings | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -209,6 +215,7 @@ def add(
                 Path(folder),
                 model=model,
                 options=options or ModelOptions(),
+                engine=engine_named(engine),
                 out=Path(out),
                 budget=settings or Settings(),
                 emit=emit,
@@ -290,6 +297,7 @@ async def _cluster(
     include: Sequence[str],
     model: str | Model,
     options: ModelOptions,
+    engine: Engine,
     out: Path,
     settings: Settings,
     links: bool,
@@ -297,7 +305,7 @@ async def _cluster(
 ) -> Result:
     began = time.monotonic()
     async with open_session(
-        folder, out, model, options, settings, emit, files, exclude=exclude, include=include
+        folder, out, model, options, settings, emit, files, exclude=exclude, include=include, engine=engine
     ) as session:
         collection, recorded = session.collection, session.model
         planned = plan_run(collection, interests, recorded.name, options, settings)
@@ -334,6 +342,7 @@ async def _add(
     *,
     model: str | Model | None,
     options: ModelOptions,
+    engine: Engine,
     out: Path,
     budget: Settings,
     emit: OnEvent,
@@ -347,7 +356,7 @@ async def _add(
             "run the command that began it to its end; one of an earlier manylens needs it once more",
         )
     named = model or held[0][0].model
-    async with open_session(folder, out, named, options, held[0][1], emit) as session:
+    async with open_session(folder, out, named, options, held[0][1], emit, engine=engine) as session:
         collection, recorded = session.collection, session.model
         ids = [image.id for image in collection.images]
         if not {image.id for image in collection.images} & {a.image_id for one, _ in held for a in one.assignments}:

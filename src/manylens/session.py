@@ -15,11 +15,12 @@ from typing import TypeAlias
 
 from manylens.collection.find import Collection, find_images
 from manylens.collection.pictures import StoredImages
+from manylens.engine import Engine, LocalEngine
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
-from manylens.models.base import Model, ModelOptions, check_model, open_model
+from manylens.models.base import Model, ModelOptions, check_model
 from manylens.models.caching import CachingModel, open_account
-from manylens.models.registry import check_model_name, close_model, load_model, probe_model
+from manylens.models.registry import check_model_name
 from manylens.models.retrying import RetryingModel
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
@@ -54,9 +55,10 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
-    hold from the first request on.
+    hold from the first request on. engine: who carries out the model's calls, by default this process.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -66,40 +68,33 @@ async def open_session(
         check_model(model)
     if not folder.is_dir():
         find_images(folder)  # raises and says why, before a run folder is made
+    engine = engine or LocalEngine()
     fresh = not out.exists()
     with RunFolder.open(out) as run:
         account = open_account(run)
         account.limit(settings)
         try:
-            if isinstance(model, str):
-                with account.probing():
-                    probe_model(model, options, out / MODELS_NAME)
+            with account.probing():
+                engine.probe(model, options, out / MODELS_NAME)
             collection = _read(folder, files, exclude, include, run, emit)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
             raise
         images = StoredImages(collection.root, collection.images, run.thumbnail)
-        if isinstance(model, str):
-            chosen = load_model(model, images, run.features, options, recorded=out / MODELS_NAME)
-        else:
-            chosen = model
-            open_model(chosen, images)
-        is_served = chosen.capabilities.batch_size == 1
-        recorded = CachingModel(
-            RetryingModel(
-                chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text))
+        async with engine.opened(model, images, options, run.features, out / MODELS_NAME) as chosen:
+            is_served = chosen.capabilities.batch_size == 1
+            recorded = CachingModel(
+                RetryingModel(
+                    chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text))
+                )
+                if is_served
+                else chosen,
+                run,
+                lambda calls: emit(Stopping(calls)),
+                account,
             )
-            if is_served
-            else chosen,
-            run,
-            lambda calls: emit(Stopping(calls)),
-            account,
-        )
-        try:
             yield Session(run, collection, images, recorded, fresh)
-        finally:
-            await close_model(chosen)
 
 
 def _read(

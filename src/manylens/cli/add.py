@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from manylens.cli.options import model_options, settings_from
+from manylens.cli.options import engine_option, model_options, settings_from
 from manylens.settings import ModelOptions
+
+if TYPE_CHECKING:
+    from manylens.engine import Engine
 
 
 @click.command(
@@ -27,17 +31,26 @@ from manylens.settings import ModelOptions
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @model_options
+@engine_option
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on the calls of the addition. [default: none]")
 @click.option("--max-failed", type=float, metavar="S", help="Share of calls that may finally fail.")
 def add(
-    out: Path, folder: Path, model: str, options: ModelOptions, budget_calls: int | None, max_failed: float | None
+    out: Path,
+    folder: Path,
+    model: str,
+    options: ModelOptions,
+    engine: Engine,
+    budget_calls: int | None,
+    max_failed: float | None,
 ) -> None:
     from manylens import api, progress
     from manylens.cli import render
 
     settings = settings_from(budget_calls=budget_calls, max_failed=max_failed)
     with progress.show_progress() as show:
-        result = api.add(out, folder, model=model, options=options, settings=settings, on_event=show.event)
+        result = api.add(
+            out, folder, model=model, options=options, engine=engine, settings=settings, on_event=show.event
+        )
     console = render.open_console()
     for interest, one in result.items():
         render.print_clustering(console, interest, one)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from manylens.cli.options import DEFAULTS, check_interests, gone, model_options, settings_from
+from manylens.cli.options import DEFAULTS, check_interests, engine_option, gone, model_options, settings_from
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
+
+if TYPE_CHECKING:
+    from manylens.engine import Engine
 
 
 @click.command(
@@ -53,6 +57,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
     "--include", multiple=True, metavar="GLOB", help="Take only these: --include '*.jpg'. May be given several times."
 )
 @model_options
+@engine_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
 )
@@ -120,6 +125,7 @@ def cluster(
     include: tuple[str, ...],
     model: str,
     options: ModelOptions,
+    engine: Engine,
     out: Path | None,
     seed: int | None,
     tau: float | None,
@@ -169,6 +175,7 @@ def cluster(
             include=include,
             model=model,
             options=options,
+            engine=engine,
             out=out,
             settings=settings,
             links=links,

@@ -126,3 +126,31 @@ def check_interests(texts: Sequence[str]) -> None:
         parse_interests(texts)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+
+
+def engine_option(command: _Command) -> _Command:
+    """Who carries out the model's calls; the command gets `engine` of it, as `manylens.cluster` takes it."""
+
+    @functools.wraps(command)
+    def with_engine(*, engine: str, ray_address: str | None, replicas: int | None, **given: Any) -> None:
+        from manylens.engine import engine_named
+
+        try:
+            command(engine=engine_named(engine, ray_address, replicas), **given)
+        except UsageError as error:
+            if "--engine" not in error.hint:
+                raise
+            raise click.UsageError(str(error)) from error
+
+    decorated: _Command = with_engine
+    for option in (
+        click.option("--replicas", type=click.IntRange(1), metavar="N",
+                     help="Of --engine ray: replicas of the model. [default: one for each slot of the cluster]"),
+        click.option("--ray-address", metavar="HOST:PORT",
+                     help="Of --engine ray: where the cluster is. [default: one on this computer]"),
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                     metavar="NAME", help="Who carries out the model's calls: local, this process, or ray, replicas of "
+                     "the model on this computer or on a cluster."),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    return decorated

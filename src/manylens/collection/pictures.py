@@ -86,9 +86,14 @@ class StoredImages:
     """An `ImageSource` over a run's thumbnails and, for larger sizes, the original files."""
 
     def __init__(self, root: Path, images: Iterable[Image], thumbnail_bytes: Callable[[str], bytes]) -> None:
-        self._root = root
+        self.root = root
         self._images = {image.id: image for image in images}
         self._thumbnail_bytes = thumbnail_bytes
+
+    def packed(self, image_ids: Iterable[str]) -> tuple[tuple[Image, ...], dict[str, bytes]]:
+        """What another process needs to have these images, too, beside the folder itself."""
+        ids = list(image_ids)
+        return tuple(self._images[i] for i in ids), {i: self._thumbnail_bytes(i) for i in ids}
 
     def thumbnail(self, image_id: str) -> Picture:
         with PIL.Image.open(io.BytesIO(self._thumbnail_bytes(image_id)), formats=("JPEG",)) as picture:
@@ -102,7 +107,7 @@ class StoredImages:
             return encode_jpeg(picture, quality=quality)
         for path in image.paths:
             try:
-                with open_regular(self._root / path) as file:
+                with open_regular(self.root / path) as file:
                     found_id, source = identify(file)
                     # A file that changed since is another image; an answer about it must not be stored under this one.
                     if found_id == image_id:

@@ -230,6 +230,9 @@ class Model(Protocol):
     `verdict(interest, image_ids) -> Verdict`. It then has `appearance(image_ids)` as well: image id -> (d,) features of
     unit length, whatever the interest, without those that cannot be read. By these a run groups the pictures where the
     verdict is "not understood". Both are plain functions and no calls; the same arguments get the same result.
+
+    A model that has to run before it knows how it words a request may have `facts() -> Mapping`, what it found out, and
+    `assume(facts)`: the engine ray lets a replica find out, and words requests where there is no GPU.
     """
 
     @property
