@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, export, plan
+    from manylens.api import add, cluster, export, plan, watch
     from manylens.engine import RayEngine
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
@@ -41,6 +41,7 @@ __all__ = [
     "cluster",
     "export",
     "plan",
+    "watch",
 ]
 
 _HOMES = {
@@ -58,6 +59,7 @@ _HOMES = {
     "cluster": "api",
     "export": "api",
     "plan": "api",
+    "watch": "api",
 }
 
 

@@ -11,16 +11,19 @@ import dataclasses
 import io
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from PIL import Image as PillowImage
 
 from manylens import __version__
+from manylens.collection.changes import changes
 from manylens.collection.find import Collection, find_images
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.collection.watch import turns
 from manylens.engine import Engine, engine_named
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
@@ -29,7 +32,7 @@ from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.registry import check_model_name
+from manylens.models.registry import check_model_name, is_local
 from manylens.pipeline import cluster_images
 from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
@@ -196,7 +199,7 @@ def add(
     folder: PathLike,
     *,
     model: str | Model | None = None,
-    options: ModelOptions | None = None,
+    options: ModelOptions | Mapping[str, Any] | None = None,
     engine: str | Engine | None = None,
     settings: Settings | None = None,
     on_event: OnEvent | None = None,
@@ -205,22 +208,41 @@ def add(
     """Pictures that came into the folder since it was sorted join its clusterings, every interest of the run `out`.
 
     What was placed stays where it is, clusters keep their ids and names, new ones may appear. Pictures that are gone
-    leave their clusters. model: the one that the run used, and needs saying only where it is an object. settings:
-    limits on what the addition may cost (`budget_calls`, `budget_usd`); all else is as the run had it. progress: as for
-    `cluster`. Raises as that does, and UsageError where the folder holds none of the run's pictures.
+    leave their clusters; what was removed, moved or edited is told (`Result.changes`). model: the one that the run
+    used, which needs saying where it is an object, or behind a server. options: as for `cluster`, or some of them by
+    name. settings: limits on what the addition may cost (`budget_calls`, `budget_usd`); all else, `exclude` and
+    `include` too, is as the run had it. engine, progress: as for `cluster`. Raises as that does, and UsageError where
+    the folder holds none of the run's pictures.
     """
     with following(progress, on_event) as emit:
         return run_until_done(
             _add(
                 Path(folder),
                 model=model,
-                options=options or ModelOptions(),
+                options=options,
                 engine=engine_named(engine),
                 out=Path(out),
                 budget=settings or Settings(),
                 emit=emit,
             )
         )
+
+
+def watch(
+    out: PathLike,
+    folder: PathLike,
+    *,
+    stop: threading.Event | None = None,
+    **how: Any,
+) -> Iterator[Result]:
+    """`add` now, and again whenever files in the folder have changed and nothing has happened to it for two seconds.
+
+    Gives each result. stop: ends the waiting, within half a second; so does a Ctrl-C, as
+    KeyboardInterrupt. how: as `add` takes it; a limit on calls is one of each addition. Needs the extra `[watch]`. An
+    addition that was killed is made good by the next one. Raises as `add` does, for the folder as it is then.
+    """
+    for _ in turns(Path(folder), Path(out), stop):
+        yield add(out, folder, **how)
 
 
 def tune(
@@ -308,6 +330,7 @@ async def _cluster(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include, engine=engine
     ) as session:
         collection, recorded = session.collection, session.model
+        session.run.put_read_as({"exclude": list(exclude), "include": list(include), "image_px": options.image_px})
         planned = plan_run(collection, interests, recorded.name, options, settings)
         emit(Foreseen("", *planned.calls))
         ids = [image.id for image in collection.images]
@@ -341,7 +364,7 @@ async def _add(
     folder: Path,
     *,
     model: str | Model | None,
-    options: ModelOptions,
+    options: ModelOptions | Mapping[str, Any] | None,
     engine: Engine,
     out: Path,
     budget: Settings,
@@ -349,15 +372,29 @@ async def _add(
 ) -> Result:
     began = time.monotonic()
     with RunFolder.open(out, must_exist=True) as run:
-        held = run.clusterings()
+        held, before, read_as = run.clusterings(), run.images(), run.read_as()
     if not held:
         raise UsageError(
             f"pictures are added to a finished clustering, {out} has none",
             "run the command that began it to its end; one of an earlier manylens needs it once more",
         )
     named = model or held[0][0].model
-    async with open_session(folder, out, named, options, held[0][1], emit, engine=engine) as session:
+    if not isinstance(options, ModelOptions):
+        known = {"image_px": read_as["image_px"]} if isinstance(read_as.get("image_px"), int) else {}
+        options = ModelOptions(**{**known, **(options or {})})
+    if model is None and not is_local(str(named), options):
+        raise UsageError(
+            f"pictures leave this computer when that is said; this run's model, {named!r}, is behind a server",
+            f"pass --model {named}, with --base-url where it had one",
+        )
+    left_out, taken = (_texts(read_as.get(name)) for name in ("exclude", "include"))
+    async with open_session(
+        folder, out, named, options, held[0][1], emit, exclude=left_out, include=taken, engine=engine, is_addition=True
+    ) as session:
         collection, recorded = session.collection, session.model
+        changed = changes(before, collection.images)
+        if changed.line:
+            emit(Notice(f"since {out} was sorted, {changed.line}"))
         ids = [image.id for image in collection.images]
         if not {image.id for image in collection.images} & {a.image_id for one, _ in held for a in one.assignments}:
             raise UsageError(
@@ -377,7 +414,13 @@ async def _add(
         calls_asked=recorded.asked.total(),
         calls_kept=recorded.reused.total(),
         max_failed=budget.max_failed,
+        changes=changed,
     )
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    """Of what a run folder holds, which may be anything, the texts."""
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
 
 
 def _write(

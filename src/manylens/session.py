@@ -7,6 +7,7 @@ folder or the model cannot be used.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from manylens.collection.pictures import StoredImages
 from manylens.engine import Engine, LocalEngine
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
+from manylens.files import network_drive
 from manylens.models.base import Model, ModelOptions, check_model
 from manylens.models.caching import CachingModel, open_account
 from manylens.models.registry import check_model_name
@@ -30,6 +32,20 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 MODELS_NAME = "models.json"
 """In a run folder: what was found out about models behind servers."""
+
+
+_ON_NETWORK = (
+    "{out} is on a network drive ({kind}), where a database can be damaged and each answer waits for the network: keep "
+    "it on a disk of this computer, such as {here}, and copy the finished folder"
+)
+
+
+def _local_place(out: Path) -> Path:
+    """Where on this computer a run folder of that name could be."""
+    for place in (Path.home(), Path(tempfile.gettempdir())):
+        if not network_drive(place):
+            break
+    return place / out.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +72,11 @@ async def open_session(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     engine: Engine | None = None,
+    is_addition: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
     hold from the first request on. engine: who carries out the model's calls, by default this process.
+    is_addition: what was found of pictures that are still there stays.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -71,12 +89,14 @@ async def open_session(
     engine = engine or LocalEngine()
     fresh = not out.exists()
     with RunFolder.open(out) as run:
+        if kind := network_drive(out):
+            emit(Notice(_ON_NETWORK.format(out=out, kind=kind, here=_local_place(out))))
         account = open_account(run)
         account.limit(settings)
         try:
             with account.probing():
                 engine.probe(model, options, out / MODELS_NAME)
-            collection = _read(folder, files, exclude, include, run, emit)
+            collection = _read(folder, files, exclude, include, run, emit, is_addition)
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
@@ -104,6 +124,7 @@ def _read(
     include: Sequence[str],
     run: RunFolder,
     emit: OnEvent,
+    is_addition: bool,
 ) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
@@ -118,7 +139,7 @@ def _read(
     )
     before = {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
-    if gone and collection.images:
+    if gone and collection.images and not is_addition:
         images = counted(len(gone), "picture that is", "pictures that are")
         emit(
             Notice(

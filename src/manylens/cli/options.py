@@ -42,12 +42,15 @@ def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command],
     return functools.partial(_with_options, named)
 
 
-def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _Command:
+def _with_options(
+    named: Callable[[_Command], _Command], command: _Command, made: Callable[..., Any] = ModelOptions
+) -> _Command:
+    """made: of what was said, by name, the `options` that the command gets."""
     defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
 
     def with_options(**given: Any) -> None:
         said = {name: given.pop(name) for name in defaults}
-        command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
+        command(options=made(**{name: value for name, value in said.items() if value is not None}), **given)
 
     add: list[Callable[[_Command], _Command]] = [
         named,
@@ -101,6 +104,16 @@ model_options = _about_models(
         "NAME a server knows.",
     )
 )
+
+
+run_model_options = functools.partial(
+    _with_options,
+    click.option(
+        "--model", metavar="NAME", help="The model that the run used. [default: the run's own, if not served]"
+    ),
+    made=dict,
+)
+"""Of a run that is there: the command gets `options` as what was said alone."""
 
 
 teacher_options = _about_models(
