@@ -16,7 +16,8 @@ import manylens
 from manylens.cli import main as cli
 from manylens.collection.changes import Changes, changes
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import Known, placed_by_words, sorting_with
+from manylens.method.addition import RELIABILITY, Known, lessons_of, placed_by_words, sorting_with
+from manylens.method.likelihood import ChoiceModel
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.sorting import NO_ANSWER, NONE
 from manylens.method.walk import EdgeScale
@@ -146,6 +147,47 @@ def test_a_description_places_only_where_earlier_images_agree() -> None:
     assert placed_by_words(seen, known, [15], range(9), price=0.01) == {}, (
         "one in twenty is worth a question at this price"
     )
+
+
+def lessons_world(agree: bool) -> tuple[Looks, list[Known], dict[int, int]]:
+    """Forty images each described alone, in two kinds; earlier answers agree with what their looks are like, or not."""
+    random = np.random.default_rng(3)
+    kind = np.arange(40) % 2
+    centres = np.eye(2, 8)
+    h = centres[kind] + 0.3 * random.standard_normal((40, 8))
+    words = tuple(f"words {i}" for i in range(40))
+    unit = (h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32)
+    seen = Looks(Interest("kind"), tuple(f"{i:02d}" for i in range(40)), words, words, np.ones(40, np.float32), unit)
+    where = {i: int(kind[i]) if agree else int(random.integers(2)) for i in range(40)}
+    return seen, [Known(str(n), "", tuple(i for i in where if where[i] == n)) for n in (0, 1)], where
+
+
+def test_earlier_answers_say_how_far_likeness_can_be_trusted() -> None:
+    edge = EdgeScale(7.0, -4.0)
+    agreeing, differing = (lessons_of(*lessons_world(agree), edge, RELIABILITY) for agree in (True, False))
+    assert agreeing is not None and differing is not None
+    choice = [
+        ChoiceModel(edge.scale, edge.offset).fitted(one.features, one.answers, one.shown, one.misplaced)
+        for one in (agreeing, differing)
+    ]
+    assert choice[0].scale > 7.0 > choice[1].scale
+    seen, known, where = lessons_world(True)
+    slips = {7: 0, 20: 1}  # answered otherwise than their looks are like
+    known = [Known(k.name, "", tuple(i for i in where if (where | slips)[i] == n)) for n, k in enumerate(known)]
+    slipped = lessons_of(seen, known, where | slips, edge, RELIABILITY)
+    assert slipped is not None
+    assert set(np.argsort(-slipped.elsewhere)[:2].tolist()) == set(slips)
+    assert lessons_of(seen, known, {}, edge, RELIABILITY) is None
+
+
+def test_lessons_do_not_depend_on_the_order_of_what_is_known() -> None:
+    seen, known, where = lessons_world(True)
+    edge = EdgeScale(7.0, -4.0)
+    one = lessons_of(seen, known, where, edge, RELIABILITY)
+    shuffled = dict(sorted(where.items(), key=lambda entry: -entry[0]))
+    other = lessons_of(seen, known, shuffled, edge, RELIABILITY)
+    assert one is not None and other is not None
+    assert np.array_equal(one.features, other.features) and np.array_equal(one.answers, other.answers)
 
 
 def test_a_refusal_is_no_kind() -> None:

@@ -26,6 +26,7 @@ from manylens.method.likelihood import (
     UNIT_STRENGTH,
     ChoiceModel,
     FloatArray,
+    Lessons,
     MemberModel,
     member_features,
 )
@@ -85,6 +86,7 @@ class Sorting:
         price: float,
         exemplars: int,
         reliability: float = 0.95,
+        lessons: Lessons | None = None,
     ) -> None:
         m = len(units)
         self.looks, self.units, self.exemplars = looks, units, exemplars
@@ -109,7 +111,12 @@ class Sorting:
         """How many of a unit's asked images are expected not to be where it is."""
         self._choice_prior = ChoiceModel(edge.scale, edge.offset)
         self._choice = self._choice_prior
+        self._lessons = lessons
+        """Of earlier runs, beside the answers of this one."""
         self.members = MemberModel.prior()
+        if lessons is not None:
+            self.members = self.members.fitted(lessons.members, lessons.elsewhere)
+            self._choice = self._choice.fitted(lessons.features, lessons.answers, lessons.shown, lessons.misplaced)
         self.features = member_features(looks.confidences, units.sizes[units.of_image])
         self._measure_shares()
 
@@ -322,7 +329,11 @@ class Sorting:
                     total += misplaced[-1]
                 asked += self.asked[unit]
                 self.misplaced[unit] = total
-        self.members = MemberModel.prior().fitted(self.features[asked], np.array(misplaced))
+        features, elsewhere = self.features[asked], np.array(misplaced)
+        if self._lessons is not None:
+            features = np.concatenate([self._lessons.members, features])
+            elsewhere = np.concatenate([self._lessons.elsewhere, elsewhere])
+        self.members = MemberModel.prior().fitted(features, elsewhere)
         self._measure_shares()
 
     def _cluster_at(self, row: int) -> int:
@@ -432,6 +443,9 @@ class Sorting:
             answers[at, : len(rows)] = answer.likelihoods[:-1]
             answers[at, -1] = answer.likelihoods[-1]
         misplaced = self.share[[self.asked[unit][0] for unit in units]]
+        if (known := self._lessons) is not None:
+            features, answers = np.concatenate([known.features, features]), np.concatenate([known.answers, answers])
+            shown, misplaced = np.concatenate([known.shown, shown]), np.concatenate([known.misplaced, misplaced])
         self._choice = self._choice_prior.fitted(features, answers, shown, misplaced)
 
     # What comes of it

@@ -13,7 +13,18 @@ from dataclasses import replace
 import numpy as np
 
 from manylens.errors import UsageError
-from manylens.method.addition import ByWords, Known, joined, old_of, place, placed_by_words, selected, sorting_with
+from manylens.method.addition import (
+    RELIABILITY,
+    ByWords,
+    Known,
+    joined,
+    lessons_of,
+    old_of,
+    place,
+    placed_by_words,
+    selected,
+    sorting_with,
+)
 from manylens.method.assignment import assign, exemplars
 from manylens.method.levels import Group
 from manylens.method.naming import name_groups
@@ -147,7 +158,15 @@ async def _place(
         row = {image: i for i, image in enumerate(keep)}
         own = [replace(cluster, images=tuple(row[i] for i in cluster.images)) for cluster in known]
         mine = [row[image] for image in pool]
-        sorting = sorting_with(session.looks, own, mine, edge_scale(session.model.capabilities), settings)
+        edge = edge_scale(session.model.capabilities)
+        number_of = {cluster.id: n for n, cluster in enumerate(clusters)}
+        answered = {
+            at[a.image_id]: NONE if a.cluster is None else number_of[a.cluster]
+            for a in clustering.assignments
+            if a.decided_by == "choice" and a.image_id in at
+        }
+        lessons = lessons_of(looks, known, answered, edge, RELIABILITY)
+        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
         await session.drive(place(sorting, settings, clustering.estimate is not None))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session)
