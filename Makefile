@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 MODELS := .venv-models
 EXPORTS := .venv-exports
 RAY := .venv-ray
+FIFTYONE := .venv-fiftyone
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -14,7 +15,7 @@ help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
 	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
-	@echo "make test-exports run the tests that need pandas, pyarrow and datasets, in an environment of their own (1 GB)"
+	@echo "make test-exports run the tests that need pandas, pyarrow, datasets and FiftyOne, in environments of their own (2 GB)"
 	@echo "make test-ray     run the tests that kill workers of a Ray cluster, in an environment of their own (1 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
@@ -59,11 +60,19 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 $(EXPORTS)/.installed: pyproject.toml
 	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
 	@echo "Installing pandas, pyarrow, datasets and a notebook kernel into $(EXPORTS) (once; some 1 GB) ..."
-	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]" exiv2 ipykernel nbclient
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports,remote]" exiv2 ipykernel "moto[server]" nbclient
 	@touch $@
 
-test-exports: $(EXPORTS)/.installed ## open every export with the library that it is for
+# FiftyOne has one of its own: its boto3 and that of s3fs are of different times, and pip looks for hours for both.
+$(FIFTYONE)/.installed: pyproject.toml
+	@test -x $(FIFTYONE)/bin/python || $(PYTHON) -m venv $(FIFTYONE)
+	@echo "Installing FiftyOne into $(FIFTYONE) (once; some 1 GB) ..."
+	@$(FIFTYONE)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[fiftyone]" mongomock pytest
+	@touch $@
+
+test-exports: $(EXPORTS)/.installed $(FIFTYONE)/.installed ## open every export with the library that it is for
 	$(EXPORTS)/bin/python -m pytest -m exports
+	$(FIFTYONE)/bin/python -m pytest -m exports tests/test_export_fiftyone.py
 
 $(RAY)/.installed: pyproject.toml
 	@test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
@@ -105,5 +114,5 @@ wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(MODELS) $(EXPORTS) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) $(MODELS) $(EXPORTS) $(FIFTYONE) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,10 +16,10 @@ import importlib
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,16 @@ from manylens.models.base import (
     Request,
 )
 from manylens.models.prompts import PLAIN_CONFIDENCE
+from manylens.writing import (
+    Categories,
+    Category,
+    GroupDescriptions,
+    GroupName,
+    MergeCategories,
+    MergedCategories,
+    NameClusters,
+    Names,
+)
 
 Judge: TypeAlias = Literal["truth", "assigned", "yes", "first", "random"]
 JUDGES: tuple[Judge, ...] = get_args(Judge)
@@ -266,45 +276,44 @@ class ReplayModel:
         return ChooseReply(tuple(SURE if answer == chosen else rest for answer in range(options + 1)))
 
     def _complete(self, request: CompleteRequest) -> CompleteReply | ModelError:
-        tasks: dict[str, Callable[[Any], Any]] = {
-            "vocabulary": self._vocabulary,
-            "reconcile": _reconcile,
-            "name_clusters": _name_clusters,
-        }
-        if not self._capabilities.writes_text or request.task not in tasks:
-            return ModelError(f"the replayed model cannot do {request.task!r}", "use a model that writes text")
-        return CompleteReply(json.dumps(tasks[request.task](json.loads(request.payload)), ensure_ascii=False))
+        if not self._capabilities.writes_text:
+            return ModelError(f"the replayed model cannot do {request.task.name!r}", "use a model that writes text")
+        match request.task:
+            case GroupDescriptions():
+                return CompleteReply(self._vocabulary(request.task))
+            case MergeCategories():
+                return CompleteReply(_reconcile(request.task))
+            case NameClusters():
+                return CompleteReply(_name_clusters(request.task))
 
-    def _vocabulary(self, payload: Any) -> Any:
-        spelled = {_folded(name): name for name in payload["categories"]}
+    def _vocabulary(self, task: GroupDescriptions) -> Categories:
+        spelled = {_folded(name): name for name in task.categories}
         found: dict[str, list[int]] = {}
         no_answer = []
-        for number, description in enumerate(payload["descriptions"], start=1):
+        for number, description in enumerate(task.descriptions, start=1):
             category = self._categories.get(_folded(description), description)
             if _folded(category) in _NO_ANSWERS:
                 no_answer.append(number)
             else:
                 found.setdefault(spelled.get(_folded(category), category), []).append(number)
-        categories = [{"name": name, "descriptions": numbers} for name, numbers in found.items()]
-        return {"categories": categories, "no_answer": no_answer}
+        return Categories(tuple(Category(name, tuple(n)) for name, n in found.items()), tuple(no_answer))
 
 
-def _reconcile(payload: Any) -> Any:
-    groups: dict[str, dict[str, Any]] = {}
-    for category in payload["categories"]:
-        group = groups.setdefault(_folded(category["name"]), {"name": category["name"], "ids": []})
-        group["ids"].append(category["id"])
-    return {"groups": list(groups.values())}
+def _reconcile(task: MergeCategories) -> MergedCategories:
+    groups: dict[str, tuple[str, list[int]]] = {}
+    for category in task.categories:
+        groups.setdefault(_folded(category.name), (category.name, []))[1].append(category.id)
+    return MergedCategories(tuple(Category(name, tuple(ids)) for name, ids in groups.values()))
 
 
-def _name_clusters(payload: Any) -> Any:
-    taken = {_folded(name) for name in payload.get("taken", ())}
+def _name_clusters(task: NameClusters) -> Names:
+    taken = {_folded(name) for name in task.taken}
     named = []
-    for cluster in payload["clusters"]:
-        words = next((d for d in cluster["descriptions"] if _folded(d) not in taken), f"group {cluster['id']}")
+    for cluster in task.clusters:
+        words = next((d for d, _ in cluster.descriptions if _folded(d) not in taken), f"group {cluster.id}")
         taken.add(_folded(words))
-        named.append({"id": cluster["id"], "name": words[:60], "definition": f"Pictures described as {words}."})
-    return {"clusters": named}
+        named.append(GroupName(cluster.id, words[:60], f"Pictures described as {words}."))
+    return Names(tuple(named))
 
 
 def _folded(text: str) -> str:

@@ -152,7 +152,10 @@ class ChatServer:
     `ignores` answers as if there were none, `guesses` says green to all. writes_json: whether it can when told to.
     most_images: more in one request is a 400.
     reasoning: rejects `max_tokens`, `temperature` and `logprobs` as OpenAI's reasoning models do. think: puts its
-    thoughts into the answer. delay_s: what every answer takes. says: (description or reason, what the picture shows) ->
+    thoughts into the answer, with "field" into a field of their own; hush: (name, value) of what keeps it from that.
+    thoughts: tokens that thinking takes, and without so much room the answer is empty. context: tokens, a picture being
+    one for each 100 pixels, beyond which a request is refused. astray: what it answers at a path that is none of its
+    own, as some servers do. delay_s: what every answer takes. says: (description or reason, what the picture shows) ->
     what is served instead. synonyms: folded description -> the category that it writes for it. counts: what a chat
     request took -> the `usage` that is served; None leaves it out.
     """
@@ -170,7 +173,11 @@ class ChatServer:
         writes_json: bool = True,
         most_images: int = 99,
         reasoning: bool = False,
-        think: bool = False,
+        think: bool | Literal["field"] = False,
+        hush: tuple[str, Any] | None = None,
+        thoughts: int = 0,
+        context: int | None = None,
+        astray: tuple[int, str] | None = None,
         lists_models: bool = True,
         delay_s: float = 0.0,
         hang_s: float = 5.0,
@@ -185,6 +192,7 @@ class ChatServer:
         self.embedding_model, self.sees, self.most_images = embedding_model, sees, most_images
         self.reasoning, self.think, self.lists_models = reasoning, think, lists_models
         self.writes_json = writes_json
+        self.hush, self.thoughts, self.context, self.astray = hush, thoughts, context, astray
         self.delay_s, self.hang_s, self.retry_after_s, self.says = delay_s, hang_s, retry_after_s, says
         self.synonyms, self.counts = synonyms or {}, counts
         self.log: list[Served] = []
@@ -332,6 +340,9 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
             headers: dict[str, str] = {}
             if kind not in ("models", "unknown") and server.delay_s:
                 server._stopping.wait(server.delay_s)
+            if server.astray and self.path not in _PATHS:
+                self._say(*server.astray)
+                return
             if fault in _FAULTY:
                 status, reply = _FAULTY[fault]
                 if fault == "429-wait":
@@ -371,7 +382,18 @@ def _handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
                 return
             self.wfile.write(payload)
 
+        def _say(self, status: int, text: str) -> None:
+            server._record(Served(self.path, "unknown", "", status, None, 0, None), False)
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json" if text.startswith("{") else "text/html")
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
     return Handler
+
+
+_PATHS = ("/v1/models", "/v1/chat/completions", "/v1/embeddings")
 
 
 def parts_of(body: Any) -> list[dict[str, Any]]:
@@ -425,6 +447,11 @@ def _reply(server: ChatServer, path: str, kind: str, body: Any, fault: Fault | N
     content = _content(server, kind, body, fault)
     message = {"role": "assistant", "content": content}
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+    if _thinks(server, body):
+        if server.think == "field":
+            message["reasoning_content"] = "The picture is, well."
+        if body.get("max_tokens", body.get("max_completion_tokens", 0)) < server.thoughts:
+            message["content"], choice["finish_reason"] = "", "length"
     if body.get("logprobs") and server.logprobs == "honours" and fault != "no-logprobs":
         choice["logprobs"] = _logprobs(content, body.get("top_logprobs", 0))
     usage = {"prompt_tokens": 100 * len(images_of(body)) + len(text_of(body)) // 4, "completion_tokens": 8}
@@ -432,8 +459,17 @@ def _reply(server: ChatServer, path: str, kind: str, body: Any, fault: Fault | N
     return reply if (told := server.counts(usage)) is None else {**reply, "usage": told}
 
 
+def _thinks(server: ChatServer, body: Any) -> bool:
+    return bool(server.think) and (server.hush is None or body.get(server.hush[0]) != server.hush[1])
+
+
 def _check(server: ChatServer, body: Any) -> None:
     images = len(images_of(body))
+    if server.context is not None:
+        sizes = [PillowImage.open(io.BytesIO(jpeg)).size for jpeg in images_of(body)]
+        tokens = sum(width * height // 100 for width, height in sizes) + len(text_of(body)) // 4
+        if tokens > server.context:
+            raise _Refusal(400, f"This model's maximum context length is {server.context}, you requested {tokens}")
     if images and server.sees == "rejects":
         raise _Refusal(400, "image input is not supported by this model")
     if images > server.most_images:
@@ -452,7 +488,11 @@ def _check(server: ChatServer, body: Any) -> None:
 
 def _content(server: ChatServer, kind: str, body: Any, fault: Fault | None) -> str:
     good = _good_content(server, kind, body)
-    thoughts = '<think>Yes or no? {"description": "hmm"} Let me look.</think>\n\n' if server.think else ""
+    thoughts = (
+        '<think>Yes or no? {"description": "hmm"} Let me look.</think>\n\n'
+        if server.think is True and _thinks(server, body)
+        else ""
+    )
     match fault:
         case "malformed":
             return thoughts + '{"description": "red'

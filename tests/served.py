@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer, draw
 from PIL import Image as PillowImage
+from replies import request_of
 
 from manylens.collection.decode import encode_jpeg
 from manylens.models.base import (
@@ -20,8 +20,9 @@ from manylens.models.base import (
     ModelOptions,
     Option,
     Request,
+    look_whole,
 )
-from manylens.models.openai_compatible import dialect
+from manylens.models.openai_compatible import probe
 from manylens.models.openai_compatible.model import OpenAICompatible
 
 pytest.importorskip("openai")
@@ -35,41 +36,24 @@ BLUES = Option("blue", "Images described as blue.", ("blue circle", "blue triang
 BLUE = ChooseRequest("color", (REDS, BLUES), "blue square")
 NEITHER = ChooseRequest("color", (REDS, BLUES), "green square")
 WORDS_ALONE = ChooseRequest("color", (REDS, Option("blue")), "blue square")
-NAMES = CompleteRequest(
-    "color",
-    "name_clusters",
-    json.dumps({"interest": "color", "clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}], "taken": []}),
-)
+NAMES = request_of("name_clusters", {"clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}]})
 VOCABULARY, CLOSED = (
-    CompleteRequest(
-        "color",
+    request_of(
         "vocabulary",
-        json.dumps(
-            {
-                "interest": "color",
-                "level": "medium",
-                "closed": closed,
-                "categories": ["red"],
-                "descriptions": ["scarlet", "dark blue", "Navy", "n/a"],
-            }
-        ),
+        {"closed": closed, "categories": ["red"], "descriptions": ["scarlet", "dark blue", "Navy", "n/a"]},
     )
     for closed in (False, True)
 )
-RECONCILE = CompleteRequest(
-    "color",
+RECONCILE = request_of(
     "reconcile",
-    json.dumps(
-        {
-            "interest": "color",
-            "level": "coarse",
-            "categories": [
-                {"id": 1, "name": "dark blue", "examples": ["dark blue", "navy"]},
-                {"id": 2, "name": "Navy", "examples": []},
-                {"id": 3, "name": "red", "examples": ["scarlet"]},
-            ],
-        }
-    ),
+    {
+        "level": "coarse",
+        "categories": [
+            {"id": 1, "name": "dark blue", "examples": ["dark blue", "navy"]},
+            {"id": 2, "name": "Navy", "examples": []},
+            {"id": 3, "name": "red", "examples": ["scarlet"]},
+        ],
+    },
 )
 SYNONYMS = {"scarlet": "red", "dark blue": "blue", "navy": "blue"}
 SERVERS: dict[str, dict[str, Any]] = {
@@ -113,7 +97,7 @@ class Drawn:
 def no_keys_and_no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "MANYLENS_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(dialect, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE_S", 0.01)
 
 
 def at(
@@ -131,7 +115,7 @@ def run(model: OpenAICompatible, *requests: Request) -> list[Any]:
         for request in requests:
             match request:
                 case LookRequest():
-                    replies += await model.look([request])
+                    replies += await look_whole(model, [request])
                 case JudgeRequest():
                     replies += await model.judge([request])
                 case ChooseRequest():

@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import gzip
-import json
 import random
 import sys
 import types
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from replies import embedding_of, request_of, values_of
 
 import manylens
 from bench import replay as replay_bench
@@ -23,7 +23,7 @@ from bench.replay import misplaced_share, replay
 from bench.replay_model import SURE, Judge, LookSet, ReplayModel, find_sets, read_looks, write_pictures
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.errors import ModelError, UsageError
-from manylens.models.base import ChooseRequest, CompleteReply, CompleteRequest, JudgeRequest, LookRequest, Option
+from manylens.models.base import ChooseRequest, JudgeRequest, LookRequest, Option
 from manylens.settings import Settings
 
 WORDS = {"cat": ("Cat", "Kitten"), "dog": ("Dog", "Puppy"), "ship": ("Ship", "Boat")}
@@ -98,7 +98,7 @@ def test_a_look_is_the_description_with_its_embedding(looks: LookSet) -> None:
     reply = asyncio.run(model.look([LookRequest("pets", ids[7])]))[0]
     assert not isinstance(reply, ModelError)
     assert reply.description == table()[7]["short"]
-    assert np.array_equal(reply.embedding, looks.embeddings[7]) and reply.confidence == 0.5
+    assert np.array_equal(embedding_of(reply), looks.embeddings[7]) and reply.confidence == 0.5
 
 
 def test_the_judge_errs_at_its_rates(looks: LookSet) -> None:
@@ -185,9 +185,8 @@ def test_the_order_of_calls_changes_no_answer_and_the_seed_does(looks: LookSet) 
 
 
 def complete(model: ReplayModel, task: str, payload: Any) -> Any:
-    (reply,) = asyncio.run(model.complete([CompleteRequest("pets", task, json.dumps(payload))]))
-    assert isinstance(reply, CompleteReply)
-    return json.loads(reply.text)
+    (reply,) = asyncio.run(model.complete([request_of(task, payload)]))
+    return values_of(reply)
 
 
 def test_the_writer_groups_as_the_published_one_did(looks: LookSet) -> None:
@@ -223,7 +222,7 @@ def test_who_does_not_write_answers_with_an_error(tmp_path: Path, without: Seque
     looks = read_looks(write_set(tmp_path, "pets", without))
     model, _ = model_of(looks, writer=bool(without))
     assert not model.capabilities.writes_text
-    (reply,) = asyncio.run(model.complete([CompleteRequest("pets", "vocabulary", "{}")]))
+    (reply,) = asyncio.run(model.complete([request_of("vocabulary", {})]))
     assert isinstance(reply, ModelError)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replies import embedding_of
 
 from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models.base import (
@@ -35,6 +36,7 @@ from manylens.models.retrying import RetryingModel
 from manylens.store.answers import StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
 from manylens.types import answer_key
+from manylens.writing import DescribedGroup, GroupName, NameClusters, Names
 
 
 class Broken(Exception):
@@ -87,7 +89,7 @@ class Fake:
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
         await self._begin(requests)
-        return [CompleteReply(r.payload.upper()) for r in requests]
+        return [CompleteReply(Names((GroupName(1, r.interest.upper(), "what is \u00e9"),))) for r in requests]
 
 
 def looks(*ids: str, interest: str = "suit") -> list[LookRequest]:
@@ -96,7 +98,8 @@ def looks(*ids: str, interest: str = "suit") -> list[LookRequest]:
 
 def same(a: object, b: object) -> bool:
     if isinstance(a, LookReply) and isinstance(b, LookReply):
-        return a == b and a.embedding.dtype == b.embedding.dtype and np.array_equal(a.embedding, b.embedding)
+        one, other = embedding_of(a), embedding_of(b)
+        return a == b and one.dtype == other.dtype and np.array_equal(one, other)
     return a == b
 
 
@@ -109,7 +112,7 @@ def test_a_model_passes_for_itself() -> None:
 def test_a_resumed_run_asks_nothing_and_sees_the_same_numbers(tmp_path: Path) -> None:
     judgement = JudgeRequest("suit", "hearts", "red hearts", ("a",), "b")
     choice = ChooseRequest("suit", (Option("hearts"), Option("spades")), "b")
-    text = CompleteRequest("suit", "name_clusters", "payload")
+    text = CompleteRequest("suit", NameClusters("suit", (DescribedGroup(1, 3, (("red", 3),)),)))
 
     async def everything(model: CachingModel) -> list[object]:
         answers = [*await model.look(looks("a", "b")), *await model.judge([judgement])]

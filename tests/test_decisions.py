@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from test_export import A, B, clustering, collection
+from test_export import clustering, collection
 
 from manylens.results.table import as_of, join
 from manylens.settings import Settings
@@ -40,15 +40,6 @@ def test_an_interest_is_replaced_whole_and_keeps_its_place(tmp_path: Path) -> No
         run.record_clustering(rank, Settings())
         run.record_clustering(fewer, Settings(seed=1))
         assert run.clusterings() == [(fewer, Settings(seed=1)), (rank, Settings())]
-
-
-def test_what_a_person_said_outlives_a_run(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path) as run:
-        run.record_clustering(clustering(), Settings())
-        said = ("suit-of-the-card", "must-link", A, B)
-        run._connection.execute("INSERT INTO constraints (slug, kind, subject, object) VALUES (?, ?, ?, ?)", said)
-        run.record_clustering(clustering("spades"), Settings())
-        assert run._connection.execute("SELECT slug, kind, subject, object FROM constraints").fetchall() == [said]
 
 
 def test_an_earlier_clustering_of_a_changed_collection_leaves_out_what_is_gone_and_says_what_is_new() -> None:

@@ -71,7 +71,7 @@ def stored_keys(out: Path) -> set[str]:
         return set()
     connection = sqlite3.connect(out / "run.sqlite")
     try:
-        return {key for (key,) in connection.execute("SELECT key FROM answers")}
+        return {key for (key,) in connection.execute("SELECT key FROM answers WHERE kind <> 'embed'")}
     except sqlite3.OperationalError:  # killed while it was being made
         return set()
     finally:

@@ -108,6 +108,9 @@ def test_an_image_is_sorted_as_it_is_seen() -> None:
         (np.zeros((5, 2)), "position 0"),
         ([b"no picture"], "none of the 1 images is one"),
         ([b"x", "a.png"], "a path at position 1 among pictures"),
+        (["a.png", float("nan")], "got a float at position 1"),
+        (["https://me:word@host/a.png"], r"got the address https://host/a.png: write .* list.txt"),
+        ({"a.png", "b.png"}, r"got a set: pass a list"),
     ],
 )
 def test_what_is_no_picture_is_named(given: Any, said: str) -> None:
@@ -187,9 +190,18 @@ def test_columns_of_pandas_and_data_sets_are_read(tmp_path: Path) -> None:
     files = list(map(str, saved(tmp_path / "pictures", made)))
     table = pandas.DataFrame({"file": files, "color": colors})
     rows = datasets.Dataset.from_dict({"photo": files}).cast_column("photo", datasets.Image())
-    for given in (table["file"], rows["photo"], rows, rows.cast_column("photo", datasets.Image(decode=False))["photo"]):
+    streamed = rows.to_iterable_dataset()
+    for given in (
+        table["file"],
+        rows["photo"],
+        rows,
+        streamed,
+        rows.cast_column("photo", datasets.Image(decode=False))["photo"],
+    ):
         found = InterestClustering("color", model=ByPixels()).fit(given)
         assert [found.cluster_names_[label] for label in found.labels_] == colors
+    with pytest.raises(UsageError, match=r"got all of 'train': pass one"):
+        InterestClustering("color").fit(datasets.DatasetDict({"train": rows}))
     with pytest.raises(UsageError, match="a table with 'file', 'color'"):
         InterestClustering("color").fit(table)
     with pytest.raises(UsageError, match="one column of images"):

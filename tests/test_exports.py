@@ -297,7 +297,7 @@ def test_another_export_in_the_same_place_is_refused(place: Path) -> None:
 
 
 def test_a_form_that_there_is_not_is_named(place: Path) -> None:
-    with pytest.raises(UsageError, match="parquet, hf, csv, json, folders, xmp, coco, got 'xlsx'"):
+    with pytest.raises(UsageError, match="parquet, hf, fiftyone, csv, json, folders, xmp, coco, got 'xlsx'"):
         export(place, "xlsx")
 
 

@@ -6,6 +6,7 @@ Files are made by the formats' own libraries; raw files, which no library writes
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -19,11 +20,13 @@ import pillow_heif
 import pytest
 from bad_images import picture, textured
 
+import manylens
 from manylens.cli import main
 from manylens.collection import formats
 from manylens.collection.decode import decode
 from manylens.collection.find import find_images
 from manylens.errors import ImageUnreadable, UsageError
+from manylens.models.scripted import ScriptedModel
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -204,10 +207,76 @@ def test_animations_are_counted_where_pictures_are_read(tmp_path: Path) -> None:
     assert find_images(tmp_path).animated_count == 1
 
 
+def test_an_animation_is_marked_in_the_report_and_in_exports_also_by_the_next_run(tmp_path: Path) -> None:
+    frames = [picture(RED), picture(BLUE), picture(RED)]
+    (tmp_path / "p").mkdir()
+    frames[0].save(tmp_path / "p" / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
+    picture(RED, (50, 40)).save(tmp_path / "p" / "still.png")
+    labels = {image.id: "red" for image in find_images(tmp_path / "p").images}
+    for _ in range(2):
+        result = manylens.cluster(tmp_path / "p", "color", model=ScriptedModel({"color": labels}), out=tmp_path / "out")
+        assert result.collection.animated_count == 1
+        assert '"frames":3' in result.report.read_text("utf-8")
+    table = json.loads(manylens.export(result, "json", dest=tmp_path / "t.json").path.read_text("utf-8"))
+    assert {row["image"]: row["frames"] for row in table["images"]} == {"moving.gif": 3, "still.png": 1}
+
+
 def test_pages_of_a_tiff_are_no_animation() -> None:
     buffer = io.BytesIO()
     picture(RED).save(buffer, "TIFF", save_all=True, append_images=[picture(BLUE), picture(BLUE)])
     assert is_red(buffer.getvalue())
+
+
+def video(kind: str, seconds: float = 3, rate: int = 10, size: tuple[int, int] = (64, 48)) -> bytes:
+    """Black, red, white, a third of the time each."""
+    av = pytest.importorskip("av")
+    buffer, count = io.BytesIO(), int(seconds * rate)
+    with av.open(buffer, "w", format=kind) as container:
+        stream = container.add_stream("libvpx-vp9" if kind == "webm" else "mpeg4", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(count):
+            color = ((0, 0, 0), RED, (255, 255, 255))[3 * number // count]
+            container.mux(stream.encode(av.VideoFrame.from_image(picture(color, size))))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mov", "webm", "matroska", "avi"])
+def test_a_short_video_is_read_by_its_middle_frame_and_says_so(kind: str, tmp_path: Path) -> None:
+    data = video(kind)
+    assert is_red(data)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    collection = find_images(tmp_path)
+    assert [image.paths for image in collection.images] == [("clip.mp4",)]
+    assert collection.animated_count == 1
+
+
+def test_a_video_is_set_upright_by_its_own_word() -> None:
+    data = bytearray(video("mp4"))
+    at = data.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    assert struct.unpack_from(">9i", data, at)[:5] == (one, 0, 0, 0, one)
+    struct.pack_into(">9i", data, at, 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # turned by 90 degrees
+    assert decode(io.BytesIO(bytes(data)), 256)[1] == (48, 64)
+
+
+def test_a_film_and_a_damaged_video_are_no_pictures() -> None:
+    with pytest.raises(ImageUnreadable, match=r"a video of 6 minutes.*ffmpeg"):
+        decode(io.BytesIO(video("mp4", seconds=360, rate=1)), 256)
+    whole = video("mp4")
+    for cut in (40, len(whole) // 2):
+        with pytest.raises(ImageUnreadable, match=r"a video.*(ffmpeg|damaged)"):
+            decode(io.BytesIO(whole[:cut]), 256)
+
+
+def test_a_list_of_other_files_in_a_videos_name_opens_none_of_them(tmp_path: Path) -> None:
+    """FFmpeg would follow it, to files and addresses."""
+    (tmp_path / "secret.mp4").write_bytes(video("mp4"))
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nsecret.mp4\n")
+    (tmp_path / "concat.mkv").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    collection = find_images(tmp_path)
+    assert [image.paths for image in collection.images] == [("secret.mp4",)]
+    assert len(collection.unreadable) == 2
 
 
 OTHERS = {
@@ -260,9 +329,18 @@ def taken(root: Path, **how: list[str]) -> list[str]:
 
 def test_folders_of_thumbnails_and_trash_are_left_out_and_counted(tmp_path: Path) -> None:
     folders = ["@eaDir/x.png", "#recycle", "$RECYCLE.BIN/S-1", "Thumbs", ".thumbnails", ".picasaoriginals"]
-    folders += ["A Previews.lrdata/0", "__MACOSX", "System Volume Information", "sub/@Recycle"]
-    tree(tmp_path, "x.png", "sub/y.png", "thumbs-up/z.png", *(f"{folder}/t.png" for folder in folders))
-    assert taken(tmp_path) == ["sub/y.png", "thumbs-up/z.png", "x.png"]
+    folders += ["A Previews.lrdata/0", "A Smart Previews.lrdata", "__MACOSX", "System Volume Information"]
+    folders += ["sub/@Recycle", ".Trash-1000/files", ".Trashes/501", ".dtrash", "Photos Library.photoslibrary/database"]
+    folders += ["P.photoslibrary/resources/derivatives/masters", "Old.photolibrary/Thumbnails", "CaptureOne/Cache"]
+    tree(
+        tmp_path,
+        "x.png",
+        "sub/y.png",
+        "thumbs-up/z.png",
+        "P.photoslibrary/originals/0/o.png",
+        *(f"{folder}/t.png" for folder in folders),
+    )
+    assert taken(tmp_path) == ["P.photoslibrary/originals/0/o.png", "sub/y.png", "thumbs-up/z.png", "x.png"]
     assert find_images(tmp_path).left_out_count == len(folders)
 
 
@@ -284,19 +362,23 @@ def test_a_folder_of_which_all_is_left_out_says_so(tmp_path: Path) -> None:
 
 def test_without_the_extras_the_reason_names_them(tmp_path: Path) -> None:
     """The extras' modules are shadowed by ones that fail, in a process of its own."""
-    for name in ("rawpy", "pillow_jxl"):
+    for name in ("rawpy", "pillow_jxl", "av", "pillow_heif"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name}')")
     folder = tmp_path / "pictures"
     folder.mkdir()
     (folder / "a.arw").write_bytes(RAW["a.arw"] + jpeg(RED, (160, 120)))
     (folder / "b.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    (folder / "d.heic").write_bytes(heic(RED))
+    (folder / "c.mp4").write_bytes(OTHERS["film.mp4"][0])
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "from manylens.collection.find import find_images\n"
         "for file in find_images(sys.argv[1]).unreadable: print(file.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
-    raw, jxl = done.stdout.splitlines()
+    raw, jxl, film, phone = done.stdout.splitlines()
+    assert "manylens[video]" in film
+    assert "pip install pillow-heif" in phone
     assert "a preview of 160 x 120 pixels alone" in raw
     assert "manylens[raw]" in raw
     assert "manylens[jxl]" in jxl

@@ -20,15 +20,18 @@ from chat_server import write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import Answer, Send, head, serve
+from replies import task_of
 
 from manylens.errors import ModelBusy, ModelError, ModelUnavailable, UsageError
 from manylens.models import prompts
-from manylens.models.prompts_writing import WRITING
+from manylens.models.prompts_writing import understand
 
 pytest.importorskip("openai")
 
 from manylens.models.openai_compatible import client, endpoint
-from manylens.models.openai_compatible.endpoint import Endpoint, retry_after
+from manylens.models.openai_compatible.addresses import OPENAI_URL
+from manylens.models.openai_compatible.endpoint import Endpoint
+from manylens.models.openai_compatible.faults import MAX_WAIT_S, retry_after
 from manylens.models.openai_compatible.replies import answer_logprobs, answer_text, counted_usage, embedding_rows
 
 NESTED = "[" * 100_000 + "]" * 100_000
@@ -130,6 +133,7 @@ def test_a_hostile_reply_is_an_explained_error(answer: Answer, way: str, monkeyp
 MEASURE = """
 import asyncio, resource, sys
 from manylens.errors import ModelError
+from manylens.models.openai_compatible.addresses import OPENAI_URL
 from manylens.models.openai_compatible.endpoint import Endpoint
 import openai
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -190,10 +194,11 @@ NUMBERS: list[Any] = [
 
 def readings(text: str) -> list[Callable[[], object]]:
     """Every way in which the text of a reply is read."""
-    known = json.dumps({"interest": "color", "level": "fine", "closed": False, "categories": [], "descriptions": ["a"]})
-    names = json.dumps({"interest": "c", "clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}], "taken": []})
-    groups = json.dumps({"interest": "c", "level": "fine", "categories": [{"id": 1, "name": "a", "examples": []}]})
-    payloads = {"vocabulary": known, "name_clusters": names, "reconcile": groups}
+    tasks = [
+        task_of("vocabulary", {"descriptions": ["a"]}),
+        task_of("name_clusters", {"clusters": [{"id": 1, "size": 3, "descriptions": {"red": 3}}]}),
+        task_of("reconcile", {"categories": [{"id": 1, "name": "a"}]}),
+    ]
     return [
         lambda: prompts.parse_look(text),
         lambda: prompts.parse_judge(text),
@@ -201,7 +206,7 @@ def readings(text: str) -> list[Callable[[], object]]:
         lambda: prompts.parse_letter(text, 3),
         lambda: prompts.parse_word(text),
         lambda: prompts.parse_plain_look(text),
-        *(lambda task=task: WRITING[task].read(text, payloads[task]) for task in WRITING),
+        *(lambda task=task: understand(text, task) for task in tasks),
         lambda: prompts.said_before(text),
     ]
 
@@ -312,7 +317,7 @@ def test_no_reply_ends_a_run(value: Any, around: str) -> None:
 )
 def test_an_odd_wait_is_none_or_bounded(said: str) -> None:
     wait = retry_after({"retry-after": said})
-    assert wait is None or 0 <= wait <= endpoint.MAX_WAIT_S
+    assert wait is None or 0 <= wait <= MAX_WAIT_S
 
 
 # The environment
@@ -326,7 +331,6 @@ def test_an_odd_wait_is_none_or_bounded(said: str) -> None:
         ("MANYLENS_API_KEY", "sk—test-0123456789", "em dash"),
         ("MANYLENS_API_KEY", "sk-test-0123\n456789", "control character 10"),
         ("MANYLENS_API_KEY", '"sk-test-0123456789"', "stands in quotes"),
-        ("OPENAI_ORG_ID", "org-é", "latin small letter e with acute"),
         ("ALL_PROXY", "socks4://127.0.0.1:9", "http, https or socks5"),
         ("HTTPS_PROXY", "http://[::1", "a proxy's address"),
         ("http_proxy", "http://127.0.0.1:99999", "a proxy's address"),
@@ -354,6 +358,23 @@ def test_a_variable_that_cannot_be_used_is_named_in_one_line(
     assert name in line and said in line
     assert "0123" not in line and "456789" not in line, "a key is shown to nobody"
     assert not (tmp_path / "out").exists()
+
+
+def test_organisation_and_project_go_to_openai_and_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANYLENS_API_KEY", "sk-mine-0123456789")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-secret")
+    with serve(lambda request, send: send(head() + b'{"data": []}')) as (url, seen):
+        Endpoint(url, "fake", 5.0).ask_now("/models")
+        Endpoint(url, "fake", 5.0).ask_now("/chat/completions", {})
+    assert len(seen) == 2
+    for request in seen:
+        assert b"sk-mine" in request
+        assert b"secret" not in request and b"penai-organization" not in request.lower()
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-é")
+    with pytest.raises(UsageError, match="OPENAI_ORG_ID holds plain letters"):
+        endpoint.check_variables(OPENAI_URL)
+    endpoint.check_variables("http://127.0.0.1:9/v1")
 
 
 def test_a_socks_proxy_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

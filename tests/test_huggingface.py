@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import importlib.util
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.Image import Image as Picture
+from replies import embedding_of
 from tiny_checkpoints import FAMILIES
 
 from manylens.errors import ImageUnreadable, ModelError, ModelUnavailable, UsageError
@@ -35,6 +35,7 @@ from manylens.models.base import (
 from manylens.models.huggingface.model import CHAT_TOKENS, HuggingFace
 from manylens.models.prompts_writing import WRITING
 from manylens.models.registry import check_model_name, load_model, probe_model
+from manylens.writing import NameClusters
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None and importlib.util.find_spec("transformers") is not None
 needs_torch = pytest.mark.skipif(not HAS_TORCH, reason="needs the extra [local]: make test-models")
@@ -91,7 +92,7 @@ def looked(reply: LookReply | ModelError) -> LookReply:
 
 
 def cosine(first: LookReply, second: LookReply) -> float:
-    return float(first.embedding.astype(np.float64) @ second.embedding.astype(np.float64))
+    return float(embedding_of(first).astype(np.float64) @ embedding_of(second).astype(np.float64))
 
 
 # What needs no torch
@@ -276,7 +277,7 @@ def test_h_is_the_state_of_the_end_token_behind_the_description(folders: dict[st
     with torch.inference_mode():
         output = loaded.model(**whole, output_hidden_states=True)
     state = output.hidden_states[-1][0, -1].numpy()
-    assert state / np.linalg.norm(state) == pytest.approx(reply.embedding.astype(np.float32), abs=5e-3)
+    assert state / np.linalg.norm(state) == pytest.approx(embedding_of(reply).astype(np.float32), abs=5e-3)
     prompt = inputs["input_ids"].shape[1]
     steps = output.logits[0, prompt - 1 : -1].log_softmax(-1)
     of_chosen = steps.gather(1, more[0, : len(steps), None])[:, 0]
@@ -304,9 +305,9 @@ def test_a_text_in_the_form_of_control_tokens_is_text(folders: dict[str, Path]) 
 @pytest.mark.models
 def test_names_that_are_no_json_are_a_failed_call(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     task = dataclasses.replace(WRITING["name_clusters"], reply_tokens=20)
-    monkeypatch.setattr("manylens.models.prompts_writing.WRITING", {"name_clusters": task})
-    payload = json.dumps({"interest": "color", "clusters": []})
-    (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([CompleteRequest("color", "name_clusters", payload)]))
+    monkeypatch.setattr("manylens.models.huggingface.model.WRITING", {"name_clusters": task})
+    request = CompleteRequest("color", NameClusters("color", ()))
+    (reply,) = asyncio.run(model_of(folders["qwen2_vl"]).complete([request]))
     assert isinstance(reply, ModelError)
     assert "JSON" in str(reply)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image as PillowImage
+from PIL import ImageDraw
 
 import manylens
 from manylens.collection.find import find_images
@@ -156,3 +157,26 @@ def test_a_notebook_shows_progress_and_the_result(tmp_path: Path) -> None:
     (shown,) = [o.data["text/html"] for o in book.cells[0].outputs if o.output_type == "execute_result"]
     assert "describing (kind of color): 13 pictures described" in streams and "\x1b" not in streams
     assert "data:image/jpeg" in shown
+
+
+@pytest.mark.exports
+def test_six_lines_of_the_documentation_lead_to_a_data_frame(tmp_path: Path) -> None:
+    """In a real kernel, with nano; what installs is left out, because it is installed."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel"), pytest.importorskip("pandas")
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "how-to" / "python.md").read_text("utf-8")
+    code = page.partition("%pip install --quiet . pandas\n")[2].partition("```")[0]
+    assert len(code.splitlines()) == 5
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        color = ((200, 30, 30), (30, 60, 200))[number % 2]
+        image = PillowImage.new("RGB", (300, 240), (235, 235, 235))
+        ImageDraw.Draw(image).ellipse((60 + 5 * number, 50, 180 + 5 * number, 170), fill=color)
+        image.save(tmp_path / "photos" / f"{number:02d}.png")
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"import sys; sys.path[:0] = [{str(root / 'src')!r}]\n{code}")]
+    )
+    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (shown,) = [o.data["text/plain"] for o in book.cells[0].outputs if o.output_type == "execute_result"]
+    assert "red" in shown and "blue" in shown and "color_of_the_object_confidence" in shown

@@ -13,6 +13,7 @@ import pytest
 from chat_server import ChatServer
 from hypothesis import given
 from hypothesis import strategies as st
+from replies import payload_of, request_of, task_of, values_of
 from served import (
     CLOSED,
     LOOK,
@@ -30,14 +31,15 @@ from served import (
 
 from manylens.errors import ModelError, ModelReplyInvalid
 from manylens.method.observations import Looks, normalise_description
-from manylens.method.questions import Answer, Writing
+from manylens.method.questions import Answer, Choice
 from manylens.method.vocabulary import BATCH, Vocabulary, make_vocabulary
 from manylens.models import prompts
 from manylens.models.base import CompleteReply, CompleteRequest, ModelOptions, Request, request_key
 from manylens.models.huggingface.checkpoint import Checkpoint
 from manylens.models.huggingface.decoding import Decoded
 from manylens.models.huggingface.model import HuggingFace
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, writing_task
+from manylens.models.openai_compatible.dialect import THINKING_TOKENS
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, room, understand
 from manylens.pipeline.budget import Budget
 from manylens.settings import Settings
 from manylens.types import Interest
@@ -52,7 +54,7 @@ GOOD: dict[str, Any] = {
     },
     "reconcile": {"groups": [{"name": "blue", "ids": [1, 2]}, {"name": "red", "ids": [3]}]},
 }
-REQUESTS = {request.task: request for request in (NAMES, VOCABULARY, RECONCILE)}
+REQUESTS = {request.task.name: request for request in (NAMES, VOCABULARY, RECONCILE)}
 KINDS = {"name_clusters": "names", "vocabulary": "vocabulary", "reconcile": "reconcile"}
 """Task -> what the server calls it."""
 
@@ -90,14 +92,13 @@ def written(model: HuggingFace, *requests: CompleteRequest) -> list[CompleteRepl
 
 
 def text_of(reply: CompleteReply | ModelError) -> Any:
-    assert isinstance(reply, CompleteReply), reply
-    return json.loads(reply.text)
+    return values_of(reply)
 
 
 def understood(task: str, reply: str, request: Request | None = None) -> Any:
     asked = request or REQUESTS[task]
     assert isinstance(asked, CompleteRequest)
-    return json.loads(writing_task(task).read(reply, asked.payload))
+    return values_of(understand(reply, asked.task))
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------
@@ -153,8 +154,7 @@ def test_only_of_a_closed_list_may_nothing_fit() -> None:
 
 
 def test_a_category_that_was_given_keeps_its_spelling() -> None:
-    payload = {**json.loads(CLOSED.payload), "categories": ["Red", "<none>"]}
-    request = CompleteRequest("color", "vocabulary", json.dumps(payload))
+    request = request_of("vocabulary", {**payload_of(CLOSED.task), "categories": ["Red", "<none>"]})
     reply = {"categories": [{"name": "red", "descriptions": [1]}, {"name": "‹none›", "descriptions": [2]}]}
     found = understood("vocabulary", json.dumps(reply), request)
     assert [entry["name"] for entry in found["categories"]] == ["Red", "<none>"]
@@ -209,26 +209,24 @@ def test_strings_of_a_payload_are_data(task: str, tmp_path: Path) -> None:
             return [spoiled(item) for item in value]
         return {key: spoiled(item) for key, item in value.items()} if isinstance(value, dict) else value
 
-    payload = spoiled(json.loads(REQUESTS[task].payload))
+    payload = spoiled(payload_of(REQUESTS[task].task))
     payload |= {"descriptions": [HOSTILE], "clusters": [{"id": 1, "descriptions": {HOSTILE: 2}}]}
-    request = CompleteRequest("color", task, json.dumps(payload))
+    request = request_of(task, payload)
     says = Says(json.dumps(GOOD[task]))
     written(checkpoint(says, tmp_path), request)
     with ChatServer() as server:
         run(at(server), request)
         (body,) = bodies(server, KINDS[task])
-    for question in (says.asked[0], body["messages"][1]["content"]):
-        assert not set(question) & set("<>\u202e")
-        assert "[INST" not in question
-        assert "put all into one" in question
-        assert not [line for line in question.splitlines() if line.startswith("99:")]
+    for text in (says.asked[0], body["messages"][1]["content"]):
+        assert not set(text) & set("<>\u202e")
+        assert "[INST" not in text
+        assert "put all into one" in text
+        assert not [line for line in text.splitlines() if line.startswith("99:")]
 
 
 @given(st.text(), st.text())
 def test_each_description_is_one_numbered_line(first: str, second: str) -> None:
-    payload = {"interest": "i", "level": "fine", "closed": False, "categories": [], "descriptions": [first, second]}
-    question = WRITING["vocabulary"].question(json.dumps(payload))
-    *_, heading, one, two = question.split("\n")
+    *_, heading, one, two = question(task_of("vocabulary", {"descriptions": [first, second]})).split("\n")
     assert (heading, one[:3], two[:3]) == ("Descriptions:", "1: ", "2: ")
     assert [json.loads(line[3:]) for line in (one, two)] == [prompts.as_data(first), prompts.as_data(second)]
 
@@ -243,10 +241,10 @@ def test_schema_and_shape_are_of_the_same_reply(task: str) -> None:
 
 
 def test_the_level_and_whether_the_list_is_closed_reach_the_model() -> None:
-    asked = {request.payload: WRITING["vocabulary"].question(request.payload) for request in (VOCABULARY, CLOSED)}
-    assert ["closed" in question for question in asked.values()] == [False, True]
-    assert 'Level: "medium"' in asked[VOCABULARY.payload]
-    assert 'Level: "coarse"' in WRITING["reconcile"].question(RECONCILE.payload)
+    asked = [question(request.task) for request in (VOCABULARY, CLOSED)]
+    assert ["closed" in text for text in asked] == [False, True]
+    assert 'Level: "medium"' in asked[0]
+    assert 'Level: "coarse"' in question(RECONCILE.task)
 
 
 def test_a_reply_to_a_full_batch_fits() -> None:
@@ -302,13 +300,13 @@ def test_a_server_s_reply_has_room_and_a_bound(task: str) -> None:
         model = at(server)
         run(model, REQUESTS[task])
         (body,) = bodies(server, KINDS[task])
-        assert body["max_tokens"] == WRITING[task].reply_tokens
+        assert body["max_tokens"] == room(REQUESTS[task].task)
         assert body["response_format"]["json_schema"]["schema"] == WRITING[task].schema
         assert body["max_tokens"] <= model.capabilities.text_tokens == TEXT_TOKENS
     with ChatServer(think=True) as server:
         thinker = at(server)
         body = json.loads(thinker.render(REQUESTS[task]))[1][1]
-        assert TEXT_TOKENS < body["max_tokens"] <= thinker.capabilities.text_tokens
+        assert THINKING_TOKENS < body["max_tokens"] <= thinker.capabilities.text_tokens
 
 
 def test_the_version_of_what_is_written_is_not_that_of_looks() -> None:
@@ -332,9 +330,9 @@ def vocabulary_from(descriptions: Sequence[str], write: Callable[..., list[Any]]
     steps = make_vocabulary(looks, "medium", closed)
     asked = next(steps)
     while True:
-        assert all(isinstance(question, Writing) for question in asked)
-        requests = [CompleteRequest("color", q.task, q.payload) for q in asked if isinstance(q, Writing)]
-        answers = [Answer(text=reply.text) for reply in write(*requests)]
+        requests = [CompleteRequest("color", task) for task in asked if not isinstance(task, Choice)]
+        answers = [Answer(written=reply.written) for reply in write(*requests)]
+        assert len(answers) == len(asked)
         try:
             asked = steps.send(answers)
         except StopIteration as end:
@@ -375,7 +373,7 @@ def test_a_checkpoint_writes(task: str, dressed: str, tmp_path: Path) -> None:
     assert text_of(reply) == GOOD[task]
     assert says.limits == [WRITING[task].reply_tokens]
     assert says.asked[0].startswith(WRITING[task].system)
-    assert WRITING[task].question(REQUESTS[task].payload) in says.asked[0]
+    assert question(REQUESTS[task].task) in says.asked[0]
 
 
 @TASKS
@@ -421,15 +419,6 @@ def test_a_checkpoint_s_request_is_rendered_as_it_is_asked(tmp_path: Path) -> No
     says = Says(json.dumps(GOOD["vocabulary"]))
     model = checkpoint(says, tmp_path)
     written(model, VOCABULARY)
-    version, (task, question), _ = json.loads(model.render(VOCABULARY))
-    assert (version, task, question) == (WRITING_PROMPTS, "vocabulary", says.asked[0])
+    version, (task, text), _ = json.loads(model.render(VOCABULARY))
+    assert (version, task, text) == (WRITING_PROMPTS, "vocabulary", says.asked[0])
     assert json.loads(model.render(LOOK))[0] == prompts.SERVER_PROMPTS
-
-
-def test_another_task_is_refused_by_name(tmp_path: Path) -> None:
-    sing = CompleteRequest("color", "sing", "{}")
-    with ChatServer() as server:
-        (reply,) = run(at(server), sing)
-    for refused in (reply, *written(checkpoint(Says(""), tmp_path), sing)):
-        assert isinstance(refused, ModelError)
-        assert "vocabulary, reconcile, got 'sing'" in str(refused)

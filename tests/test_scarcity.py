@@ -16,7 +16,7 @@ from chat_server import write_pictures
 
 from manylens.cli import main as cli
 from manylens.collection.find import find_images
-from manylens.collection.pictures import MOST_FILE_BYTES
+from manylens.collection.source import MOST_FILE_BYTES
 from manylens.errors import UsageError
 
 
@@ -29,21 +29,26 @@ def manylens(*arguments: str, **limits: int) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, preexec_fn=limit)
 
 
-@pytest.mark.parametrize("files", [8, 10, 12, 14, 16, 18, 20, 24])
-def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, files: int) -> None:
-    """Pictures that could not be opened for want of files were once taken for unreadable ones, and left out."""
-    write_pictures(tmp_path / "pictures", 12)
+@pytest.fixture(scope="module")
+def free(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures, and a run on them without a limit."""
+    folder = tmp_path_factory.mktemp("free")
+    write_pictures(folder / "pictures", 12)
+    assert manylens("cluster", str(folder / "pictures"), "--by", "color", "--out", str(folder / "run")).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("files", [9, 11, 12, 13, 14, 15, 16, 17, 18, 24])
+def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, free: Path, files: int) -> None:
+    """Pictures that could not be opened for want of files, or whose decoder could not, were once taken for unreadable
+    ones and left out."""
     done = manylens(
-        "cluster", str(tmp_path / "pictures"), "--by", "color", "--out", str(tmp_path / "out"), RLIMIT_NOFILE=files
+        "cluster", str(free / "pictures"), "--by", "color", "--out", str(tmp_path / "out"), RLIMIT_NOFILE=files
     )
     if done.returncode == 0:
-        summary = json.loads((tmp_path / "out" / "color" / "summary.json").read_text())
-        assert (
-            manylens("cluster", str(tmp_path / "pictures"), "--by", "color", "--out", str(tmp_path / "free")).returncode
-            == 0
-        )
-        free = json.loads((tmp_path / "free" / "color" / "summary.json").read_text())
-        assert (summary["images"], summary["clusters"]) == (12, free["clusters"])
+        runs = (tmp_path / "out", free / "run")
+        limited, whole = (json.loads((run / "color" / "summary.json").read_text()) for run in runs)
+        assert (limited["images"], limited["clusters"]) == (12, whole["clusters"])
     else:
         assert "Traceback" not in done.stderr or files < 10, "Python itself needs some to start"
         assert not (tmp_path / "out" / "color").exists()

@@ -204,6 +204,30 @@ def test_the_doctor_says_in_one_line_what_came_of_a_choice(
     assert said in shown
 
 
+def test_the_doctor_tries_all_that_a_run_asks_for_and_says_what_it_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    with ChatServer() as server:
+        assert cli.run(["doctor", "--model", "fake", "--base-url", server.url]) == 0
+        for kind, times in {"look": 2, "judge": 2, "choose": 1, "names": 1}.items():
+            assert server.count(kind) == times, kind
+        single = [served for served in server.log if isinstance((served.body or {}).get("input"), str)]
+        sent = len(server.log) - server.count("models") - len(single)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{sent} requests" in shown
+    assert "one name" in shown and '"hearts' in shown
+
+
+@pytest.mark.parametrize("kind", ["judge", "choose", "names"])
+def test_the_doctor_says_what_a_model_that_only_looks_is_good_for(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ChatServer() as server:
+        server.inject("prose", None, kind=kind)
+        assert cli.run(["doctor", "--model", "fake", "--base-url", server.url]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("failed") == 1
+    assert "fake can be used" in shown
+
+
 @pytest.mark.parametrize("kind", ["judge", "choose"])
 def test_the_doctor_ends_with_1_where_a_trial_fails(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from replies import embedding_of
 from tiny_checkpoints import FAMILIES
 
 import manylens.api
@@ -268,6 +269,28 @@ def tuned(pictures: Path, tiny: dict[str, str], tmp_path_factory: pytest.TempPat
     return tune(pictures, tmp_path_factory.mktemp("tuned") / "out", tiny["llava"])
 
 
+def test_what_is_excluded_is_neither_shown_to_the_teacher_nor_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("a.png", "b.jpg", "old/c.png")):
+        (tmp_path / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8 + number, 8)).save(tmp_path / "p" / name)
+    seen: list[int] = []
+
+    async def learn(ids: list[str], *_: object, **__: object) -> None:
+        seen.append(len(ids))
+
+    monkeypatch.setattr(manylens.api, "find_checkpoint", lambda *_: None)
+    monkeypatch.setattr(manylens.api, "tune_student", learn)
+    different: tuple[dict[str, Any], ...] = ({}, {"exclude": ["old/"]}, {"include": ["*.png"], "exclude": ["old/"]})
+    for chosen in different:
+        manylens.api.tune(
+            tmp_path / "p", "color", teacher=ScriptedModel({"color": {}}), teacher_calls=1, out=tmp_path / "out",
+            student="hf:x", **chosen,
+        )  # fmt: skip
+    assert seen == [3, 2, 1]
+
+
 @needs_tune
 @pytest.mark.models
 def test_the_loss_falls_on_what_is_learned_and_on_what_is_held_out(tuned: Tuned) -> None:
@@ -306,7 +329,7 @@ def test_a_student_sees_in_training_what_it_sees_when_it_is_used(
     assert len(set(judged)) == len(requests)
     vectors = embeddings.detach().numpy()[len(requests) :]
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(ids)), abs=1e-4)
-    assert vectors.shape[1] == next(r.embedding.size for r in described if isinstance(r, LookReply))
+    assert vectors.shape[1] == next(embedding_of(r).size for r in described if isinstance(r, LookReply))
 
 
 @needs_tune

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from replies import embedding_of, request_of, values_of
 
-from manylens.models.base import CompleteReply, CompleteRequest, JudgeReply, JudgeRequest, LookReply, LookRequest
+from manylens.models.base import CompleteReply, JudgeReply, JudgeRequest, LookReply, LookRequest
 from manylens.models.scripted import Noise, ScriptedModel
 from manylens.models.wordings import REFUSALS, Wordings
 
@@ -40,9 +41,8 @@ def words_by_class(model: ScriptedModel) -> dict[str, Counter[str]]:
 
 
 def write(model: ScriptedModel, task: str, payload: Mapping[str, Any]) -> Any:
-    (reply,) = asyncio.run(model.complete([CompleteRequest("kind", task, json.dumps(payload))]))
-    assert isinstance(reply, CompleteReply), reply
-    return json.loads(reply.text)
+    (reply,) = asyncio.run(model.complete([request_of(task, {"interest": "kind", **payload})]))
+    return values_of(reply)
 
 
 def vocabulary(model: ScriptedModel, words: Sequence[str], level: str = "medium", known: Sequence[str] = ()) -> Any:
@@ -57,18 +57,17 @@ def test_without_wordings_every_reply_is_what_it_was() -> None:
     looks = asyncio.run(model.look([LookRequest("kind", image_id) for image_id in labels]))
     pairs = itertools.product(IDS[:9], labels)
     judged = asyncio.run(model.judge([JudgeRequest("kind", "alt kind1", "", (one,), other) for one, other in pairs]))
-    payload = json.dumps({"clusters": [{"id": 1, "descriptions": {"kind1": 3}}]})
-    tasks = ("name_clusters", "vocabulary")
-    written = asyncio.run(model.complete([CompleteRequest("kind", task, payload) for task in tasks]))
+    payload = {"interest": "kind", "clusters": [{"id": 1, "descriptions": {"kind1": 3}}]}
+    written = asyncio.run(model.complete([request_of(task, payload) for task in ("name_clusters", "vocabulary")]))
     # Of an embedding its largest part, which does not hang on the last bit of a processor's arithmetic.
     said = [
-        (reply.description, round(reply.confidence, 9), int(reply.embedding.argmax()))
+        (reply.description, round(reply.confidence, 9), int(embedding_of(reply).argmax()))
         if isinstance(reply, LookReply)
         else str(reply)
         for reply in looks
     ]
     judgements = [round(reply.probability, 9) if isinstance(reply, JudgeReply) else str(reply) for reply in judged]
-    texts = [reply.text if isinstance(reply, CompleteReply) else str(reply) for reply in written]
+    texts = [json.dumps(values_of(reply)) if isinstance(reply, CompleteReply) else str(reply) for reply in written]
     assert "Wordings" not in model.identity
     digest = hashlib.sha256(repr([said, judgements, texts]).encode()).hexdigest()
     assert digest == "289d95f81d5c3281b312d66f120d54c1d2db79b6e9da41df38ba799a0e112718"
@@ -99,7 +98,7 @@ def test_in_free_prose_no_two_descriptions_are_equal_and_a_class_shares_words() 
 
 def test_wordings_of_one_class_lie_nearer_to_each_other_than_to_others() -> None:
     looks = look(model_of(Wordings(per_class=10), Noise(spread=0.0)))
-    place = {reply.description: reply.embedding.astype(np.float64) for reply in looks}
+    place = {reply.description: embedding_of(reply).astype(np.float64) for reply in looks}
     label = dict(zip((reply.description for reply in looks), LABELS.values(), strict=True))
     pairs = list(itertools.combinations(place, 2))
     within = [place[a] @ place[b] for a, b in pairs if label[a] == label[b]]
@@ -138,7 +137,7 @@ def test_a_third_is_described_in_other_words_nearby() -> None:
     moved = [number for number in range(len(IDS)) if home[number].description != abroad[number].description]
     assert len(moved) / len(IDS) == pytest.approx(1 / 3, abs=0.05)
     assert not {abroad[number].description for number in moved} & {reply.description for reply in home}
-    cosines = [cosine(home[number].embedding, abroad[number].embedding) for number in moved]
+    cosines = [cosine(embedding_of(home[number]), embedding_of(abroad[number])) for number in moved]
     assert 0.8 < np.mean(cosines) < 0.97
 
 

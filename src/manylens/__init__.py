@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from manylens.api import add, cluster, export, plan, watch
+    from manylens.api import add, cluster, correct, export, plan, redo, resort, review, undo, watch
+    from manylens.correcting.corrector import Change
     from manylens.engine import RayEngine
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from manylens.results.exports.run_table import Exported
     from manylens.results.result import InterestResult, Result
     from manylens.settings import ModelOptions, Settings
+    from manylens.types import Correction
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Change",
+    "Correction",
     "Exported",
     "InterestClustering",
     "InterestResult",
@@ -39,12 +43,19 @@ __all__ = [
     "__version__",
     "add",
     "cluster",
+    "correct",
     "export",
     "plan",
+    "redo",
+    "resort",
+    "review",
+    "undo",
     "watch",
 ]
 
 _HOMES = {
+    "Change": "correcting.corrector",
+    "Correction": "types",
     "Exported": "results.exports.run_table",
     "InterestClustering": "estimator",
     "InterestResult": "results.result",
@@ -57,8 +68,13 @@ _HOMES = {
     "TextEmbedder": "models.text_embedder",
     "add": "api",
     "cluster": "api",
+    "correct": "api",
     "export": "api",
     "plan": "api",
+    "redo": "api",
+    "resort": "api",
+    "review": "api",
+    "undo": "api",
     "watch": "api",
 }
 

@@ -8,7 +8,6 @@ and ends with the same files.
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import tempfile
 import threading
@@ -17,17 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from PIL import Image as PillowImage
-
 from manylens import __version__
 from manylens.collection.changes import changes
-from manylens.collection.find import Collection, find_images
+from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.collection.source import Place, as_place, place_name
 from manylens.collection.watch import turns
+from manylens.correcting import door
+from manylens.correcting.corrector import Change, Corrector
+from manylens.correcting.edited import set_aside
+from manylens.correcting.files import write_files
+from manylens.correcting.resort import Resorted, sort_again, take_over
+from manylens.correcting.review import Review
+from manylens.correcting.settle import evidence_of, record, record_added
 from manylens.engine import Engine, engine_named
 from manylens.errors import UsageError
 from manylens.events import Foreseen, Notice
-from manylens.files import write_atomically
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions
 from manylens.models.huggingface.checkpoint import find_checkpoint
@@ -41,21 +45,15 @@ from manylens.pipeline.plan import Plan, plan_run
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
-from manylens.results.files import (
-    RESULT_FILES,
-    UNREADABLE_NAME,
-    write_results,
-    write_unreadable,
-)
-from manylens.results.report import REPORT_NAME, encode_thumbnail, render_report
 from manylens.results.result import InterestResult, Result
-from manylens.results.table import as_of, join
-from manylens.session import OnEvent, Session, open_session
+from manylens.results.table import as_of
+from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
+from manylens.text import printable
 from manylens.tuning.tune import Tuned, tune_student
-from manylens.types import Clustering, Interest, parse_interests
+from manylens.types import Clustering, Correction, Interest, parse_interests
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -81,7 +79,9 @@ def cluster(
 ) -> Result:
     """Sort the images of a folder by each interest and write the results.
 
-    by: one interest or several, in plain words; each image's pixels are read once for all of them.
+    folder: or an archive (zip, tar), a list (CSV, text, Parquet) of pictures, paths or addresses, or the address of one
+    of these or of a folder in an object store. by: one interest or several, in plain words; each image's pixels are
+    read once for all of them.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
@@ -100,7 +100,7 @@ def cluster(
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
     interests = parse_interests(by)
-    place = Path(folder)
+    place = as_place(folder)
     chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
     with following(progress, on_event) as emit:
         return run_until_done(
@@ -155,8 +155,9 @@ def export(
 
     out: a run folder, or the result of `cluster`. to: `parquet` (every file, every interest's cluster, name,
     confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
-    pictures), `coco`, `xmp` (keywords in side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the
-    pictures for `xmp`, and for `folders` it must be said. folder: where the pictures are, if no longer where they were.
+    pictures), `fiftyone` (a dataset in FiftyOne, or with `dest` its form on disk), `coco`, `xmp` (keywords in
+    side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the pictures for `xmp`, and for `folders`
+    it must be said. folder: where the pictures are, if no longer where they were.
     by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
     would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
 
@@ -184,7 +185,7 @@ def describe(
 
     async def work(out: Path, emit: OnEvent) -> tuple[Looks, Collection]:
         async with open_session(
-            Path(folder), out, model, options or ModelOptions(), Settings(), emit, files
+            as_place(folder), out, model, options or ModelOptions(), Settings(), emit, files
         ) as session:
             ids = [image.id for image in session.collection.images]
             looks = await look_at_images(ids, interests, session.model, emit)
@@ -217,7 +218,7 @@ def add(
     with following(progress, on_event) as emit:
         return run_until_done(
             _add(
-                Path(folder),
+                as_place(folder),
                 model=model,
                 options=options,
                 engine=engine_named(engine),
@@ -241,8 +242,110 @@ def watch(
     KeyboardInterrupt. how: as `add` takes it; a limit on calls is one of each addition. Needs the extra `[watch]`. An
     addition that was killed is made good by the next one. Raises as `add` does, for the folder as it is then.
     """
-    for _ in turns(Path(folder), Path(out), stop):
+    for _ in turns(as_place(folder), Path(out), stop):
         yield add(out, folder, **how)
+
+
+def correct(
+    out: PathLike | Result,
+    by: str | None,
+    corrections: Sequence[Correction | Mapping[str, Any]],
+    *,
+    dry_run: bool = False,
+) -> Change:
+    """Say what is wrong with a finished clustering; it outranks the model, and holds in every later run.
+
+    out: a run folder, or the result of `cluster`. by: the interest, in words; None where the run has one. corrections:
+    `Correction`s, or their values: `{"kind": "move", "images": ["a.jpg"], "cluster": "hearts"}`. They are one step,
+    which `undo` takes back as a whole. dry_run: say what would change, and keep nothing.
+
+    Asks no model; the result files are written anew. Raises UsageError for a picture or a cluster that is not there,
+    StoreError where there is no run.
+    """
+    return door.correct(_run_of(out), by, corrections, dry_run=dry_run)
+
+
+def undo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Take the last step of corrections back; None where there is none left."""
+    return door.undo(_run_of(out), by)
+
+
+def redo(out: PathLike | Result, by: str | None = None) -> Change | None:
+    """Say again what `undo` took back, the latest first; None where there is none, or something new was said since."""
+    return door.redo(_run_of(out), by)
+
+
+def review(out: PathLike | Result, by: str | None = None, *, limit: int = 20, skipped: Sequence[str] = ()) -> Review:
+    """What a person should look at first: the pictures about which an answer is expected to put most right.
+
+    Answer with `correct`: "confirm" (yes), "not" (no) or "move" (which), and ask again: each answer counts for those
+    like it, and lowers the estimate of what is misplaced. skipped: ids of pictures that the person does not know. Asks
+    no model. Raises as `correct` does.
+    """
+    return door.review(_run_of(out), by, limit=limit, skipped=skipped)
+
+
+def resort(
+    out: PathLike | Result,
+    by: str | None = None,
+    *,
+    ask: bool = False,
+    apply: bool = False,
+    folder: PathLike | None = None,
+    model: str | Model | None = None,
+    options: ModelOptions | None = None,
+    settings: Settings | None = None,
+    on_event: OnEvent | None = None,
+    progress: bool | None = None,
+) -> Resorted:
+    """Sort again what the corrections touch: pictures described like one that was moved, and those that look misplaced
+    in the light of what a person said.
+
+    By default it asks nothing and says what is expected to move and to be asked. ask: ask the model, and say what would
+    move; the answers are stored, so that it costs nothing the next time. apply: ask, and take the moves over, as one
+    step that `undo` takes back. What a person placed never moves. folder, model, options: where the pictures are, and
+    the model, where they are not those of the run. settings: limits on what may be spent. Raises as `correct` and
+    `cluster` do, and UsageError where the clustering was made with another model.
+    """
+    run = _run_of(out)
+    if not (ask or apply):
+        return door.foresee_resort(run, by)
+    with following(progress, on_event) as emit:
+        return run_until_done(
+            _resort(run, by, apply, folder, model, options or ModelOptions(), settings or Settings(), emit)
+        )
+
+
+async def _resort(
+    out: Path,
+    by: str | None,
+    apply: bool,
+    folder: PathLike | None,
+    model: str | Model | None,
+    options: ModelOptions,
+    limits: Settings,
+    emit: OnEvent,
+) -> Resorted:
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = door.slug_in(run, by)
+        shown = Corrector(run, slug).shown
+        recorded = run.place() if folder is None else folder
+    if recorded is None:
+        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    async with open_session(
+        as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
+    ) as session:
+        corrector = Corrector(session.run, slug)
+        resorted = await sort_again(corrector, session.model, emit, limits)
+        if apply:
+            door.keep_edited(session.run, [slug], lambda text: emit(Notice(text)))
+            take_over(corrector, resorted)
+            door.bring_up_to_date(session.run, lambda text: emit(Notice(text)))
+    return resorted
+
+
+def _run_of(out: PathLike | Result) -> Path:
+    return out.out if isinstance(out, Result) else Path(out)
 
 
 def tune(
@@ -253,6 +356,8 @@ def tune(
     teacher_calls: int,
     out: PathLike,
     student: str,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     options: ModelOptions | None = None,
     settings: TuneSettings | Mapping[str, int] | None = None,
     on_event: OnEvent | None = None,
@@ -262,12 +367,12 @@ def tune(
 
     teacher: a name, or any object that follows the protocol, as for `cluster`. teacher_calls: hard bound on what it is
     asked, over all interests. out: a run folder for the teacher's answers and the result; the same call goes on with
-    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. options: of the teacher; `device` and `image_px`
-    are the student's, too. settings: those of training, or some of them by name. progress: as for `cluster`.
-    Raises as it does.
+    what is there. student: `hf:FOLDER_OR_ID`; nano cannot be tuned. exclude, include, progress: as for `cluster`.
+    options: of the teacher; `device` and `image_px` are the student's, too. settings: those of training, or some of
+    them by name. Raises as `cluster` does.
     """
     interests = parse_interests(by)
-    place, into = Path(folder), Path(out)
+    place, into = as_place(folder), Path(out)
     chosen = options or ModelOptions()
     recipe = settings if isinstance(settings, TuneSettings) else TuneSettings(**(settings or {}))
     if not student.startswith(HF_PREFIX):
@@ -279,7 +384,9 @@ def tune(
 
     async def work(emit: OnEvent) -> Tuned:
         limits = Settings(budget_calls=teacher_calls)
-        async with open_session(place, into, teacher, chosen, limits, emit) as session:
+        async with open_session(
+            place, into, teacher, chosen, limits, emit, exclude=exclude, include=include
+        ) as session:
             return await tune_student(
                 [image.id for image in session.collection.images],
                 interests,
@@ -305,13 +412,13 @@ def _adapted(settings: Settings, **given: Any) -> Settings:
     return dataclasses.replace(settings, **said)
 
 
-def default_out(folder: Path) -> Path:
+def default_out(folder: Place) -> Path:
     """`<folder's name>-manylens` in the current directory."""
-    return Path(f"{Path(os.path.abspath(folder)).name or 'images'}-manylens")
+    return Path(f"{place_name(folder) or 'images'}-manylens")
 
 
 async def _cluster(
-    folder: Path,
+    folder: Place,
     interests: Sequence[Interest],
     *,
     files: Sequence[str] | None,
@@ -326,6 +433,11 @@ async def _cluster(
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
+    if links and open_source(folder).root is None:
+        raise UsageError(
+            f"links lead to files, the pictures of {printable(str(folder))} are no files of their own",
+            "leave links out, or unpack or download them first",
+        )
     async with open_session(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include, engine=engine
     ) as session:
@@ -339,12 +451,12 @@ async def _cluster(
             if settings.share_near_duplicates
             else None
         )
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared)
-        for said, times in recorded.said.most_common(1):
-            if times:
-                emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+        told = {interest: evidence_of(session.run, interest.slug) for interest in interests}
+        known = {interest: one for interest, one in told.items() if one is not None}
+        found = await cluster_images(ids, interests, recorded, settings, emit, shared, known)
+        tell_failures(session, emit)
         sorted_ = [(found[interest], settings) for interest in interests]
-        results = _write(session, sorted_, began, links)
+        results = _write(session, sorted_, began, links, emit)
     edge = edge_scale(recorded.capabilities)
     kept = 0 if session.is_fresh else recorded.reused.total()  # a fresh run reuses its own answers only
     return Result(
@@ -361,7 +473,7 @@ async def _cluster(
 
 
 async def _add(
-    folder: Path,
+    folder: Place,
     *,
     model: str | Model | None,
     options: ModelOptions | Mapping[str, Any] | None,
@@ -406,7 +518,8 @@ async def _add(
         for clustering, settings in held:
             grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
             done.append((grown, settings))
-        results = _write(session, done, began, links=False)
+        tell_failures(session, emit)
+        results = _write(session, done, began, False, emit, is_addition=True)
     return Result(
         out,
         collection,
@@ -424,29 +537,19 @@ def _texts(values: object) -> tuple[str, ...]:
 
 
 def _write(
-    session: Session, clusterings: Sequence[tuple[Clustering, Settings]], began: float, links: bool
+    session: Session,
+    clusterings: Sequence[tuple[Clustering, Settings]],
+    began: float,
+    links: bool,
+    emit: OnEvent,
+    is_addition: bool = False,
 ) -> dict[str, InterestResult]:
-    """Record what was decided, then write the files that show it: these interests' and the report of all."""
-    run, collection, out = session.run, session.collection, session.run.path
-    for clustering, settings in clusterings:
-        run.record_clustering(clustering, settings)
-    slugs = [clustering.interest.slug for clustering, _ in clusterings]
-    written = [REPORT_NAME, UNREADABLE_NAME, *(f"{slug}/{file}" for slug in slugs for file in RESULT_FILES)]
-    run.forget_results(written)
-    write_unreadable(out, collection)
-
-    def thumbnail(image_id: str) -> bytes:
-        with PillowImage.open(io.BytesIO(run.thumbnail(image_id)), formats=("JPEG",)) as picture:
-            return encode_thumbnail(picture)
-
-    shown = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
-    report = out / REPORT_NAME
-    write_atomically(report, render_report(shown, collection, thumbnail, version=__version__))
-    results = {}
-    for clustering, settings in clusterings:
-        table = join(clustering, collection)
-        seconds = time.monotonic() - began
-        below = write_results(out, table, settings=settings, seconds=seconds, version=__version__, links=links)
-        results[clustering.interest.text] = InterestResult(table, below, report)
-    run.record_results(written)
-    return results
+    """Record what was decided, with what a person said applied, then write the files that show it: these interests' and
+    the report of all."""
+    run = session.run
+    for aside in set_aside(run, [clustering.interest.slug for clustering, _ in clusterings]):
+        emit(Notice(aside.notice))
+    settle = record_added if is_addition else record
+    settled = [(settle(run, clustering, settings), settings) for clustering, settings in clusterings]
+    seconds = time.monotonic() - began
+    return write_files(run, session.collection, settled, seconds=seconds, version=__version__, links=links)

@@ -7,6 +7,8 @@ Programmer errors (TypeError, AssertionError, ...) are not wrapped: they pass th
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 
 class ManylensError(Exception):
     """The root of all explained errors.
@@ -54,6 +56,11 @@ class BudgetSpent(ModelError):
     """The call, or the rest of it, was not sent: it could have passed a limit. Says nothing of its image."""
 
 
+Cause: TypeAlias = Literal["", "rate", "load", "fault", "time"]
+"""Why a server is busy. rate: it is asked too often, which is no picture's fault. load: it says that it has no room.
+fault, time: it broke, or did not answer in time; where that happens to one picture alone, the picture may be why."""
+
+
 class ModelBusy(ModelError):
     """The model asked us to come back later (rate limit, overload, time-out, broken connection).
 
@@ -62,9 +69,19 @@ class ModelBusy(ModelError):
 
     retryable = True
 
-    def __init__(self, rule: str, hint: str = "", *, retry_after_s: float | None = None) -> None:
+    def __init__(self, rule: str, hint: str = "", *, retry_after_s: float | None = None, cause: Cause = "") -> None:
         super().__init__(rule, hint)
         self.retry_after_s = retry_after_s
+        self.cause = cause
+
+
+class GivenUp(ModelError):
+    """The model fails on this request alone, again and again, while it answers others: later runs leave it out, until
+    they are told to ask again."""
+
+
+class RequestTooLong(ModelError):
+    """The request has more text or pictures than the model takes: a shorter one may do."""
 
 
 class ModelReplyInvalid(ModelError):

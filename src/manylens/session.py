@@ -6,6 +6,7 @@ folder or the model cannot be used.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from manylens.collection.find import Collection, find_images
+from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.pictures import StoredImages
+from manylens.collection.source import Place, Source
 from manylens.engine import Engine, LocalEngine
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
@@ -24,9 +26,10 @@ from manylens.models.base import Model, ModelOptions, check_model
 from manylens.models.caching import CachingModel, open_account
 from manylens.models.registry import check_model_name
 from manylens.models.retrying import RetryingModel
+from manylens.results.table import collection_of
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
-from manylens.text import counted, printable
+from manylens.text import counted, printable, shown_name
 
 OnEvent: TypeAlias = Callable[[Event], None]
 
@@ -62,7 +65,7 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    folder: Path,
+    folder: Place,
     out: Path,
     model: str | Model,
     options: ModelOptions,
@@ -71,12 +74,14 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    reread: bool = True,
     engine: Engine | None = None,
     is_addition: bool = False,
 ) -> AsyncIterator[Session]:
-    """Open the run at `out` on the images of `folder`, or on those of its `files` alone; the limits of the settings
-    hold from the first request on. engine: who carries out the model's calls, by default this process.
-    is_addition: what was found of pictures that are still there stays.
+    """Open the run at `out` on the images of `folder` (any place that `open_source` opens), or on those of its `files`
+    alone; the limits of the settings hold from the first request on. reread: find out what the folder holds; else it
+    is what the run recorded. engine: who carries out the model's calls, by default this process. is_addition: what was
+    found of pictures that are still there stays.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -84,8 +89,7 @@ async def open_session(
         check_model_name(model, options)
     else:
         check_model(model)
-    if not folder.is_dir():
-        find_images(folder)  # raises and says why, before a run folder is made
+    source = open_source(folder)  # raises and says why, before a run folder is made
     engine = engine or LocalEngine()
     fresh = not out.exists()
     with RunFolder.open(out) as run:
@@ -96,13 +100,17 @@ async def open_session(
         try:
             with account.probing():
                 engine.probe(model, options, out / MODELS_NAME)
-            collection = _read(folder, files, exclude, include, run, emit, is_addition)
+            collection = (
+                _read(source, files, exclude, include, run, emit, is_addition) if reread else collection_of(run, folder)
+            )
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
             raise
-        images = StoredImages(collection.root, collection.images, run.thumbnail)
+        images = StoredImages(source, collection.images, run.thumbnail)
         async with engine.opened(model, images, options, run.features, out / MODELS_NAME) as chosen:
+            if hasattr(chosen, "on_notice"):
+                chosen.on_notice = lambda text: emit(Notice(text))
             is_served = chosen.capabilities.batch_size == 1
             recorded = CachingModel(
                 RetryingModel(
@@ -113,12 +121,33 @@ async def open_session(
                 run,
                 lambda calls: emit(Stopping(calls)),
                 account,
+                ask_again=options.ask_again,
             )
             yield Session(run, collection, images, recorded, fresh)
 
 
+_NAMED = 5
+"""Files that a notice names; result files and the report name all."""
+
+
+def tell_failures(session: Session, emit: OnEvent) -> None:
+    """What result files do not say of calls that failed: the server's words, and which pictures it fails on."""
+    for said, times in session.model.said.most_common(1):
+        if times:
+            emit(Notice(f"of the calls that failed, {times:,} for this reason: {said}"))
+    paths = sorted(image.paths[0] for image in session.collection.images if image.id in session.model.given_up)
+    if paths:
+        named = ", ".join(map(shown_name, paths[:_NAMED])) + (", ..." if len(paths) > _NAMED else "")
+        emit(
+            Notice(
+                f"{counted(len(paths), 'picture')} given up, because the model fails there and answers about others: "
+                f"{named}. Later runs leave {'it' if len(paths) == 1 else 'them'} out, unless they have --ask-again"
+            )
+        )
+
+
 def _read(
-    folder: Path,
+    source: Source,
     files: Sequence[str] | None,
     exclude: Sequence[str],
     include: Sequence[str],
@@ -129,7 +158,7 @@ def _read(
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
     collection = find_images(
-        folder,
+        source,
         files,
         exclude=exclude,
         include=include,
@@ -143,21 +172,25 @@ def _read(
         images = counted(len(gone), "picture that is", "pictures that are")
         emit(
             Notice(
-                f"{run.path} holds {images} not in {printable(str(folder))}: its results for the interests asked now "
+                f"{run.path} holds {images} not in {printable(source.place)}: its results for the interests asked now "
                 "are replaced, those for others stay as they were; no answer is lost"
             )
         )
-    run.record_collection(collection.images, collection.unreadable, collection.root)
+    run.record_collection(collection.images, collection.unreadable, source.place, source.root)
+    collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):
         detail += f" ({len(collection.images):,} distinct)"
     if collection.animated_count:
-        detail += f", {counted(collection.animated_count, 'animation')} by the middle frame"
+        moving = counted(collection.animated_count, "animation or video", "animations and videos")
+        detail += f", {moving} by the middle frame"
     if collection.unreadable:
         detail += f", {len(collection.unreadable):,} unreadable"
     if collection.skipped_count:
         detail += f", {counted(collection.skipped_count, 'other file')} skipped (no pictures, or hidden)"
+    if collection.packed_count:
+        detail += f", {counted(collection.packed_count, 'archive')} not opened (give it itself)"
     if collection.left_out_count:
         detail += f", {collection.left_out_count:,} left out (thumbnails, trash, or excluded)"
     emit(StageFinished("read", "", detail))

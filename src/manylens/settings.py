@@ -172,7 +172,8 @@ class ModelOptions(_Record):
     pixels, of the images that are sent. timeout_s: seconds that one call may take. concurrency: calls under way at
     once. embedding_model, embedding_url: which model turns descriptions into embeddings, and where it answers if that
     is not `base_url`; None leaves it to what the server offers. device: `cpu`, `cuda`, ... or None for the
-    best there is. adapter: a LoRA adapter's folder.
+    best there is. adapter: a LoRA adapter's folder. ask_again: also about pictures that earlier runs gave up, because
+    the server failed on them and on no others.
     """
 
     base_url: str | None = None
@@ -183,6 +184,7 @@ class ModelOptions(_Record):
     embedding_url: str | None = None
     device: str | None = None
     adapter: str | None = None
+    ask_again: bool = False
 
     def __post_init__(self) -> None:
         for name, (least, most) in MODEL_OPTION_BOUNDS.items():

@@ -11,6 +11,18 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def duration(seconds: float) -> str:
+    """ "40 s", "12 min", "5 h 12 min", "2 days 3 h": as long as matters for a wait."""
+    minutes, hours, days = round(seconds / 60), int(seconds / 3600 + 1e-9), int(seconds / 86_400 + 1e-9)
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if days < 2:
+        return f"{hours} h {minutes - 60 * hours} min"
+    return f"{days} days {round((seconds - 86_400 * days) / 3600)} h"
+
+
 _NO_PLURALS = {"atlas", "canvas", "christmas", "lens", "news", "series", "species"}
 _NO_PLURALS |= {"eyeglasses", "glasses", "sunglasses", "shorts"}
 """Words that end like a plural and are none, or mean something else in the singular."""

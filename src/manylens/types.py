@@ -146,12 +146,14 @@ def answer_key(model_identity: str, request: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Image(_Record):
     """One image by content. id: SHA-256 of the file's bytes, hex. paths: every file with these bytes, relative to the
-    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation)."""
+    collection's folder, sorted. width_px, height_px: as a person sees it (after EXIF rotation). frames: of an animation
+    or a video, of which the middle one was read; else 1."""
 
     id: str
     paths: tuple[str, ...]
     width_px: int
     height_px: int
+    frames: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,9 @@ class Misplaced(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Cluster(_Record):
-    """id: 1..K by falling size. exemplars: image ids, the most typical first. parent: the name of the coarser kind that
-    it belongs to, or empty. misplaced: how many of its images are, or None where that is not known."""
+    """id: a number that it keeps as long as it goes on, across runs; never another's. exemplars: image ids, the most
+    typical first. parent: the name of the coarser kind that it belongs to, or empty. misplaced: how many of its images
+    are, or None where that is not known."""
 
     id: int
     name: str
@@ -280,11 +283,86 @@ class Clustering:
     verdict: Verdict | None = None
 
 
+CorrectionKind: TypeAlias = Literal["move", "new", "split", "merge", "rename", "not", "unassign", "confirm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction(_Record):
+    """What a person says about a clustering.
+
+    kind: "move" images to `cluster`; "new": images are a cluster of their own, called `name`; "split": the same, of
+    images of one cluster; "merge" `cluster` into `into`; "rename" `cluster` to `name`; "not": images are not in
+    `cluster`, or, where it is None, not where they are; "unassign": images are in no cluster; "confirm": images are
+    right where they are. images: ids, or paths in the collection's folder. cluster, into: a cluster's id or its name.
+    """
+
+    kind: CorrectionKind
+    images: tuple[str, ...] = ()
+    cluster: int | str | None = None
+    into: int | str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor(_Record):
+    """How a later clustering is told which cluster is meant: by its id and, where no cluster has that, by the images in
+    it. size: images in all. members: ids of some of them, those that stand for it best first."""
+
+    id: int
+    name: str
+    size: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged(_Record):
+    """What a model decided about an image when it was sorted again. before: the cluster that it was in."""
+
+    image_id: str
+    before: int | None
+    confidence: float
+    reason: str
+    decided_by: DecidedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling(_Record):
+    """A correction as the log keeps it: images by id, clusters by anchor. For "merge" images are those of `cluster`,
+    for "confirm" they are in `cluster`. kind "judged": a model's decisions that a person took over; all are about
+    `cluster`, None for no cluster."""
+
+    kind: CorrectionKind | Literal["judged"]
+    images: tuple[str, ...] = ()
+    cluster: Anchor | None = None
+    into: Anchor | None = None
+    name: str = ""
+    judged: tuple[Judged, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        anchors = {key: Anchor.from_dict(values[key]) for key in ("cluster", "into") if values.get(key) is not None}
+        judged = tuple(Judged.from_dict(one) for one in values.get("judged", ()))
+        return cls(**{**values, **anchors, "images": tuple(values.get("images", ())), "judged": judged})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a person said at once, and undoes at once. number: in the order of saying. at: when, ISO 8601 in UTC.
+    is_undone: whether it was taken back; it is kept until something else is said."""
+
+    number: int
+    at: str
+    is_undone: bool
+    rulings: tuple[Ruling, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen."""
+    """A readable image as a run keeps it. jpeg: RGB, longest side at most 256 px. Sizes are the original's, as seen.
+    frames: as of `Image`."""
 
     image_id: str
     width_px: int
     height_px: int
     jpeg: bytes
+    frames: int = 1

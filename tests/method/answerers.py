@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from replies import written_of
 
 from manylens.method.check import Check
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.method.observations import Looks, normalise_description, seeded_share
-from manylens.method.questions import Answer, Choice, Question, Steps, Writing
+from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.method.sorting import NONE, Cluster, Sorting
 from manylens.method.trial import Trial, try_judge
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.settings import Settings
 from manylens.types import Interest
+from manylens.writing import WritingTask
 
 T = TypeVar("T")
 Judge = Callable[[Question], Answer]
@@ -196,12 +198,12 @@ def drive(steps: Steps[T], judge: Judge, rounds: list[list[Question]] | None = N
         return result
 
 
-def write_with(reply: Callable[[Writing], str | None]) -> Judge:
+def write_with(reply: Callable[[WritingTask], str | None]) -> Judge:
     """A judge for tasks of writing."""
 
     def answer(question: Question) -> Answer:
-        assert isinstance(question, Writing)
-        return Answer(text=reply(question))
+        assert not isinstance(question, Choice)
+        return Answer(written=written_of(reply(question)))
 
     return answer
 

@@ -6,6 +6,7 @@ import pytest
 from answerers import FAILED, Judge, drive, looks_of, write_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replies import payload_of, written_of
 
 from manylens.method.levels import Group
 from manylens.method.naming import (
@@ -14,11 +15,11 @@ from manylens.method.naming import (
     define,
     name_by_descriptions,
     name_groups,
-    naming_payload,
-    parse_names,
+    usable_names,
 )
 from manylens.method.observations import Looks, normalise_description
-from manylens.method.questions import Question, Writing
+from manylens.method.questions import Question
+from manylens.writing import WritingTask
 
 
 def grouped(*groups: Sequence[str]) -> tuple[Looks, list[Group]]:
@@ -94,8 +95,8 @@ def test_a_definition_says_how_many_members_it_fits() -> None:
 
 
 def writer(**changes: Any) -> Judge:
-    def reply(question: Writing) -> str:
-        asked = json.loads(question.payload)["clusters"]
+    def reply(question: WritingTask) -> str:
+        asked = payload_of(question)["clusters"]
         return json.dumps(
             {
                 "clusters": [
@@ -140,7 +141,7 @@ def test_a_name_that_a_sibling_of_another_call_has_is_not_taken() -> None:
     steps = name_groups(looks, groups, [""] * len(groups), True)
     found = drive(steps, writer(n41="The Kind 1", n42="w0"), rounds)
     assert [len(questions) for questions in rounds] == [1, 1]
-    payloads = [json.loads(q.payload) for questions in rounds for q in questions if isinstance(q, Writing)]
+    payloads = [payload_of(q) for questions in rounds for q in questions]
     assert [len(payload["clusters"]) for payload in payloads] == [40, 2]
     assert payloads[0]["taken"] == [] and payloads[1]["taken"] == [f"the kind {k}" for k in range(1, 41)]
     assert found[40].name == "w40", "taken: it keeps its description's name"
@@ -158,11 +159,18 @@ def test_a_cluster_may_keep_the_name_it_has() -> None:
     assert found[0] == Named("Hearts", "Some kind.")
 
 
+def shown_to_writer(looks: Looks, groups: Sequence[Group]) -> Any:
+    rounds: list[list[Question]] = []
+    drive(name_groups(looks, groups, [""] * len(groups), True), lambda _: FAILED, rounds)
+    ((question,),) = rounds
+    return payload_of(question)
+
+
 def test_the_writer_is_shown_what_a_cluster_has_and_its_siblings_lack() -> None:
     looks, groups = grouped(["red"] * 5 + ["rose"] * 2, ["red"] * 4 + ["Wine"] * 3, ["red"])
-    payload = json.loads(naming_payload(looks, groups, [1, 2], name_by_descriptions(looks, groups, [""] * 3)))
+    payload = shown_to_writer(looks, groups)
     assert payload["interest"] == "suit" and payload["taken"] == []
-    assert payload["clusters"] == [
+    assert payload["clusters"][:2] == [
         {"id": 1, "size": 7, "descriptions": {"rose": 2, "red": 5}},
         {"id": 2, "size": 7, "descriptions": {"Wine": 3, "red": 4}},
     ]
@@ -172,9 +180,9 @@ def test_the_writer_is_shown_what_a_cluster_has_and_its_siblings_lack() -> None:
 
 def test_the_writer_is_shown_at_most_eight_descriptions_ties_by_alphabet() -> None:
     looks, groups = grouped([f"w{k:02d}" for k in range(20, 0, -1)], ["é"])
-    text = naming_payload(looks, groups, [1, 2], [])
-    assert list(json.loads(text)["clusters"][0]["descriptions"]) == [f"w{k:02d}" for k in range(1, 9)]
-    assert "é" in text, "as written, not escaped"
+    shown = shown_to_writer(looks, groups)["clusters"]
+    assert list(shown[0]["descriptions"]) == [f"w{k:02d}" for k in range(1, 9)]
+    assert list(shown[1]["descriptions"]) == ["é"]
 
 
 GOOD = {"clusters": [{"id": 1, "name": "A", "definition": "a"}, {"id": 2, "name": "B", "definition": "b"}]}
@@ -189,12 +197,12 @@ def changed(at: int, **changes: Any) -> str:
 @pytest.mark.parametrize("wrap", ["{}", "```json\n{}\n```", "\n  {}  \n", "```\n{}```"])
 def test_a_complete_reply_is_read_with_or_without_a_fence(wrap: str) -> None:
     text = wrap.replace("{}", json.dumps(GOOD))
-    assert parse_names(text, [1, 2]) == {1: Named("A", "a"), 2: Named("B", "b")}
+    assert usable_names(written_of(text), [1, 2]) == {1: Named("A", "a"), 2: Named("B", "b")}
 
 
 def test_a_name_has_up_to_sixty_characters() -> None:
-    assert parse_names(changed(0, name="x" * 60), [1, 2]) is not None
-    assert parse_names(changed(0, name="x" * 61), [1, 2]) is None
+    assert usable_names(written_of(changed(0, name="x" * 60)), [1, 2]) is not None
+    assert usable_names(written_of(changed(0, name="x" * 61)), [1, 2]) is None
 
 
 @pytest.mark.parametrize(
@@ -225,4 +233,4 @@ def test_a_name_has_up_to_sixty_characters() -> None:
     ],
 )
 def test_an_incomplete_or_ambiguous_reply_is_none(text: str | None) -> None:
-    assert parse_names(text, [1, 2]) is None
+    assert usable_names(written_of(text), [1, 2]) is None

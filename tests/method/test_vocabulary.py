@@ -6,9 +6,10 @@ import pytest
 from answerers import FAILED, begin, drive, looks_of, write_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replies import payload_of, written_of
 
 from manylens.method.observations import Looks
-from manylens.method.questions import Answer, Question, Writing
+from manylens.method.questions import Answer, Choice, Question
 from manylens.method.vocabulary import (
     BATCH,
     NO_ANSWERS,
@@ -18,18 +19,19 @@ from manylens.method.vocabulary import (
     name_parents,
     without_writer,
 )
+from manylens.writing import WritingTask
 
-Reply = Callable[[Writing], str | None]
+Reply = Callable[[WritingTask], str | None]
 
 
 def looks_with(words: Sequence[str]) -> Looks:
     return looks_of(words, [[1.0, 0.0]] * len(words))  # type: ignore[arg-type]
 
 
-def by_letter(question: Writing) -> str:
+def by_letter(question: WritingTask) -> str:
     """A writer who sorts by first letter; "?" begins what does not answer. It leaves categories as they are."""
-    asked = json.loads(question.payload)
-    if question.task == "reconcile":
+    asked = payload_of(question)
+    if question.name == "reconcile":
         return json.dumps({"groups": [{"name": c["name"], "ids": [c["id"]]} for c in asked["categories"]]})
     found: dict[str, list[int]] = {}
     for number, text in enumerate(asked["descriptions"], start=1):
@@ -39,9 +41,9 @@ def by_letter(question: Writing) -> str:
 
 
 def tampered(change: Callable[[dict[str, Any]], Any]) -> Reply:
-    def reply(question: Writing) -> str:
+    def reply(question: WritingTask) -> str:
         values = json.loads(by_letter(question))
-        if question.task == "vocabulary":
+        if question.name == "vocabulary":
             values = change(values) or values
         return json.dumps(values)
 
@@ -106,9 +108,9 @@ def test_invented_numbers_repeats_and_broken_entries_are_passed_over(fault: Call
 def test_lost_descriptions_are_sent_once_more_and_then_stand_by_themselves() -> None:
     sent: list[list[str]] = []
 
-    def reply(question: Writing) -> str | None:
-        asked = json.loads(question.payload)
-        if question.task == "vocabulary":
+    def reply(question: WritingTask) -> str | None:
+        asked = payload_of(question)
+        if question.name == "vocabulary":
             sent.append(asked["descriptions"])
         return tampered(lose)(question)
 
@@ -150,8 +152,8 @@ def test_phrases_that_never_answer_are_known_without_a_writer(text: str) -> None
 def test_the_writer_recognises_no_answer_in_other_wordings_and_is_not_bothered_with_known_ones() -> None:
     sent: list[str] = []
 
-    def reply(question: Writing) -> str:
-        sent.extend(json.loads(question.payload).get("descriptions", []))
+    def reply(question: WritingTask) -> str:
+        sent.extend(payload_of(question).get("descriptions", []))
         return by_letter(question)
 
     found = made(["red", "not visible", "?too dark to say"], reply)
@@ -176,8 +178,8 @@ def test_undescribed_images_are_no_description() -> None:
 def test_the_writer_gets_the_most_frequent_descriptions_first_as_they_are_written() -> None:
     payloads: list[dict[str, Any]] = []
 
-    def reply(question: Writing) -> str:
-        payloads.append(json.loads(question.payload))
+    def reply(question: WritingTask) -> str:
+        payloads.append(payload_of(question))
         return by_letter(question)
 
     made(["Cherry", "an Apple", "an Apple", "Banana", "Banana", "Banana", "Äpfel"], reply, "fine")
@@ -195,8 +197,8 @@ def test_the_writer_gets_the_most_frequent_descriptions_first_as_they_are_writte
 def test_a_closed_list_is_told_and_what_fits_none_of_it_is_left_to_itself() -> None:
     seen: list[dict[str, Any]] = []
 
-    def reply(question: Writing) -> str:
-        seen.append(json.loads(question.payload))
+    def reply(question: WritingTask) -> str:
+        seen.append(payload_of(question))
         return by_letter(question)
 
     found = made(["apple", "banana", "cherry"], reply, closed=["A", "B"])
@@ -209,7 +211,7 @@ def test_later_batches_are_shown_the_categories_there_are_the_most_used_first() 
     rounds: list[list[Question]] = []
     words = [f"{letter}{k:03d}" for letter, many in (("a", 30), ("b", 90), ("c", 500)) for k in range(many)]
     drive(make_vocabulary(looks_with(words), "medium"), write_with(by_letter), rounds)
-    sent = [[json.loads(q.payload) for q in questions if isinstance(q, Writing)] for questions in rounds]
+    sent = [[payload_of(q) for q in questions] for questions in rounds]
     assert [len(batch) for batch in sent] == [1, 4, 2, 1]
     assert [values["categories"] for values in sent[1]] == [["B", "A"]] * 4
     assert sent[2][0]["categories"] == ["C", "B", "A"]
@@ -219,11 +221,11 @@ def test_later_batches_are_shown_the_categories_there_are_the_most_used_first() 
 def grouped(names: dict[str, str]) -> Reply:
     """Puts categories together by what `names` says."""
 
-    def reply(question: Writing) -> str:
-        if question.task == "vocabulary":
+    def reply(question: WritingTask) -> str:
+        if question.name == "vocabulary":
             return by_letter(question)
         groups: dict[str, list[int]] = {}
-        for category in json.loads(question.payload)["categories"]:
+        for category in payload_of(question)["categories"]:
             groups.setdefault(names.get(category["name"], category["name"]), []).append(category["id"])
         return json.dumps({"groups": [{"name": name, "ids": ids} for name, ids in groups.items()]})
 
@@ -237,20 +239,28 @@ def test_categories_that_are_one_are_put_together_under_the_name_of_the_larger()
 
 
 @pytest.mark.parametrize(
-    "groups", [[{"ids": [0, 9, "1", None]}], [None, 4], [{"ids": 3}], "x", [{"ids": [1]}, {"ids": [1, 1]}]]
+    "groups",
+    [
+        [{"name": "x", "ids": [0, 9, "1", None]}],
+        [None, 4],
+        [{"name": "x", "ids": 3}],
+        "x",
+        [{"ids": [1, 2]}],
+        [{"name": "x", "ids": [1]}, {"name": "y", "ids": [1, 1]}],
+    ],
 )
 def test_groups_that_make_no_sense_put_nothing_together(groups: object) -> None:
-    def reply(question: Writing) -> str:
-        return by_letter(question) if question.task == "vocabulary" else json.dumps({"groups": groups})
+    def reply(question: WritingTask) -> str:
+        return by_letter(question) if question.name == "vocabulary" else json.dumps({"groups": groups})
 
     assert made(WORDS, reply).category == made(WORDS, by_letter).category
 
 
 def test_a_category_is_put_together_once() -> None:
-    def reply(question: Writing) -> str:
-        if question.task == "vocabulary":
+    def reply(question: WritingTask) -> str:
+        if question.name == "vocabulary":
             return by_letter(question)
-        return json.dumps({"groups": [{"ids": [1, 2]}, {"ids": [2, 3]}]})
+        return json.dumps({"groups": [{"name": "x", "ids": [1, 2]}, {"name": "y", "ids": [2, 3]}]})
 
     assert set(made(["ape", "ant", "bee", "cat"], reply).category.values()) == {"A", "C"}
 
@@ -259,16 +269,16 @@ def test_categories_of_different_batches_are_put_together() -> None:
     """Every description is a category at first; in pairs they are one. Names that are alike stand side by side."""
     words = [f"{k:03d}{side}" for k in range(120) for side in "xy"]
 
-    def reply(question: Writing) -> str:
-        asked = json.loads(question.payload)
-        if question.task == "vocabulary":
+    def reply(question: WritingTask) -> str:
+        asked = payload_of(question)
+        if question.name == "vocabulary":
             return json.dumps(
                 {"categories": [{"name": t, "descriptions": [n]} for n, t in enumerate(asked["descriptions"], start=1)]}
             )
         groups: dict[str, list[int]] = {}
         for category in asked["categories"]:
             groups.setdefault(category["name"][:3], []).append(category["id"])
-        return json.dumps({"groups": [{"ids": ids} for ids in groups.values()]})
+        return json.dumps({"groups": [{"name": name, "ids": ids} for name, ids in groups.items()]})
 
     found = made(words, reply)
     assert len(set(found.category.values())) == 120
@@ -278,9 +288,9 @@ def test_categories_of_different_batches_are_put_together() -> None:
 def test_a_hundred_thousand_descriptions_take_a_call_a_hundred() -> None:
     asked = [0]
 
-    def reply(question: Writing) -> str:
+    def reply(question: WritingTask) -> str:
         asked[0] += 1
-        if question.task == "reconcile":
+        if question.name == "reconcile":
             return "{}"
         return json.dumps({"categories": [{"name": "all", "descriptions": list(range(1, BATCH + 1))}]})
 
@@ -289,9 +299,9 @@ def test_a_hundred_thousand_descriptions_take_a_call_a_hundred() -> None:
     assert len(found.category) == 100_000
 
 
-def two_by_two(question: Writing) -> str:
-    asked = json.loads(question.payload)
-    if question.task == "vocabulary":
+def two_by_two(question: WritingTask) -> str:
+    asked = payload_of(question)
+    if question.name == "vocabulary":
         return by_letter(question)
     ids = [category["id"] for category in asked["categories"]]
     return json.dumps({"groups": [{"name": "first  two", "ids": ids[:2]}, {"name": "rest", "ids": ids[2:]}]})
@@ -304,7 +314,7 @@ def test_parents_are_what_the_writer_names_of_live_clusters() -> None:
     asked: list[list[Question]] = []
     parents = drive(name_parents(sorting, looks), write_with(two_by_two), asked)
     assert [parents[cluster] for cluster in range(4)] == ["first two", "first two", "rest", "rest"]
-    payload = json.loads(asked[0][0].payload)  # type: ignore[union-attr]
+    payload = payload_of(asked[0][0])
     assert payload["level"] == "coarse"
     assert [c["name"] for c in payload["categories"]] == ["ash", "elm", "cod", "eel"]
     sorting.join(0, 3)
@@ -327,7 +337,7 @@ def test_parents_that_tell_nothing_are_none(text: str | None) -> None:
     looks = looks_of(["ash", "ash", "elm", "elm", "cod", "cod", "eel", "eel"])
     sorting = begin(looks).sorting
     sorting.refresh()
-    assert drive(name_parents(sorting, looks), lambda _: Answer(text=text)) == {}
+    assert drive(name_parents(sorting, looks), lambda _: Answer(written=written_of(text))) == {}
 
 
 def test_finer_kinds_are_the_writers_of_each_unit() -> None:
@@ -348,8 +358,7 @@ def test_a_parent_is_asked_for_by_the_description_of_the_largest_unit_the_first_
     sorting.settle()
     asked: list[list[Question]] = []
     drive(name_parents(sorting, looks), write_with(two_by_two), asked)
-    assert isinstance(asked[0][0], Writing)
-    shown = {category["name"] for category in json.loads(asked[0][0].payload)["categories"]}
+    shown = {category["name"] for category in payload_of(asked[0][0])["categories"]}
     assert shown == {"oak", min(first, key=lambda words: first[words]), "eel", "ray"}
 
 
@@ -363,13 +372,13 @@ def test_categories_are_put_together_in_at_most_three_rounds() -> None:
     """Each round joins the first two of a batch, so there is always more to do."""
     rounds: list[list[Question]] = []
 
-    def reply(question: Writing) -> str:
-        asked = json.loads(question.payload)
-        if question.task == "reconcile":
-            return '{"groups": [{"ids": [1, 2]}]}'
+    def reply(question: WritingTask) -> str:
+        asked = payload_of(question)
+        if question.name == "reconcile":
+            return '{"groups": [{"name": "x", "ids": [1, 2]}]}'
         texts = enumerate(asked["descriptions"], start=1)
         return json.dumps({"categories": [{"name": text, "descriptions": [number]} for number, text in texts]})
 
     drive(make_vocabulary(looks_with([f"w{k:03d}" for k in range(150)]), "medium"), write_with(reply), rounds)
-    tasks = [question.task for questions in rounds for question in questions[:1] if isinstance(question, Writing)]
+    tasks = [questions[0].name for questions in rounds if not isinstance(questions[0], Choice)]
     assert tasks == ["vocabulary"] * 2 + ["reconcile"] * 3

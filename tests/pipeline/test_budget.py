@@ -17,12 +17,13 @@ from manylens.models.base import (
 from manylens.models.scripted import ScriptedModel
 from manylens.pipeline.budget import Budget
 from manylens.settings import Settings
+from manylens.writing import NameClusters
 
 LOOK = LookRequest("suit", "a")
 JUDGE = JudgeRequest("suit", "hearts", "", ("b", "c"), "a")
 CHOOSE = ChooseRequest("suit", (Option("hearts", "", ("b",)), Option("spades", "", ("c", "d"))), "a")
 ONE_BARE = ChooseRequest("suit", (Option("hearts", "", ("b",)), Option("spades")), "a")
-WRITE = CompleteRequest("suit", "names", "{}")
+WRITE = CompleteRequest("suit", NameClusters("suit", ()))
 
 
 class Sees(ScriptedModel):

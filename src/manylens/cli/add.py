@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from manylens.cli.options import engine_option, run_model_options, settings_from
+from manylens.cli.options import PLACE, engine_option, run_model_options, settings_from
 
 if TYPE_CHECKING:
     from manylens.engine import Engine
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @run_model_options
 @engine_option
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on the calls of the addition. [default: none]")
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Go on: add what comes into FOLDER until a Ctrl-C.")
 def add(
     out: Path,
-    folder: Path,
+    folder: str | Path,
     model: str | None,
     options: dict[str, Any],
     engine: Engine,

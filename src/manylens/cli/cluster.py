@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from manylens.cli.options import DEFAULTS, check_interests, engine_option, gone, model_options, settings_from
+from manylens.cli.options import (
+    DEFAULTS,
+    PLACE,
+    check_interests,
+    choose_files,
+    engine_option,
+    gone,
+    model_options,
+    settings_from,
+)
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 
 if TYPE_CHECKING:
@@ -21,6 +30,9 @@ if TYPE_CHECKING:
     sort the same pictures several ways in one run. nano, the built-in model, reads an interest in English; it
     knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
     when it does not understand: it then groups by look. A larger --model knows more.
+
+    FOLDER may also be a zip or tar archive, a CSV, text or Parquet file with pictures, paths or addresses, or an
+    address: https://host/list.txt, s3://bucket/photos/ (pip install 'manylens[remote]').
 
     Results go to the folder --out: report.html to look at; and, per interest, assignments.csv (which picture is in
     which cluster, with what confidence and why), clusters.json, summary.json and vocabulary.json. Pictures are only
@@ -37,7 +49,7 @@ if TYPE_CHECKING:
       manylens cluster photos/ --by "kind of place" --model qwen2.5vl --base-url http://localhost:11434/v1
     """
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option(
     "--by",
     "interests",
@@ -46,16 +58,7 @@ if TYPE_CHECKING:
     metavar="INTEREST",
     help="What to sort by, in plain words (nano reads English). May be given several times.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several times; "
-    "a file .manylensignore in FOLDER holds such lines, too.",
-)
-@click.option(
-    "--include", multiple=True, metavar="GLOB", help="Take only these: --include '*.jpg'. May be given several times."
-)
+@choose_files
 @model_options
 @engine_option
 @click.option(
@@ -119,7 +122,7 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Say what it will take: calls, tokens, minutes, money; ask and write nothing."
 )
 def cluster(
-    folder: Path,
+    folder: str | Path,
     interests: tuple[str, ...],
     exclude: tuple[str, ...],
     include: tuple[str, ...],

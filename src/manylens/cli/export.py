@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from manylens.cli.options import PLACE
+
 _SHOWN_STEPS = 20
 
 
@@ -16,13 +18,14 @@ _SHOWN_STEPS = 20
     parquet  one table: every file with every interest's cluster, name, confidence and embedding
     csv      the same without embeddings, for spreadsheets;  json: for programs
     hf       a Hugging Face dataset with the pictures in it
+    fiftyone a FiftyOne dataset with embeddings and saved views; with --dest its form on disk
     coco     COCO's JSON: a category for each cluster, its interest the supercategory
     xmp      keywords in XMP side-cars for Lightroom (raw files), digiKam and Immich
     folders  the pictures in a folder for each cluster
 
     Nothing is asked of a model, no picture is changed and nothing is overwritten. Folders are made of copies, of links,
-    or by moving the files themselves: --preview says what would go where, and --undo takes all of it back. parquet and
-    hf need pip install 'manylens[parquet]' and 'manylens[hf]'.
+    or by moving the files themselves: --preview says what would go where, and --undo takes all of it back. parquet,
+    hf and fiftyone need pip install 'manylens[parquet]', 'manylens[hf]', 'manylens[fiftyone]'.
 
     \b
     Examples:
@@ -37,7 +40,7 @@ _SHOWN_STEPS = 20
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["parquet", "hf", "csv", "json", "folders", "xmp", "coco"]),
+    type=click.Choice(["parquet", "hf", "fiftyone", "csv", "json", "folders", "xmp", "coco"]),
     help="The form to write.",
 )
 @click.option(
@@ -46,7 +49,7 @@ _SHOWN_STEPS = 20
     help="The file or folder to write. [default: in OUT/exports; xmp: beside the pictures; folders: must be said]",
 )
 @click.option("--by", metavar="INTEREST", help="This interest alone. [default: all that OUT holds]")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the pictures are, if they were moved.")
+@click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
 @click.option(
     "--mode",
     type=click.Choice(["copy", "hardlink", "symlink", "move"]),
@@ -59,7 +62,7 @@ def export(
     to: str,
     dest: Path | None,
     by: str | None,
-    folder: Path | None,
+    folder: str | Path | None,
     mode: str | None,
     preview: bool,
     undo: bool,

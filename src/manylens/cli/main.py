@@ -21,10 +21,13 @@ import click
 import manylens
 from manylens.cli.add import add
 from manylens.cli.cluster import cluster
+from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
+from manylens.cli.resort import resort
+from manylens.cli.review import review
 from manylens.cli.tune import tune
 from manylens.errors import ManylensError
 from manylens.text import shown_name
@@ -59,7 +62,7 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (demo, cluster, add, correct, review, resort, evaluate, export, tune, doctor, verify, checkpoint):
     commands.add_command(command)
 
 

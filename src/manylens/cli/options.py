@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
@@ -20,6 +21,18 @@ DEFAULTS, TUNING = Settings(), TuneSettings()
 
 
 _Command: TypeAlias = Callable[..., None]
+
+
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
+    """Where pictures are: a path, or an address as it was typed."""
+
+    name = "path"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str | Path:
+        return value if isinstance(value, str) and "://" in value else Path(value)
+
+
+PLACE = _PlaceType()
 
 
 def _bounds(option: str) -> tuple[int, int]:
@@ -86,12 +99,35 @@ def _with_options(
             help="Where an hf: checkpoint runs: cpu, cuda, ... [default: a GPU if there is one]",
         ),
         click.option("--adapter", metavar="FOLDER", help="A LoRA adapter for an hf: checkpoint."),
+        click.option(
+            "--ask-again",
+            is_flag=True,
+            help="Ask also about pictures that earlier runs gave up.",
+        ),
         gone("--judge-together", "every question is about one picture now, and there are fewer of them: leave it out"),
     ]
     decorated: _Command = functools.wraps(command)(with_options)
     for option in reversed(add):
         decorated = option(decorated)
     return decorated
+
+
+def choose_files(command: _Command) -> _Command:
+    """--exclude and --include: which files of FOLDER."""
+    exclude = click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out these files or folders, as .gitignore writes them: --exclude 'old/'. May be given several "
+        "times; a file .manylensignore in FOLDER holds such lines, too.",
+    )
+    include = click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take only these: --include '*.jpg'. May be given several times.",
+    )
+    return exclude(include(command))
 
 
 model_options = _about_models(

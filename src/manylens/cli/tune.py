@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from manylens.cli.options import TUNING, check_interests, teacher_options
+from manylens.cli.options import PLACE, TUNING, check_interests, choose_files, teacher_options
 from manylens.errors import UsageError
 from manylens.settings import ModelOptions, TuneSettings
 from manylens.text import counted
@@ -33,7 +33,7 @@ from manylens.text import counted
       manylens cluster photos/ --by "kind of place" --model hf:FOLDER --adapter tuned/adapter
     """,
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PLACE)
 @click.option(
     "--by",
     "interests",
@@ -42,6 +42,7 @@ from manylens.text import counted
     metavar="INTEREST",
     help="What to describe the pictures by, in plain words. May be given several times.",
 )
+@choose_files
 @teacher_options
 @click.option(
     "--teacher-calls",
@@ -58,8 +59,10 @@ from manylens.text import counted
 @click.option("--batch", type=int, metavar="N", help=f"Pictures that one step learns from. [default: {TUNING.batch}]")
 @click.option("--seed", type=int, help=f"Seed of all randomness. [default: {TUNING.seed}]")
 def tune(
-    folder: Path,
+    folder: str | Path,
     interests: tuple[str, ...],
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
     options: ModelOptions,
     teacher: str,
     teacher_calls: int,
@@ -87,6 +90,8 @@ def tune(
             teacher_calls=teacher_calls,
             out=out,
             student=student,
+            exclude=exclude,
+            include=include,
             options=options,
             settings=settings,
             on_event=show.event,

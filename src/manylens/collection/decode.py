@@ -6,6 +6,7 @@ asks for too much is refused before it is decoded; a damaged one costs an error,
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -18,7 +19,7 @@ import PIL.ImageFile
 from PIL.Image import Image as Picture
 
 from manylens.collection.formats import MAX_PIXELS, cure, open_picture, with_its_end, without_side_chunks
-from manylens.errors import ImageUnreadable
+from manylens.errors import ImageUnreadable, UsageError
 from manylens.text import printable
 
 THUMBNAIL_PX = 256
@@ -50,16 +51,18 @@ _TURNS = {
 def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, int]]:
     """The picture as a person sees it: RGB, 8 bit, upright, on white, shrunk to fit; and its full (width, height).
 
-    An animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest preview. What Pillow
-    refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable with the reason.
-    Never enlarges.
+    A short video's or an animation's middle frame, whose `info` says of how many ("frames"); a raw file's largest
+    preview. What Pillow refuses for a fault beside the picture is tried once more without it. Raises ImageUnreadable
+    with the reason. Never enlarges.
     """
     try:
         try:
             return _decode(source, longest_side_px)
         except (ImageUnreadable, PIL.Image.DecompressionBombError, MemoryError):
             raise
-        except Exception:  # Pillow's decoders raise most kinds of errors on damaged files
+        except Exception as error:  # Pillow's decoders raise most kinds of errors on damaged files
+            if isinstance(error, OSError):  # also of its plugins, which it imports as it goes
+                check_resources(error)
             if (bare := without_side_chunks(source)) is not None:
                 return _decode(bare, longest_side_px)
             if (whole := with_its_end(source)) is not None:
@@ -68,7 +71,7 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
                     whole.seek(0)
                     return _decode(whole, longest_side_px)
             raise
-    except ImageUnreadable:
+    except (ImageUnreadable, UsageError):
         raise
     except PIL.Image.DecompressionBombError as error:
         pixels = re.search(r"\((\d+) pixels\)", str(error))
@@ -79,6 +82,15 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
         raise ImageUnreadable(_why(error, source)) from error
 
 
+def check_resources(error: OSError) -> None:
+    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise UsageError(
+            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
+            "allow more open files (ulimit -n 1024) or memory",
+        ) from error
+
+
 def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tuple[Picture, tuple[int, int]]:
     picture, orientation = open_picture(source)
     with picture:
@@ -87,8 +99,8 @@ def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tup
             raise _too_large(f"{width:,} x {height:,} pixels")
         if width < 1 or height < 1:
             raise ImageUnreadable(f"an image has at least one pixel, got {width} x {height}")
-        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else 1
-        if frames > 1 and width * height <= _LARGE_PIXELS:
+        frames = getattr(picture, "n_frames", 1) if picture.format in _ANIMATED else picture.info.get("frames", 1)
+        if picture.format in _ANIMATED and frames > 1 and width * height <= _LARGE_PIXELS:
             picture = _middle_frame(picture, source, frames)
         scale = min(1.0, longest_side_px / max(width, height))
         small = (max(1, round(width * scale)), max(1, round(height * scale)))

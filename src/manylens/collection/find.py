@@ -1,30 +1,36 @@
-"""Find the images of a folder, tell them apart by content, decode them safely and shrink them once.
+"""Find the images of a folder or another `Source`, tell them apart by content, decode them safely, shrink them once.
 
-In: a folder. Out: a `Collection` of images by content hash, plus every file that looked like an image and could not be
-used, with its reason. Promises: a bad file is reported, never fatal; no file is decoded twice, none is opened that is
-not a regular file, none is decoded whose header asks for too much; a link loop ends; same folder, same collection.
+In: a folder, an archive, a table, an address. Out: a `Collection` of images by content hash, plus every file that
+looked like an image and could not be used, with its reason. Promises: a bad file is reported, never fatal; no file is
+decoded twice, none is opened that is not a regular file, none is decoded whose header asks for too much; a link loop
+ends; same source, same collection.
 
-Which files are candidates: every regular file with an image suffix, whatever is in it, and every file without one whose
-first bytes are those of an image. Other files, and hidden ones, are counted as skipped; folders of thumbnails and trash
-and what the person excludes, as left out. Hidden folders and folders of runs are not entered. Links are followed, into
-each folder only once.
+Which files of a folder are candidates: every regular file with an image suffix, whatever is in it, and every file
+without one whose first bytes are those of an image. Other files, and hidden ones, are counted as skipped; folders of
+thumbnails and trash and what the person excludes, as left out. Hidden folders and folders of runs are not entered.
+Links are followed, into each folder only once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import threading
+import urllib.parse
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import pathspec
+import PIL.Image
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
     RAW_SUFFIXES,
@@ -32,7 +38,8 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import check_resources, identify, open_regular
+from manylens.collection.pictures import identify, open_file, open_regular
+from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.text import printable
@@ -41,6 +48,15 @@ from manylens.types import Image, Thumbnail, Unreadable
 _PHONE = (".heic", ".heif", ".jpg", ".jpeg")
 """What a phone's pictures are called, beside which it keeps seconds of video by the same name."""
 
+PACKED_SUFFIXES = (".zip", ".cbz", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".parquet")
+"""Names of what may hold pictures and is opened only where it is given itself: each picture costs a look, and what
+somebody packed away is not what they look at."""
+
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+"""How zips and compressed tars begin."""
+
+_LISTS = (".csv", ".tsv", ".txt")
+
 _MADE_UP = ("/proc/", "/sys/", "/dev/fd")
 
 LEFT_OUT = r"""
@@ -48,6 +64,7 @@ LEFT_OUT = r"""
 $recycle.bin/ recycler/ system?volume?information/ lost+found/ __macosx/ .trash*/ .dtrash/ .appledouble/
 .thumbnails/ thumbs/ .picasaoriginals/ *.lrdata/ ipod?photo?cache/ captureone/cache/ appdata_*/preview/
 *.photoslibrary/resources/derivatives/ *.photoslibrary/database/ *.aplibrary/thumbnails/
+*.photolibrary/thumbnails/ *.migratedphotolibrary/
 """
 """Folders of thumbnails and trash: of NAS boxes, systems, photo programs. As in .gitignore, in lower case."""
 
@@ -62,7 +79,8 @@ NO_IMAGE = "a folder needs at least one image"
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
     left_out_count: those in folders of thumbnails and trash, and what was excluded.
-    animated_count: contents read this time by their middle frame.
+    packed_count: archives and tables in a folder, which
+    are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -73,11 +91,17 @@ class Collection:
     skipped_count: int
     files_found: int
     left_out_count: int = 0
-    animated_count: int = field(default=0, compare=False)
+    packed_count: int = 0
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def animated_count(self) -> int:
+        """Images that are the middle frame of an animation or a video."""
+        return sum(image.frames > 1 for image in self.images)
 
 
 def find_images(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Source,
     files: Iterable[str] | None = None,
     *,
     exclude: Sequence[str] = (),
@@ -87,7 +111,7 @@ def find_images(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     workers: int = 0,
 ) -> Collection:
-    """Read a folder's images.
+    """Read the images of a folder, or of what else `open_source` opens.
 
     files: only these of it, by their paths in it; by default all candidates.
     exclude, include: patterns as in .gitignore, of what to leave out beside `LEFT_OUT` and the folder's own
@@ -97,14 +121,15 @@ def find_images(
     workers: decoding threads, 0 for two to four by the machine.
     Raises UsageError where there is no such folder, it is a file, or no file in it is or claims to be an image.
     """
-    root = Path(folder)
-    _check_folder(root)
-    chosen = _Chosen(root, exclude, include)
-    found_files, unreadable, skipped = _walk(root, chosen) if files is None else (sorted(set(files)), [], 0)
-    reader = _Reader(root, known or {})
+    source = open_source(folder) if isinstance(folder, str | os.PathLike) else folder
+    chosen = _Chosen(source.root if isinstance(source, Folder) else None, exclude, include)
+    listing = source.listed(chosen) if files is None else Listing(sorted(set(files)))
+    found_files, unreadable, skipped = sorted(listing.paths), listing.unreadable, listing.skipped
+    PIL.Image.init()  # while no file is open yet: it leaves out, for good, what it cannot open just then
+    reader = _Reader(source, known or {})
     paths: dict[str, list[str]] = {}
     batch: list[Thumbnail] = []
-    threads = workers or min(4, max(2, os.cpu_count() or 2))
+    threads = workers or source.threads or min(4, max(2, os.cpu_count() or 2))
     for done, (path, found) in enumerate(_in_order(reader.read, found_files, threads), start=1):
         if isinstance(found, Thumbnail):
             batch.append(found)
@@ -130,23 +155,95 @@ def find_images(
             raw = [path for path in paths[image_id] if small and _suffix(path) in RAW_SUFFIXES]
             unreadable += [Unreadable(path, small) for path in raw]
             if whole := sorted(set(paths[image_id]).difference(raw)):
-                images.append(Image(image_id, tuple(whole), *size))
+                images.append(Image(image_id, tuple(whole), *size, reader.frames.get(image_id, 1)))
+    packed = sum(path.lower().endswith(PACKED_SUFFIXES) for path in found_files)
     if not images and not unreadable:
         raise UsageError(
-            f"{NO_IMAGE}, {printable(str(root))} has none among {skipped:,} files"
+            f"{NO_IMAGE}, {printable(source.place)} has none among {skipped:,} files"
             + (f" and {chosen.left_out:,} that were left out" if chosen.left_out else ""),
-            "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
+            "give one of its archives or tables itself"
+            if packed
+            else "give a folder with .jpg, .png, .webp, .gif, .bmp, .tif or .avif files",
         )
     unreadable.sort(key=lambda file: file.path)
     files_found = sum(len(image.paths) for image in images) + len(unreadable)
-    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, reader.animated)
+    root = source.root or Path(source.place)
+    return Collection(root, tuple(images), tuple(unreadable), skipped, files_found, chosen.left_out, packed, source)
+
+
+class Folder:
+    """A folder of this disk, as a `Source`."""
+
+    claims = False
+    threads = 0
+
+    def __init__(self, root: Path) -> None:
+        _check_folder(root)
+        self.root = root
+        self.place = os.path.abspath(root)
+
+    def listed(self, chosen: Chooser) -> Listing:
+        return Listing(*_walk(self.root, chosen))
+
+    def open(self, path: str) -> Opened:
+        return open_file(self.root / path)
+
+
+def open_source(place: str | os.PathLike[str]) -> Source:
+    """What a person says: a folder, an archive, a table or list, an address. `#NAME` after a table says which column.
+
+    Raises UsageError where there is no such thing, or it cannot be read.
+    """
+    if isinstance(place, str) and place.startswith("file://"):
+        place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
+    if isinstance(place, str) and "://" in place:
+        from manylens.collection.remote import open_address
+
+        return open_address(place, open_packed)
+    path, column = Path(place), ""
+    if not path.exists() and "#" in path.name:
+        name, _, column = path.name.rpartition("#")
+        path = path.with_name(name) if name else path
+    if not path.is_file():
+        return Folder(Path(place))
+    try:
+        file = open_regular(path)
+    except OSError as error:
+        check_resources(error)
+        raise UsageError(f"cannot read {printable(str(path))}: {plain_reason(error)}", "give another") from error
+    found = open_packed(file, os.path.abspath(place), path.name, column, Path(os.path.abspath(path)).parent)
+    if found is None:
+        file.close()
+        return Folder(path)  # raises, and says why
+    return found
+
+
+def open_packed(file: BinaryIO, place: str, name: str, column: str, near: Place) -> Source | None:
+    """What a file holds, by its first bytes, or a list by its name; None where it is neither. near: where names in a
+    list begin. Imports are here because few need them, and memory may be short."""
+    head = file.read(512)
+    file.seek(0)
+    if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
+        from manylens.collection.archives import open_archive
+
+        return open_archive(file, place)
+    suffix = _suffix(name)
+    if head.startswith(b"PAR1") or suffix in _LISTS:
+        from manylens.collection.tables import open_list, open_parquet
+
+        if head.startswith(b"PAR1"):
+            return open_parquet(file, place, column, near)
+        with file:
+            return open_list(file, place, suffix, column, near)
+    return None
 
 
 def _check_folder(root: Path) -> None:
     name = printable(str(root))
     if root.is_file():
         raise UsageError(
-            f"images are read from a folder, {name} is a file", f"give its folder: {printable(str(root.parent))}"
+            f"images are read from a folder, an archive (zip, tar) or a list (csv, txt, parquet), {name} is a file",
+            f"give its folder: {printable(str(root.parent))}, or unpack it",
         )
     if str(root.resolve()).startswith(_MADE_UP):
         raise UsageError(
@@ -165,13 +262,15 @@ def _suffix(path: str) -> str:
 class _Chosen:
     """What of a folder to take, by path. left_out: how many files were not, so far."""
 
-    def __init__(self, root: Path, exclude: Sequence[str], include: Sequence[str]) -> None:
+    def __init__(self, root: Path | None, exclude: Sequence[str], include: Sequence[str]) -> None:
+        """root: where a folder is."""
         self._root = root
         self.left_out = 0
         lines: list[str] = []
         try:
-            with open_regular(root / IGNORE_NAME) as file:
-                lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+            if root is not None:
+                with open_regular(root / IGNORE_NAME) as file:
+                    lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
         except OSError:
             pass  # there is none
         given = [*lines, *exclude]
@@ -192,11 +291,12 @@ class _Chosen:
         if not out and not is_folder and self._include is not None:
             out = not self._include.match_file(path)
         if out:
-            self.left_out += sum(len(names) for *_, names in os.walk(self._root / path)) if is_folder else 1
+            within = self._root is not None and is_folder
+            self.left_out += sum(len(names) for *_, names in os.walk(f"{self._root}/{path}")) if within else 1
         return not out
 
 
-def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int]:
+def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int]:
     """The candidates under root, relative and sorted; what can be seen to be unreadable; the number skipped.
 
     Real folders are walked before linked ones, so that a file's own path wins over a way in through a link.
@@ -274,23 +374,24 @@ def _walk(root: Path, chosen: _Chosen) -> tuple[list[str], list[Unreadable], int
 class _Reader:
     """Reads files from several threads; each content is decoded by the first thread that meets it."""
 
-    def __init__(self, root: Path, known: Mapping[str, tuple[int, int]]) -> None:
-        self._root = root
+    def __init__(self, source: Source, known: Mapping[str, tuple[int, int]]) -> None:
+        self._source = source
         self._guard = threading.Lock()
         self._known = known
-        self.animated = 0
+        self.frames: dict[str, int] = {}
         self.outcomes: dict[str, tuple[int, int] | str] = {}
         """By content: the size as seen, or why it cannot be read."""
 
     def read(self, path: str) -> Thumbnail | Unreadable | str | None:
         """A new image's thumbnail, the id of one met before, why the file cannot be read, or None: no image."""
-        claims = _suffix(path) in IMAGE_SUFFIXES
+        claims = self._source.claims or _suffix(path) in IMAGE_SUFFIXES
         try:
-            with open_regular(self._root / path) as file:
-                if not claims and not looks_like_image(file.read(64) or b""):
+            opened = self._source.open(path)
+            with contextlib.closing(opened.stream):
+                head = b"" if claims else opened.stream.read(64) or b""
+                if not claims and not looks_like_image(head):
                     return None
-                file.seek(0)
-                image_id, source = identify(file)
+                image_id, content = identify(opened, head)
                 with self._guard:
                     if image_id in self.outcomes:
                         return image_id
@@ -298,18 +399,20 @@ class _Reader:
                     if image_id in self._known:
                         return image_id
                 try:
-                    picture, size = decode(source, THUMBNAIL_PX)
+                    picture, size = decode(content, THUMBNAIL_PX)
                 except ImageUnreadable as error:
                     self.outcomes[image_id] = error.rule
                     return image_id
                 self.outcomes[image_id] = size
-                if "frames" in picture.info:
-                    with self._guard:
-                        self.animated += 1
-                return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95))
+                frames = picture.info.get("frames", 1)
+                if frames > 1:
+                    self.frames[image_id] = frames
+                return Thumbnail(image_id, *size, encode_jpeg(picture, quality=95), frames)
+        except ImageUnreadable as error:
+            return Unreadable(path, error.rule) if claims else None
         except OSError as error:
             check_resources(error)
-            link = os.path.islink(self._root / path)
+            link = self._source.root is not None and os.path.islink(self._source.root / path)
             return Unreadable(path, plain_reason(error, link)) if claims else None
 
 

@@ -48,6 +48,12 @@ largest that passes takes 0.8 GB while it is decoded (RGBA), one such picture at
 SMALLEST_PREVIEW_PX = 256
 """Longest side of a raw file's preview from which on it stands for the picture: as large as what is kept of any."""
 
+LONGEST_VIDEO_S = 300
+"""One frame stands for a clip from a phone; for a film it does not."""
+
+_MOST_VIDEO_FRAMES = 100
+"""Decoded after the last whole frame before the middle, until there: on most clips all, and a second's work."""
+
 _MOST_PREVIEW_BYTES = 64 << 20
 _MOST_MARKERS = 20_000
 _MOST_PNG_BYTES = 512 << 20
@@ -74,10 +80,15 @@ def open_picture(source: BinaryIO) -> tuple[Picture, int]:
     head = source.read(64)
     source.seek(0)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF and not (b"avif" in head[16:] and b"heic" not in head[16:]):
-        # Opened directly: registering it would change what Pillow does in all of a person's program.
-        return importlib.import_module("pillow_heif.as_plugin").HeifImageFile(source), 1
+        try:
+            # Opened directly: registering it would change what Pillow does in all of a person's program.
+            return importlib.import_module("pillow_heif.as_plugin").HeifImageFile(source), 1
+        except ImportError as error:  # taken out for its license, or built for no such system
+            raise ImageUnreadable("HEIC (pip install pillow-heif, or convert it to JPEG)") from error
     if head.startswith(_JXL) or head[:2] == b"\xff\x0a":
         return _open_jxl(source), 1
+    if demuxer := _video_demuxer(head):
+        return _open_video(source, demuxer)
     if head.startswith(_RAW_MAGIC) or head[4:12] == b"ftypcrx " or _is_raw_tiff(source):
         return _open_raw(source)
     # Pillow would warn on standard error of what `decode` refuses. Filters are the process's, hence the lock.
@@ -98,9 +109,6 @@ def cure(source: BinaryIO) -> str:
         return ": a Photoshop document (export it as PNG or JPEG)"
     if b"<svg" in head or head[:2] == b"\x1f\x8b":
         return ": a drawing in SVG (export it as PNG: rsvg-convert FILE -o PICTURE.png)"
-    is_video = head[4:8] in (b"moov", b"mdat", b"wide") or (head[4:8] == b"ftyp" and head[8:12] in _VIDEO)
-    if is_video or head.startswith(b"\x1aE\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return ": a video (save a frame as a picture: ffmpeg -ss 1 -i FILE -frames:v 1 PICTURE.jpg)"
     return ""
 
 
@@ -153,6 +161,58 @@ def jxl_size(head: bytes) -> tuple[int, int]:
         return side(), height
     over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
     return height * over // under, height
+
+
+# Videos --------------------------------------------------------------------------------------------------------------
+
+
+def _video_demuxer(head: bytes) -> str:
+    """What FFmpeg calls the kind of file; empty for what is none of these. Its own search is not asked: among the kinds
+    that it knows are lists of other files and addresses."""
+    if head[4:8] in (b"moov", b"mdat", b"wide") or (head[4:8] == b"ftyp" and head[8:12] in _VIDEO):
+        return "mov"
+    if head.startswith(b"\x1aE\xdf\xa3"):
+        return "matroska"
+    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else ""
+
+
+def _open_video(source: BinaryIO, demuxer: str) -> tuple[Picture, int]:
+    """The frame in the middle, whose `info` says of how many ("frames"), and how to set it upright."""
+    cure = "save a frame as a picture: ffmpeg -ss 1 -i FILE -frames:v 1 PICTURE.jpg"
+    try:
+        av = importlib.import_module("av")
+    except ImportError as error:
+        raise ImageUnreadable(f"a video (pip install 'manylens[video]' for short ones, or {cure})") from error
+    try:
+        with av.open(source, format=demuxer, metadata_errors="ignore") as container:
+            stream = next((each for each in container.streams.video if each.codec_context is not None), None)
+            if stream is None:
+                raise ImageUnreadable("a video file without a picture track, or damaged")
+            seconds = (container.duration or 0) / av.time_base
+            if seconds > LONGEST_VIDEO_S:
+                raise ImageUnreadable(
+                    f"a video of {seconds / 60:,.0f} minutes, for which one frame does not stand ({cure})"
+                )
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                raise PIL.Image.DecompressionBombError(
+                    f"({stream.codec_context.width * stream.codec_context.height} pixels)"
+                )
+            middle = (container.start_time or 0) / av.time_base + seconds / 2
+            if seconds:
+                container.seek(int(middle * av.time_base))
+            frame = None
+            for count, frame in enumerate(container.decode(stream), start=1):
+                if frame.time is None or frame.time >= middle or count >= _MOST_VIDEO_FRAMES:
+                    break
+            if frame is None:
+                raise ImageUnreadable(f"a video of which no frame can be read ({cure})")
+            picture: Picture = frame.to_image()
+            picture.info["frames"] = max(2, stream.frames or round(seconds * float(stream.average_rate or 1)))
+            return picture, {90: 8, -90: 6, 270: 6, 180: 3, -180: 3}.get(getattr(frame, "rotation", 0), 1)
+    except (ImageUnreadable, PIL.Image.DecompressionBombError, MemoryError):
+        raise
+    except Exception as error:  # FFmpeg's own, of kinds that only PyAV has
+        raise ImageUnreadable(f"a video that cannot be read ({cure})") from error
 
 
 # Raw files -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from manylens.collection.addresses import shown_address
 from manylens.errors import UsageError
+from manylens.text import printable
 
 _KINDS = "paths, PIL images, arrays, bytes, or a column of those"
 
@@ -44,6 +46,11 @@ def as_files(given: Any, scratch: Path) -> GivenFiles:
     if not items:
         raise UsageError("at least one image is needed, got none", "pass a list of paths")
     paths = [isinstance(item, str | os.PathLike) for item in items]
+    if address := next((item for item in items if isinstance(item, str) and "://" in item), None):
+        raise UsageError(
+            f"images are {_KINDS}, got the address {printable(shown_address(address))}",
+            "write the addresses into a list.txt, and pass that to manylens.cluster",
+        )
     if all(paths):
         files = [Path(os.path.abspath(item)) for item in items]
         try:
@@ -51,6 +58,11 @@ def as_files(given: Any, scratch: Path) -> GivenFiles:
         except ValueError:
             raise UsageError("paths are of one disk, got several disks", "pass each disk's files alone") from None
         return GivenFiles(folder, tuple(file.relative_to(folder).as_posix() for file in files), is_held=False)
+    odd = next((position for position, item in enumerate(items) if not paths[position] and not _is_picture(item)), None)
+    if odd is not None:
+        raise UsageError(
+            f"images are {_KINDS}, got {_kind(items[odd])} at position {odd}", "leave it out, or convert it"
+        )
     if any(paths):
         raise UsageError(
             f"images are all paths or none is, got a path at position {paths.index(True)} among pictures",
@@ -85,6 +97,11 @@ def _items(given: Any) -> list[Any]:
             f"images are one column of a table, got a table with {', '.join(map(repr, list(given.columns)[:5]))}",
             "pass the column: table['path']",
         )
+    if isinstance(given, Mapping) and any(hasattr(part, "column_names") for part in given.values()):
+        parts = ", ".join(map(repr, given))
+        raise UsageError(f"images are one part of a data set, got all of {parts}", "pass one: dataset['train']")
+    if isinstance(given, set | frozenset):
+        raise UsageError("images have an order, which labels are in, got a set", "pass a list: sorted(paths)")
     is_one = isinstance(given, bytes | Mapping | PIL.Image.Image) or not isinstance(given, Iterable)
     if is_one or (isinstance(given, np.ndarray) and given.ndim == 0):
         raise UsageError(f"a list of images is needed, got {_kind(given)}", f"pass a list of {_KINDS}")
@@ -98,16 +115,16 @@ def _undecoded(item: Any) -> Any:
     return item
 
 
+def _is_picture(item: Any) -> bool:
+    return isinstance(item, bytes | bytearray | memoryview | PIL.Image.Image) or hasattr(item, "__array__")
+
+
 def _content(item: Any, position: int) -> tuple[bytes, str]:
     """The picture as a file, and its suffix. None for bytes: whoever reads them finds out what they are."""
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item), ".img"
-    if isinstance(item, np.ndarray) or (hasattr(item, "__array__") and not isinstance(item, PIL.Image.Image)):
-        item = _picture(np.asarray(item), position)
     if not isinstance(item, PIL.Image.Image):
-        raise UsageError(
-            f"images are {_KINDS}, got {_kind(item)} at position {position}", "leave it out, or convert it"
-        )
+        item = _picture(np.asarray(item), position)
     item = PIL.ImageOps.exif_transpose(item)
     buffer = io.BytesIO()
     try:

@@ -5,28 +5,28 @@ In: image ids. Out: pictures, or JPEG bytes. Promise: a file that changed since 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import PIL.Image
 import PIL.ImageFile
 from PIL.Image import Image as Picture
 
-from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
-from manylens.errors import ImageUnreadable, UsageError
+from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
+from manylens.collection.source import MOST_FILE_BYTES, Opened, Readable, Source
+from manylens.errors import ImageUnreadable
 from manylens.text import printable
 from manylens.types import Image
 
 _IN_MEMORY_BYTES = 32 << 20
-
-MOST_FILE_BYTES = 2 << 30
-"""The largest picture that is decoded takes 0.7 GB as it is; a sparse file may claim terabytes."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -39,35 +39,58 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def identify(file: BinaryIO) -> tuple[str, BinaryIO]:
+def open_file(path: Path) -> Opened:
+    """A file of this disk, as a `Source` has it."""
+    file = open_regular(path)
+    return Opened(file, os.fstat(file.fileno()).st_size)
+
+
+def identify(opened: Opened, head: bytes = b"") -> tuple[str, BinaryIO]:
     """The SHA-256 of a file's bytes, and where to decode them from: memory, unless the file is large.
 
-    Raises OSError for a file without an end: what it holds more than its size, or too much, is not read.
+    head: what was read of it. Raises OSError for a file without an end: what it holds more than its size, or too much,
+    is not read; ImageUnreadable for one that a source has a part of only.
     """
-    size = os.fstat(file.fileno()).st_size
-    if size > MOST_FILE_BYTES:
+    stream, size = opened.stream, opened.size
+    if size is not None and size > MOST_FILE_BYTES:
         raise OSError(errno.EFBIG, f"too large: {size:,} bytes, the limit is {MOST_FILE_BYTES:,}")
-    head = file.read(_IN_MEMORY_BYTES) or b""
-    digest = hashlib.sha256(head)
-    done = len(head)
-    while done <= size and done >= _IN_MEMORY_BYTES and (block := file.read(1 << 20)):
-        digest.update(block)
+    most = MOST_FILE_BYTES if size is None else size
+    parts, done = [head], len(head)
+    while done < _IN_MEMORY_BYTES and (block := stream.read(_IN_MEMORY_BYTES - done)):
+        parts.append(block)
         done += len(block)
-    if done > size:  # also of files that the system makes up as they are read
-        raise OSError(errno.EIO, "it grows while it is read")
-    if done < _IN_MEMORY_BYTES:
-        return digest.hexdigest(), io.BytesIO(head)
-    file.seek(0)
-    return digest.hexdigest(), file
+    start = b"".join(parts)
+    digest = hashlib.sha256(start)
+    source: BinaryIO = io.BytesIO(start)
+    if done >= _IN_MEMORY_BYTES:
+        # Without `with`: it goes with whoever decodes from it.
+        source = cast(BinaryIO, stream) if _is_file(stream) else tempfile.TemporaryFile(prefix="manylens-")  # noqa: SIM115
+        if source is not stream:
+            source.write(start)
+        while done <= most and (block := stream.read(1 << 20)):
+            digest.update(block)
+            done += len(block)
+            if source is not stream:
+                source.write(block)
+        source.seek(0)
+    if done > most:  # also of files that the system makes up as they are read
+        raise OSError(errno.EIO, "it grows while it is read" if size is not None else "it has no end")
+    if size is not None and done < size and not _is_file(stream):
+        raise ImageUnreadable(f"truncated: {done:,} of its {size:,} bytes came")
+    return digest.hexdigest(), source
 
 
-def check_resources(error: OSError) -> None:
-    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise UsageError(
-            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
-            "allow more open files (ulimit -n 1024) or memory",
-        ) from error
+@contextlib.contextmanager
+def open_image(source: Path | Source, path: str, image_id: str) -> Iterator[BinaryIO | None]:
+    """A file's bytes, or None where they are no longer those of the image. Raises OSError, ImageUnreadable."""
+    opened = open_file(source / path) if isinstance(source, Path) else source.open(path)
+    with contextlib.closing(opened.stream):
+        found_id, content = identify(opened)
+        yield content if found_id == image_id else None
+
+
+def _is_file(stream: Readable) -> bool:
+    return isinstance(stream, io.BufferedReader)
 
 
 class ImageSource(Protocol):
@@ -83,10 +106,10 @@ class ImageSource(Protocol):
 
 
 class StoredImages:
-    """An `ImageSource` over a run's thumbnails and, for larger sizes, the original files."""
+    """An `ImageSource` over a run's thumbnails and, for larger sizes, the original files, in a folder or a `Source`."""
 
-    def __init__(self, root: Path, images: Iterable[Image], thumbnail_bytes: Callable[[str], bytes]) -> None:
-        self.root = root
+    def __init__(self, source: Path | Source, images: Iterable[Image], thumbnail_bytes: Callable[[str], bytes]) -> None:
+        self.source: Path | Source = source
         self._images = {image.id: image for image in images}
         self._thumbnail_bytes = thumbnail_bytes
 
@@ -107,11 +130,10 @@ class StoredImages:
             return encode_jpeg(picture, quality=quality)
         for path in image.paths:
             try:
-                with open_regular(self.root / path) as file:
-                    found_id, source = identify(file)
+                with open_image(self.source, path, image_id) as content:
                     # A file that changed since is another image; an answer about it must not be stored under this one.
-                    if found_id == image_id:
-                        return encode_jpeg(decode(source, longest_side_px)[0], quality=quality)
+                    if content is not None:
+                        return encode_jpeg(decode(content, longest_side_px)[0], quality=quality)
             except OSError as error:
                 check_resources(error)
                 continue

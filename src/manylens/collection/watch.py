@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
+from manylens.collection.source import Place
 from manylens.errors import UsageError
 from manylens.files import network_drive
 
@@ -38,10 +39,12 @@ def check_watching() -> None:
         raise UsageError("watching needs the package watchfiles", "pip install 'manylens[watch]'") from error
 
 
-def turns(folder: Path, apart_from: Path, stop: Event | None = None) -> Iterator[None]:
+def turns(folder: Place, apart_from: Path, stop: Event | None = None) -> Iterator[None]:
     """A turn now, and one after each change. apart_from: a folder whose changes are the caller's own. stop: ends the
     waiting. A Ctrl-C is raised as one."""
     check_watching()
+    if not os.path.isdir(folder):
+        raise UsageError(f"what is watched is a folder, {folder} is none", "leave out --watch, and add when it changed")
     from watchfiles import Change, watch
 
     ours = os.path.abspath(apart_from)

@@ -93,9 +93,9 @@ class RayEngine:
                 max_restarts=-1,
                 scheduling_strategy="SPREAD",
             )
-            root = os.path.abspath(images.root)
+            place = os.path.abspath(images.source) if isinstance(images.source, Path) else images.source.place
             pool = Pool(
-                [partial(actor.remote, options, root)] * self._slots(ray.cluster_resources(), gpus),
+                [partial(actor.remote, options, place)] * self._slots(ray.cluster_resources(), gpus),
                 model if isinstance(model, str) else ray.put(model),
                 images if isinstance(model, str) or hasattr(model, "open") else None,
             )

@@ -16,6 +16,8 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -41,6 +43,8 @@ class RayModel:
             batch_size=min(face.capabilities.batch_size, MOST_AT_ONCE),
             concurrency=pool.size * face.capabilities.concurrency,
         )
+        if face.has_embed:  # whoever asks for it takes its absence for the model's
+            self.embed = self._embed
 
     @property
     def capabilities(self) -> Capabilities:
@@ -53,6 +57,9 @@ class RayModel:
         shown = [request.image_id for request in requests]
         return cast("list[LookReply | ModelError]", await self._pool.answer("look", requests, shown))
 
+    async def _embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return cast("list[EmbedReply | ModelError]", await self._pool.answer("embed", requests, ()))
+
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         shown = [i for r in requests for i in (r.candidate_id, *self._seen(r.exemplar_ids))]
         return cast("list[JudgeReply | ModelError]", await self._pool.answer("judge", requests, shown))
@@ -64,8 +71,7 @@ class RayModel:
         return cast("list[ChooseReply | ModelError]", await self._pool.answer("choose", requests, shown))
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
-        shown = [image_id for request in requests for image_id in request.image_ids]
-        return cast("list[CompleteReply | ModelError]", await self._pool.answer("complete", requests, shown))
+        return cast("list[CompleteReply | ModelError]", await self._pool.answer("complete", requests, ()))
 
     def _seen(self, exemplars: Sequence[str]) -> Sequence[str]:
         return exemplars if self._capabilities.sees_exemplars else ()

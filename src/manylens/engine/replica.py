@@ -8,15 +8,20 @@ the original file, which every machine finds under the same path and whose bytes
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL.Image import Image as Picture
 
+from manylens.collection.decode import THUMBNAIL_PX
+from manylens.collection.find import open_source
 from manylens.collection.pictures import StoredImages
-from manylens.errors import ImageUnreadable, ManylensError, ModelError, ModelUnavailable
+from manylens.collection.source import Source
+from manylens.errors import ManylensError, ModelError, ModelUnavailable, UsageError
 from manylens.models.base import Capabilities, Model, ModelOptions, Reply, Request, ask_verdict, open_model
 from manylens.models.registry import load_model
 from manylens.types import Image, Verdict
@@ -41,42 +46,50 @@ class Face:
     identity: str
     capabilities: Capabilities
     has_verdict: bool
+    has_embed: bool
     found_out: Mapping[str, Any] | None
 
 
 class ShippedImages:
-    """An `ImageSource` over the pictures that came with the latest call. root: the collection's folder."""
+    """An `ImageSource` over the pictures that came with the latest call. place: of the collection, opened here when a
+    file of it is first needed."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, place: str) -> None:
+        self._place = place
         self.take(Shipped())
+
+    @cached_property
+    def _source(self) -> Source:
+        try:
+            if "://" not in self._place and not os.path.exists(self._place):
+                raise UsageError("there is none")
+            return open_source(self._place)
+        except UsageError as error:
+            raise ModelUnavailable(
+                f"every machine of the cluster reads the pictures where the driver does, one has no {self._place}",
+                "mount it there under the same path, or pass --image-px 256: thumbnails are sent with each call",
+            ) from error
 
     def take(self, shipped: Shipped) -> None:
         thumbnails = dict(shipped.thumbnails)
-        self._held = StoredImages(self._root, shipped.images, thumbnails.__getitem__)
+        self._held = StoredImages(Path(self._place), shipped.images, thumbnails.__getitem__)
 
     def thumbnail(self, image_id: str) -> Picture:
         return self._held.thumbnail(image_id)
 
     def jpeg(self, image_id: str, longest_side_px: int, quality: int = 90) -> bytes:
-        try:
-            return self._held.jpeg(image_id, longest_side_px, quality)
-        except ImageUnreadable:
-            if self._root.is_dir():
-                raise
-            raise ModelUnavailable(
-                f"every machine of the cluster reads the pictures under the same path, one has no {self._root}",
-                "mount the folder there, or pass --image-px 256: thumbnails are sent with each call",
-            ) from None
+        if longest_side_px > THUMBNAIL_PX:
+            self._held.source = self._source
+        return self._held.jpeg(image_id, longest_side_px, quality)
 
 
 class Replica:
-    """root: the collection's folder. The model comes with `face`: Ray may begin the process anew at any time, and does
+    """place: of the collection. The model comes with `face`: Ray may begin the process anew at any time, and does
     not keep what a constructor was given when the machine that held it is lost."""
 
-    def __init__(self, options: ModelOptions, root: str) -> None:
+    def __init__(self, options: ModelOptions, place: str) -> None:
         self._options = options
-        self._images = ShippedImages(Path(root))
+        self._images = ShippedImages(place)
         self._loop = asyncio.new_event_loop()
         self._model: Model | None = None
 
@@ -95,6 +108,7 @@ class Replica:
                 model.identity,
                 model.capabilities,
                 hasattr(model, "verdict"),
+                hasattr(model, "embed"),
                 None if find_out is None else find_out(),
             )
         except ManylensError as error:
@@ -107,7 +121,7 @@ class Replica:
         return spec
 
     def answer(self, verb: str, requests: Sequence[Request], shipped: Shipped) -> list[Reply | ModelError] | None:
-        """verb: look, judge, choose or complete. None where the process was begun anew and has no model yet."""
+        """verb: look, embed, judge, choose or complete. None where the process was begun anew and has no model yet."""
         model = self._model
         if model is None:
             return None

@@ -29,7 +29,7 @@ def assign(
     found = []
     for image, image_id in enumerate(sorting.looks.image_ids):
         number = number_of.get(image)
-        asked = image in sorting.answers
+        asked = image in sorting.answers and image not in sorting.told
         if number is None:
             refusal = REFUSALS.get(sorting.looks.words[image])
             reason = refusal or f"{_described(sorting, image)}; {_why_unassigned(sorting, image, spent, closed)}"
@@ -51,7 +51,7 @@ def exemplars(sorting: Sorting, group: Group, many: int) -> tuple[int, ...]:
 
 def _why(sorting: Sorting, image: int, name: str) -> str:
     answers = sorting.answers.get(image, [])
-    if answers:
+    if answers and image not in sorting.told:
         said = answers[-1].reason[:_SHOWN_REASON]
         return f'asked itself, and placed with "{name}"' + (f": {said}" if said else "")
     unit = int(sorting.units.of_image[image])

@@ -273,6 +273,8 @@ class Check:
                 if doubt >= sorting.price and len(sorting.answers[image]) < _MOST_ASKED:
                     found.append((-doubt, image, unit))
         found += [(-gain, self._fresh(unit)[0], unit) for gain, unit in self._admitted(held) if self._fresh(unit)]
+        told = sorted(image for image in sorting.told if image not in sorting.answers)
+        found += [(-math.inf, image, int(sorting.units.of_image[image])) for image in told]
         options = {unit: self._options(unit) for unit in dict.fromkeys(unit for _, _, unit in found)}
         return [(image, options[unit]) for _, image, unit in sorted(found) if options[unit]]
 

@@ -3,14 +3,10 @@
 In: groups of images. Out: `Named`, one per group. Promise: pure; works from the descriptions alone. Where the model
 writes, its names are used if the reply is complete and free of duplicates, else the descriptions' stand. It is told
 which descriptions a cluster has that its siblings lack.
-
-Task "name_clusters": {"interest", "clusters": [{"id", "size", "descriptions": {text: count}}], "taken": [names of
-earlier batches]} -> {"clusters": [{"id", "name", "definition"}]}.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +14,8 @@ from dataclasses import dataclass
 
 from manylens.method.levels import Group
 from manylens.method.observations import Looks, define_cluster, normalise_description, spoken
-from manylens.method.questions import Steps, Writing
+from manylens.method.questions import Steps
+from manylens.writing import DescribedGroup, NameClusters, Names, Written
 
 CLUSTERS_PER_CALL = 40
 """Clusters named by one call: with more, models drop ids or repeat names."""
@@ -43,9 +40,8 @@ def name_groups(looks: Looks, groups: Sequence[Group], hints: Sequence[str], wri
     taken = {normalise_description(label.name): at for at, label in enumerate(named)}
     for start in range(0, len(groups), CLUSTERS_PER_CALL):
         numbers = range(start + 1, min(start + CLUSTERS_PER_CALL, len(groups)) + 1)
-        payload = naming_payload(looks, groups, numbers, named)
-        (answer,) = yield [Writing("name_clusters", payload)]
-        for number, label in (parse_names(answer.text, numbers) or {}).items():
+        (answer,) = yield [_naming(looks, groups, numbers, named)]
+        for number, label in (usable_names(answer.written, numbers) or {}).items():
             words = normalise_description(label.name)
             if taken.get(words, number - 1) != number - 1:
                 continue  # a sibling has this name: keep the description's, which is distinct
@@ -101,8 +97,8 @@ def define(looks: Looks, group: Group) -> str:
     return f'Images described as "{name}" ({fits:.0%} of the members), {also}, when looked at for "{interest}".'
 
 
-def naming_payload(looks: Looks, groups: Sequence[Group], numbers: Sequence[int], named: Sequence[Named]) -> str:
-    """The JSON that the model gets. A cluster's descriptions: those that it has and others lack come first, by count
+def _naming(looks: Looks, groups: Sequence[Group], numbers: Sequence[int], named: Sequence[Named]) -> NameClusters:
+    """What the model gets. A cluster's descriptions: those that it has and others lack come first, by count
     times the log of how many clusters there are to how many have them."""
     counts = {number: dict(_count(looks, group)) for number, group in enumerate(groups, start=1)}
     having = Counter(words for counted in counts.values() for words in counted)
@@ -114,27 +110,17 @@ def naming_payload(looks: Looks, groups: Sequence[Group], numbers: Sequence[int]
             key=lambda entry: (-round(entry[1] * math.log((1 + len(groups)) / having[entry[0]]), 6), entry[0]),
         )
         shown = {spoken(looks, group.images, words): count for words, count in telling[:_DESCRIPTIONS_SHOWN]}
-        clusters.append({"id": number, "size": len(group.images), "descriptions": shown})
-    taken = [label.name for label in named[: numbers[0] - 1]]
-    return json.dumps({"interest": looks.interest.text, "clusters": clusters, "taken": taken}, ensure_ascii=False)
+        clusters.append(DescribedGroup(number, len(group.images), tuple(shown.items())))
+    taken = tuple(label.name for label in named[: numbers[0] - 1])
+    return NameClusters(looks.interest.text, tuple(clusters), taken)
 
 
-def parse_names(text: str | None, numbers: Sequence[int]) -> Mapping[int, Named] | None:
-    """Read a naming reply strictly: every id once, distinct names of 1 to 60 characters, definitions; else None."""
-    if text is None:
+def usable_names(written: Written | None, numbers: Sequence[int]) -> Mapping[int, Named] | None:
+    """Every id once, distinct names of 1 to 60 characters, definitions; else None."""
+    if not isinstance(written, Names):
         return None
-    body = text.strip()
-    if body.startswith("```"):
-        body = body.partition("\n")[2].rpartition("```")[0]
-    try:
-        entries = json.loads(body)["clusters"]
-        found = {
-            entry["id"]: Named(" ".join(entry["name"].split()), " ".join(entry["definition"].split()))
-            for entry in entries
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-    complete = len(entries) == len(found) and set(found) == set(numbers)
+    found = {e.id: Named(" ".join(e.name.split()), " ".join(e.definition.split())) for e in written.clusters}
+    complete = len(written.clusters) == len(found) and set(found) == set(numbers)
     sound = all(0 < len(label.name) <= _MAX_NAME_CHARACTERS and label.definition for label in found.values())
     distinct = len({normalise_description(label.name) for label in found.values()}) == len(found)
     return found if complete and sound and distinct else None

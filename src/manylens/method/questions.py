@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from manylens.types import MOST_OPTIONS as MOST_OPTIONS
+from manylens.writing import WritingTask, Written
 
 T = TypeVar("T")
 
@@ -32,25 +33,17 @@ class Choice:
     options: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """A task for a model that writes: its name and a JSON text."""
-
-    task: str
-    payload: str
-
-
-Question: TypeAlias = Choice | Writing
+Question: TypeAlias = Choice | WritingTask
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """probabilities: of each option, then of none; empty where the call failed or (`spent`) the budget is used up.
-    reason: the model's words on a choice. text: what it wrote, or None."""
+    reason: the model's words on a choice. written: the answer to a writing task, or None."""
 
     probabilities: tuple[float, ...] = ()
     reason: str = ""
-    text: str | None = None
+    written: Written | None = None
     spent: bool = False
 
     @property

@@ -103,6 +103,11 @@ class Sorting:
         self.answers: dict[int, list[Answered]] = {}
         self.asked: list[list[int]] = [[] for _ in range(m)]
         self.unanswered: set[int] = set()
+        self.told: frozenset[int] = frozenset()
+        """Images that a person placed: they are asked about first, for that costs nothing, and say nothing of how many
+        others are misplaced, for whoever corrects looks for mistakes."""
+        self.believed: set[int] = set()
+        """Images whose first answer is where they were before."""
         self.sampled: dict[int, tuple[int, float]] = {}
         """Images asked about at random at the end: the cluster that each was in, and how doubtful that was."""
         self.image_place: dict[int, int] = {}
@@ -217,6 +222,14 @@ class Sorting:
         self._locate()
         self.sure = np.where(self.place == NONE, 0.0, np.minimum(self.sure, _SETTLED))
 
+    def forget_told(self) -> None:
+        """Where images of shared descriptions are that a person placed, had nobody said it: what the person says is
+        applied to the model's decisions later, and may be taken back."""
+        for image in self.told:
+            if self.units.sizes[self.units.of_image[image]] > 1:
+                self.image_place.pop(image, None)
+                self.image_sure.pop(image, None)
+
     def _locate(self) -> None:
         """Mean directions of the clusters, and each unit's nearest ones with their odds."""
         live = self.live()
@@ -329,7 +342,8 @@ class Sorting:
                     total += misplaced[-1]
                 asked += self.asked[unit]
                 self.misplaced[unit] = total
-        features, elsewhere = self.features[asked], np.array(misplaced)
+        own = [at for at, image in enumerate(asked) if image not in self.told]
+        features, elsewhere = self.features[[asked[at] for at in own]], np.array([misplaced[at] for at in own])
         if self._lessons is not None:
             features = np.concatenate([self._lessons.members, features])
             elsewhere = np.concatenate([self._lessons.elsewhere, elsewhere])
@@ -421,9 +435,23 @@ class Sorting:
         if image not in self.asked[unit]:
             self.asked[unit].append(image)
 
+    def believe(self, image: int, cluster: int, misplaced: float) -> None:
+        """Take in where an image was before, as if that were an answer. misplaced: the probability that it is not."""
+        others = misplaced / max(1, len(self.live()) - 1)
+        self.believed.add(image)
+        self.answers.setdefault(image, []).append(
+            Answered(np.array([cluster], dtype=np.int64), np.array([1 - misplaced, others]), cluster)
+        )
+        unit = int(self.units.of_image[image])
+        if image not in self.asked[unit]:
+            self.asked[unit].append(image)
+
     def fit(self) -> None:
         """Fit the choice model to what units that founded nothing were first answered."""
-        units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)][:_MOST_FITTED]
+        units = [u for u, images in enumerate(self.asked) if images and not self.is_founder(u)]
+        units = [u for u in units if self.asked[u][0] not in self.told]
+        units = [u for u in units if self.asked[u][0] not in self.believed or len(self.answers[self.asked[u][0]]) > 1]
+        units = units[:_MOST_FITTED]
         if not units:
             return
         width = MOST_OPTIONS

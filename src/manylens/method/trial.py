@@ -150,13 +150,14 @@ def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
 
 
 def _planted(check: Check, options: Sequence[int]) -> list[int]:
-    """An image of each option: the last of its founder's, where it has more than one."""
+    """An image of each option: the last of its founder's of which nobody spoke, where it has more than one."""
     sorting = check.sorting
     planted: list[int] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0 and sorting.units.sizes[unit] > 1:
-            planted.append(int(sorting.units.members[unit][-1]))
+            untold = (i for i in reversed(sorting.units.members[unit].tolist()) if i not in sorting.told)
+            planted += [image for image, _ in zip(untold, range(1), strict=False)]
     return planted
 
 
@@ -164,7 +165,7 @@ def _candidates(check: Check, planted: Sequence[int]) -> list[int]:
     """The planted images, then any others."""
     ids = check.sorting.looks.image_ids
     drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
-    taken = set(planted)
+    taken = set(planted) | check.sorting.told  # of which the judge is not asked
     return [*planted, *(image for image in drawn if image not in taken)][: _ROUNDS * _PAIRS]
 
 

@@ -5,24 +5,26 @@ pure; texts to write out, texts in. Descriptions go out in batches of at most `B
 first batch begins the categories, later ones are shown those there are and may add to them; then the categories
 themselves are put together where they are one. Descriptions that a reply loses are sent once more, then stand by
 themselves; numbers that it invents are passed over. A model that fails leaves every description to itself.
-
-Task "vocabulary": {"interest", "level", "closed", "categories": [names so far], "descriptions": [texts]} ->
-{"categories": [{"name", "descriptions": [numbers from 1]}], "no_answer": [numbers]}.
-Task "reconcile": {"interest", "level", "categories": [{"id", "name", "examples": [texts]}]} ->
-{"groups": [{"name", "ids": [ids]}]}.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from manylens.method.observations import Looks, normalise_description, spoken
-from manylens.method.questions import Steps, Writing
+from manylens.method.questions import Steps
 from manylens.method.sorting import Sorting
+from manylens.writing import (
+    Categories,
+    Category,
+    GroupDescriptions,
+    MergeCategories,
+    MergedCategories,
+    ShownCategory,
+    Written,
+)
 
 BATCH = 100
 """Descriptions of one request: with more, models lose some."""
@@ -105,28 +107,16 @@ def _ask(
     """Send batches side by side; returns the descriptions that no reply accounts for."""
     if not batches:
         return []
-    shown = list(closed) or [name for name, _ in names.most_common(_SHOWN)]
+    shown = tuple(closed) or tuple(name for name, _ in names.most_common(_SHOWN))
     writings = [
-        Writing(
-            "vocabulary",
-            json.dumps(
-                {
-                    "interest": looks.interest.text,
-                    "level": level,
-                    "closed": bool(closed),
-                    "categories": shown,
-                    "descriptions": [texts[words] for words in batch],
-                },
-                ensure_ascii=False,
-            ),
-        )
+        GroupDescriptions(looks.interest.text, level, bool(closed), shown, tuple(texts[words] for words in batch))
         for batch in batches
     ]
     answers = yield writings
     vocabulary.calls += len(writings)
     lost: list[str] = []
     for batch, answer in zip(batches, answers, strict=True):
-        categories, silent = _read(answer.text, len(batch))
+        categories, silent = _read(answer.written, len(batch))
         for number, words in enumerate(batch, start=1):
             name = categories.get(number)
             if number in silent:
@@ -139,19 +129,20 @@ def _ask(
     return lost
 
 
-def _read(text: str | None, count: int) -> tuple[dict[int, str], set[int]]:
+def _read(written: Written | None, count: int) -> tuple[dict[int, str], set[int]]:
     """(number -> category, numbers without an answer) of a reply; a number named twice keeps its first category."""
-    values = _object(text)
+    if not isinstance(written, Categories):
+        return {}, set()
     found: dict[int, str] = {}
-    for entry in _list(values.get("categories")):
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name.strip():
-            continue
-        for number in _list(entry.get("descriptions")):
-            if isinstance(number, int) and 1 <= number <= count:
-                found.setdefault(number, " ".join(name.split()))
-    silent = {n for n in _list(values.get("no_answer")) if isinstance(n, int) and 1 <= n <= count}
-    return found, silent - set(found)
+    for category in written.categories:
+        for number in category.numbers:
+            if 1 <= number <= count:
+                found.setdefault(number, " ".join(category.name.split()))
+    return found, {number for number in written.no_answer if 1 <= number <= count} - set(found)
+
+
+def _merged(written: Written | None) -> tuple[Category, ...]:
+    return written.groups if isinstance(written, MergedCategories) else ()
 
 
 def _reconcile(vocabulary: Vocabulary, looks: Looks, level: str, texts: Mapping[str, str]) -> Steps[bool]:
@@ -164,49 +155,24 @@ def _reconcile(vocabulary: Vocabulary, looks: Looks, level: str, texts: Mapping[
         return False
     batches = [names[k : k + BATCH] for k in range(0, len(names), BATCH)]
     answers = yield [
-        Writing(
-            "reconcile",
-            json.dumps(
-                {
-                    "interest": looks.interest.text,
-                    "level": level,
-                    "categories": [
-                        {"id": number, "name": name, "examples": examples[name][:_EXAMPLES]}
-                        for number, name in enumerate(batch, start=1)
-                    ],
-                },
-                ensure_ascii=False,
-            ),
+        MergeCategories(
+            looks.interest.text,
+            level,
+            tuple(ShownCategory(k, name, tuple(examples[name][:_EXAMPLES])) for k, name in enumerate(batch, start=1)),
         )
         for batch in batches
     ]
     vocabulary.calls += len(batches)
     renamed: dict[str, str] = {}
     for batch, answer in zip(batches, answers, strict=True):
-        for group in _list(_object(answer.text).get("groups")):
-            ids = _list(group.get("ids")) if isinstance(group, dict) else []
-            old = [batch[i - 1] for i in ids if isinstance(i, int) and 1 <= i <= len(batch)]
+        for group in _merged(answer.written):
+            old = [batch[number - 1] for number in group.numbers if 1 <= number <= len(batch)]
             old = [name for name in dict.fromkeys(old) if name not in renamed]
             kept = max(old, key=lambda name: (len(examples[name]), name), default="")
             renamed.update(dict.fromkeys(old, kept))
     vocabulary.category = {words: renamed.get(name, name) for words, name in vocabulary.category.items()}
     merged = sum(name != kept for name, kept in renamed.items())
     return len(batches) > 1 and merged > 0
-
-
-def _object(text: str | None) -> dict[str, Any]:
-    if text is None:
-        return {}
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        values = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def name_parents(sorting: Sorting, looks: Looks) -> Steps[dict[int, str]]:
@@ -218,15 +184,12 @@ def name_parents(sorting: Sorting, looks: Looks) -> Steps[dict[int, str]]:
     parents: dict[int, str] = {}
     for start in range(0, len(live), BATCH):
         batch = live[start : start + BATCH]
-        categories = [{"id": k, "name": names[c], "examples": []} for k, c in enumerate(batch, start=1)]
-        payload = {"interest": looks.interest.text, "level": "coarse", "categories": categories}
-        (answer,) = yield [Writing("reconcile", json.dumps(payload, ensure_ascii=False))]
-        for group in _list(_object(answer.text).get("groups")):
-            name = group.get("name") if isinstance(group, dict) else None
-            if isinstance(name, str) and name.strip():
-                for number in _list(group.get("ids")):
-                    if isinstance(number, int) and 1 <= number <= len(batch):
-                        parents.setdefault(batch[number - 1], " ".join(name.split()))
+        categories = tuple(ShownCategory(k, names[c]) for k, c in enumerate(batch, start=1))
+        (answer,) = yield [MergeCategories(looks.interest.text, "coarse", categories)]
+        for group in _merged(answer.written):
+            for number in group.numbers:
+                if 1 <= number <= len(batch):
+                    parents.setdefault(batch[number - 1], " ".join(group.name.split()))
     return parents if 1 < len(set(parents.values())) < len(parents) else {}
 
 

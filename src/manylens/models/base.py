@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -24,6 +24,7 @@ from manylens.errors import ModelError, UsageError
 from manylens.settings import ModelOptions as ModelOptions  # part of the protocol; light, for the command line's help
 from manylens.types import MOST_OPTIONS as MOST_OPTIONS
 from manylens.types import Tokens, Verdict, answer_key
+from manylens.writing import WritingTask, Written
 
 Vector: TypeAlias = NDArray[np.float16]
 
@@ -50,6 +51,16 @@ class LookRequest(_Request):
 
     interest: str
     image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest(_Request):
+    """H(u) of an image that was described: of its description, or of the image and the interest. An answer of its own:
+    where it fails, the description stays."""
+
+    interest: str
+    image_id: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +121,13 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompleteRequest(_Request):
-    """Write text. task: the prompt, "vocabulary", "reconcile" or "name_clusters". payload: its input, JSON."""
+    """Write: name groups, put descriptions into categories, find categories that are one."""
 
     interest: str
-    task: str
-    payload: str
-    image_ids: tuple[str, ...] = ()
+    task: WritingTask
 
 
-Request: TypeAlias = LookRequest | JudgeRequest | ChooseRequest | CompleteRequest
+Request: TypeAlias = LookRequest | EmbedRequest | JudgeRequest | ChooseRequest | CompleteRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +140,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class LookReply:
-    """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper."""
+    """description: a few words. confidence: in [0, 1]. embedding: (d,) float16, unit length, H(u) of the paper; None
+    where the model is to be asked for it (`embed`)."""
 
     description: str
     confidence: float
+    embedding: Vector | None = field(default=None, compare=False)
+    usage: Usage | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedReply:
+    """embedding: (d,) float16, unit length."""
+
     embedding: Vector = field(compare=False)
     usage: Usage | None = field(default=None, compare=False)
 
@@ -166,11 +184,13 @@ class ChooseReply:
 
 @dataclass(frozen=True, slots=True)
 class CompleteReply:
-    text: str
+    """written: the answer to the request's task, `Names`, `Categories` or `MergedCategories`."""
+
+    written: Written
     usage: Usage | None = field(default=None, compare=False)
 
 
-Reply: TypeAlias = LookReply | JudgeReply | ChooseReply | CompleteReply
+Reply: TypeAlias = LookReply | EmbedReply | JudgeReply | ChooseReply | CompleteReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +246,9 @@ class Model(Protocol):
     object that a program passes in gets at the pictures: `images.thumbnail(image_id)` is RGB of at most 256 px,
     `images.jpeg(image_id, longest_side_px)` JPEG bytes of any size. Without it a model has the images' ids only.
 
+    A model whose looks come without an embedding has `async embed(requests: Sequence[EmbedRequest]) ->
+    list[EmbedReply | ModelError]`, which is asked for those that were described.
+
     A model may also say how well it understands an interest on some pictures, from what it has in this process:
     `verdict(interest, image_ids) -> Verdict`. It then has `appearance(image_ids)` as well: image id -> (d,) features of
     unit length, whatever the interest, without those that cannot be read. By these a run groups the pictures where the
@@ -267,7 +290,7 @@ class Model(Protocol):
         ...
 
     async def complete(self, requests: Sequence[CompleteRequest]) -> list[CompleteReply | ModelError]:
-        """Text, where `capabilities.writes_text`; else errors."""
+        """What its task asks for, where `capabilities.writes_text`; else errors."""
         ...
 
 
@@ -381,9 +404,40 @@ def request_key(model: Model, request: Request) -> str:
     return rendering(model, request).key
 
 
+async def look_whole(model: Model, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+    """Looks with their embeddings, which a model may have to be asked for; where that fails, the look has."""
+    replies = await model.look(requests)
+    if len(replies) != len(requests):
+        raise ValueError(f"a model must give one reply per request, got {len(replies)} for {len(requests)}")
+    lacking = [n for n, reply in enumerate(replies) if isinstance(reply, LookReply) and reply.embedding is None]
+    if not lacking:
+        return replies
+    embed = getattr(model, "embed", None)
+    if embed is None:
+        error = ModelError(f"a look has an embedding, or its model 'embed', {model.name} gave neither")
+        return [error if n in set(lacking) else reply for n, reply in enumerate(replies)]
+    looks = {n: reply for n in lacking if isinstance(reply := replies[n], LookReply)}
+    asked = [EmbedRequest(requests[n].interest, requests[n].image_id, look.description) for n, look in looks.items()]
+    found: Sequence[EmbedReply | ModelError] = await embed(asked)
+    whole = list(replies)
+    for (n, look), vector in zip(looks.items(), found, strict=True):
+        whole[n] = vector if isinstance(vector, ModelError) else _with_embedding(look, vector)
+    return whole
+
+
+def _with_embedding(look: LookReply, vector: EmbedReply) -> LookReply:
+    """What it took is unknown where either part is: a part would pass for the whole."""
+    usage = None
+    if look.usage is not None and vector.usage is not None:
+        usage = Usage(look.usage.tokens_in + vector.usage.tokens_in, look.usage.tokens_out + vector.usage.tokens_out)
+    return replace(look, embedding=vector.embedding, usage=usage)
+
+
 def request_kind(request: Request) -> str:
-    """`look`, `judge`, `choose` or `complete`: the kinds that `summary.json` counts."""
+    """`look`, `judge`, `choose` and `complete` are the kinds that `summary.json` counts; `embed` belongs to a look."""
     match request:
+        case EmbedRequest():
+            return "embed"
         case LookRequest():
             return "look"
         case JudgeRequest():

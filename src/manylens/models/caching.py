@@ -3,9 +3,9 @@
 In: a model and a run. Out: the same model, whose answers are taken from the run where it has them and are on the disk
 before anyone uses them otherwise. Promises: no request is sent twice, not even by two tasks at once; a fresh and a
 resumed run see the same numbers, because both see the stored form; a failed call is recorded, and asked again by the
-next run; a model that is gone (`ModelUnavailable`) ends the run at once. A run that is cancelled (Ctrl-C) waits for the
-calls of a server that are under way, because they are paid for; cancelled again, it does not, and loses at most those,
-as a kill does.
+next run, unless it was given up (`GivenUp`); a model that is gone (`ModelUnavailable`) ends the run at once. A run that
+is cancelled (Ctrl-C) waits for the calls of a server that are under way, because they are paid for; cancelled again, it
+does not, and loses at most those, as a kill does.
 
 A call holds `batch_size` requests, and `concurrency` calls are under way side by side: one batch after another for a
 model in this process, a batch for each replica of the engine ray, single requests for a server (`batch_size` 1).
@@ -21,16 +21,19 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from manylens.errors import BudgetSpent, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.errors import BudgetSpent, GivenUp, ModelError, ModelReplyInvalid, ModelUnavailable, public_reason
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -40,6 +43,7 @@ from manylens.models.base import (
     Reply,
     Request,
     Usage,
+    Vector,
     rendering,
     request_key,
     request_kind,
@@ -47,6 +51,7 @@ from manylens.models.base import (
 from manylens.models.metering import Account, Bound, Call, bound_of, usable_count, working_for
 from manylens.store.answers import SHARES_TOLERANCE, UNIT_LENGTH_TOLERANCE, Failure, StoredAnswer, StoredReply
 from manylens.store.run_folder import RunFolder
+from manylens.writing import written_from_json, written_to_json
 
 DECIMALS = 6
 """Probabilities and confidences are rounded to this many decimals."""
@@ -54,8 +59,8 @@ DECIMALS = 6
 LAST_ANSWERS_S = 30.0
 """How long calls under way may take to end when the model turns out to be unusable, or the run is cancelled."""
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
-_Reply = TypeVar("_Reply", LookReply, JudgeReply, ChooseReply, CompleteReply)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Reply = TypeVar("_Reply", LookReply, EmbedReply, JudgeReply, ChooseReply, CompleteReply)
 _Ask: TypeAlias = Callable[[Sequence[_Request]], Awaitable[Sequence[Reply | ModelError]]]
 _Arrived: TypeAlias = tuple[str, Reply | ModelError, float, Call]
 """A key, what came of its request, how many seconds the call took, and what it sent."""
@@ -68,14 +73,11 @@ def to_stored(reply: Reply) -> StoredReply:
     tokens = None if reply.usage is None else (reply.usage.tokens_in, reply.usage.tokens_out)
     match reply:
         case LookReply():
-            vector = np.asarray(reply.embedding, np.float16)
-            length = float(np.linalg.norm(vector.astype(np.float32)))
-            if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
-                raise ModelReplyInvalid(
-                    f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long"
-                )
+            vector = None if reply.embedding is None else _unit_vector(reply.embedding)
             fields = {"description": reply.description, "confidence": _share("confidence", reply.confidence)}
             return StoredReply("look", fields, vector, tokens)
+        case EmbedReply():
+            return StoredReply("embed", {}, _unit_vector(reply.embedding), tokens)
         case JudgeReply():
             fields = {"probability": _share("probability", reply.probability), "reason": reply.reason}
             return StoredReply("judge", fields, tokens=tokens)
@@ -85,7 +87,7 @@ def to_stored(reply: Reply) -> StoredReply:
                 raise ModelReplyInvalid(f"the probabilities of a choice sum to one, got {math.fsum(shares):.4f}")
             return StoredReply("choose", {"probabilities": shares, "reason": reply.reason}, tokens=tokens)
         case CompleteReply():
-            return StoredReply("complete", {"text": reply.text}, tokens=tokens)
+            return StoredReply("complete", {"text": written_to_json(reply.written)}, tokens=tokens)
 
 
 def from_stored(stored: StoredReply) -> Reply:
@@ -93,14 +95,24 @@ def from_stored(stored: StoredReply) -> Reply:
     usage = None if stored.tokens is None else Usage(*stored.tokens)
     match stored.kind:
         case "look":
-            assert stored.embedding is not None  # the store has checked it
             return LookReply(stored.fields["description"], stored.fields["confidence"], stored.embedding, usage)
+        case "embed":
+            assert stored.embedding is not None  # the store has checked it
+            return EmbedReply(stored.embedding, usage)
         case "judge":
             return JudgeReply(stored.fields["probability"], stored.fields["reason"], usage)
         case "choose":
             return ChooseReply(tuple(stored.fields["probabilities"]), stored.fields["reason"], usage)
         case _:
-            return CompleteReply(stored.fields["text"], usage)
+            return CompleteReply(written_from_json(stored.fields["text"]), usage)
+
+
+def _unit_vector(embedding: Vector) -> Vector:
+    vector = np.asarray(embedding, np.float16)
+    length = float(np.linalg.norm(vector.astype(np.float32)))
+    if vector.ndim != 1 or not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
+        raise ModelReplyInvalid(f"an embedding is one vector of unit length, got {vector.shape}, {length:.4f} long")
+    return vector
 
 
 def _share(name: str, value: float) -> float:
@@ -117,10 +129,11 @@ def open_account(run: RunFolder) -> Account:
 class CachingModel(ModelWrapper):
     """A `Model` that stores every answer before it is used and never asks the same request again.
 
-    asked, reused: requests by kind that were sent to the model, or answered by the store or an equal request of now.
-    failed: requests by kind whose call failed. said: why, in a server's words, where result files must not have them.
-    account: of the run. on_stopping: told how many calls a cancelled run
-    waits for. Use from one event loop at a time.
+    asked, reused: requests by kind, embeddings aside, that were sent to the model, or answered by the store or an equal
+    request of now. failed: those whose call failed. said: why, in a server's words, where result files must not have
+    them. given_up: ids of images that earlier runs gave up and this one did not ask about, or gave up itself. account:
+    of the run. on_stopping: told how many calls a cancelled run waits for. ask_again: also what was given up. Use from
+    one event loop at a time.
     """
 
     def __init__(
@@ -129,9 +142,13 @@ class CachingModel(ModelWrapper):
         run: RunFolder,
         on_stopping: Callable[[int], None] | None = None,
         account: Account | None = None,
+        *,
+        ask_again: bool = False,
     ) -> None:
         super().__init__(model)
         self._run = run
+        self._ask_again = ask_again
+        self.given_up: set[str] = set()
         self.account = account or open_account(run)
         known = model.capabilities
         self.account.forgiven = known.concurrency * known.batch_size
@@ -144,6 +161,9 @@ class CachingModel(ModelWrapper):
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await self._answer(requests, self._model.look, LookReply)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await self._answer(requests, self._model.embed, EmbedReply)  # type: ignore[attr-defined]
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await self._answer(requests, self._model.judge, JudgeReply)
@@ -163,6 +183,9 @@ class CachingModel(ModelWrapper):
         keys = [request_key(self._model, request) for request in requests]
         wanted = dict(zip(keys, requests, strict=True))
         outcomes: dict[str, Reply | ModelError] = {}
+        if given_up := self._given_up:
+            left_out = [key for key in wanted if key in given_up]
+            outcomes |= {key: self._left_out(wanted[key], *given_up[key]) for key in left_out}
         sent = 0
         while pending := [key for key in wanted if key not in outcomes]:
             # Between here and the claims in _ask nothing awaits, so no other task can claim the same key.
@@ -179,8 +202,7 @@ class CachingModel(ModelWrapper):
                 outcome = await asyncio.shield(future)
                 if outcome is not None:  # None: that task was cancelled or broke off; ask ourselves
                     outcomes[key] = outcome
-        if requests:
-            kind = request_kind(requests[0])
+        if requests and (kind := request_kind(requests[0])) != "embed":
             unsent = sum(isinstance(outcome, BudgetSpent) for outcome in outcomes.values())
             self.asked[kind] += sent - unsent
             self.reused[kind] += len(requests) - sent
@@ -189,6 +211,17 @@ class CachingModel(ModelWrapper):
             if not isinstance(outcome, (reply_type, ModelError)):
                 raise TypeError(f"{self.name} answered {reply_type.__name__} with {type(outcome).__name__}")
         return [cast("_Reply | ModelError", outcomes[key]) for key in keys]
+
+    @cached_property
+    def _given_up(self) -> Mapping[str, tuple[str, str]]:
+        """By earlier runs."""
+        return {} if self._ask_again else self._run.given_up()
+
+    def _left_out(self, request: Request, reason: str, public: str) -> GivenUp:
+        error = GivenUp(reason)
+        error.public = public
+        self.given_up.add(_image_id(request))
+        return error
 
     async def _ask(
         self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request]
@@ -357,7 +390,10 @@ class CachingModel(ModelWrapper):
             except ModelError as error:
                 call.end(None, answered=False)
                 self.said[str(error)] += error.public not in ("", str(error))
-                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error)))
+                public = public_reason(error) if isinstance(error, GivenUp) else None
+                if public is not None:
+                    self.given_up.add(image_id)
+                failures.append(Failure(key, request_kind(request), request.interest, image_id, str(error), public))
                 outcomes[key] = error
                 continue
             text = rendering(self._model, request).text
@@ -397,7 +433,7 @@ def _check_fits(request: Request, reply: Reply) -> None:
 
 def _image_id(request: Request) -> str:
     match request:
-        case LookRequest():
+        case LookRequest() | EmbedRequest():
             return request.image_id
         case JudgeRequest() | ChooseRequest():
             return request.candidate_id

@@ -4,11 +4,11 @@ In: calls that begin, send requests and end. Out: what the run rests on and has 
 Promises: a request is written down before it leaves, so a kill, a failure or another run forgets none; one that could
 pass a limit does not leave (`BudgetSpent`); what comes without a usable count of tokens counts as the most it may take.
 
-A request is one chat request, or one try of a model that says nothing of its requests (`Capabilities.
-counts_requests`). The embedding of a look that was described belongs to it; each further one counts. An answer stands
-for one request, whether it is new or from an earlier run; whatever was sent beside stays in the run's books. Of those
-lost with a killed process as many as were allowed side by side are forgiven, once: a run that was killed is to end as
-one that was not.
+A request is one chat request, or one try of a model that says nothing of its requests (`Capabilities.counts_requests`).
+The embedding of a look belongs to it: its first try counts as none, each further one counts. An answer stands for one
+request, whether it is new or from an earlier run; whatever was sent beside stays in the run's books. Of those lost with
+a killed process as many as were allowed side by side are forgiven, once: a run that was killed is to end as one that
+was not.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from manylens.models.base import (
     MOST_EXEMPLARS,
     ChooseRequest,
     CompleteRequest,
+    EmbedRequest,
     JudgeRequest,
     LookRequest,
     Model,
@@ -34,12 +35,18 @@ from manylens.models.base import (
     request_kind,
     shown_exemplars,
 )
+from manylens.models.prompts_writing import TEXT_TOKENS, room
 from manylens.settings import Settings
 from manylens.store.answers import MOST_TOKENS
 from manylens.store.books import Books, Spent
 
 CHAT_TOKENS = 100
 """Tokens that a server's chat template may add to a request."""
+
+FIRST_IMAGE_TOKENS = 1_000
+"""Reserved for a picture of a server's model while nothing was sent that tells: most take 100 to 1,500 tokens for one
+of 512 px, some up to `Capabilities.image_tokens`. One such request is sent alone, so that small limits buy something,
+too; its answer says what they take, and where the server counts nothing, it is charged at the most."""
 
 FEW = 3
 """Answers of a kind that are awaited before more are sent at once, where money is limited: servers write more than they
@@ -54,13 +61,19 @@ def usable_count(value: object) -> int | None:
 @dataclass(frozen=True, slots=True)
 class Bound:
     """What one request may take: so many pictures of at most `image_tokens` each, text of so many bytes (a token is at
-    least one byte), a reply of so many tokens. kind: as `request_kind` says, "probe" or "embedding"."""
+    least one byte), a reply of so many tokens. first_image_tokens: what a picture is reserved at while nobody knows, by
+    default the most. kind: as `request_kind` says, "probe" or "embedding"."""
 
     kind: str
     text_bytes: int
     images: int = 0
     image_tokens: int = 0
     reply_tokens: int = 0
+    first_image_tokens: int | None = None
+
+    def answered_with(self, usage: Usage) -> Spent:
+        """What an answer stands for: one request, or none where it is the embedding of a look."""
+        return Spent(0 if self.kind == "embedding" else 1, usage.tokens_in, usage.tokens_out)
 
     @property
     def most(self) -> Usage:
@@ -70,7 +83,10 @@ class Bound:
 def bound_of(model: Model, request: Request) -> Bound:
     """Of one request of this call, or of all where the model does not count them."""
     known = model.capabilities
+    text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
     match request:
+        case EmbedRequest():
+            return Bound("embedding", text, 1, known.image_tokens)
         case LookRequest():
             images = 1
         case JudgeRequest():
@@ -78,11 +94,15 @@ def bound_of(model: Model, request: Request) -> Bound:
         case ChooseRequest():
             images = 1 + (len(shown_exemplars(request.options, MOST_EXEMPLARS)) if known.sees_exemplars else 0)
         case CompleteRequest():
-            images = len(request.image_ids)
-    text = len(rendering(model, request).text.encode("utf-8", "surrogatepass"))
-    reply = known.text_tokens if isinstance(request, CompleteRequest) else known.reply_tokens
+            images = 0
+    reply = known.reply_tokens
+    if isinstance(request, CompleteRequest):
+        reply = known.text_tokens
+        if known.counts_requests:  # such a model asks for no more than the task takes
+            reply -= TEXT_TOKENS - room(request.task)
     times = 1 if known.counts_requests else known.requests_per_call
-    return Bound(request_kind(request), times * text, times * images, known.image_tokens, times * reply)
+    first = FIRST_IMAGE_TOKENS if known.counts_requests else None
+    return Bound(request_kind(request), times * text, times * images, known.image_tokens, times * reply, first)
 
 
 class Account:
@@ -100,6 +120,7 @@ class Account:
         self._settled: Counter[str] = Counter()
         self._longest_reply: dict[str, int] = {}
         self._image_tokens: dict[bool, float] = {}
+        self._pictures_sent: set[bool] = set()
         self._excess_in = 0
         self.forgiven = forgiven
 
@@ -118,6 +139,11 @@ class Account:
     @property
     def usd(self) -> float:
         return self._settings.cost_usd(self._spent.tokens_in, self._spent.tokens_out)
+
+    @property
+    def spent(self) -> Spent:
+        """All that was sent."""
+        return self._spent
 
     @property
     def vain(self) -> Spent:
@@ -147,7 +173,7 @@ class Account:
         if usage is not None:
             self.learn(bound, usage)
         took = usage or bound.most
-        self._answered = self._answered.plus(Spent(1, took.tokens_in, took.tokens_out))
+        self._answered = self._answered.plus(bound.answered_with(took))
 
     def rests_on(self, key: str) -> bool:
         return key in self._rests_on
@@ -156,7 +182,9 @@ class Account:
 
     def reserve(self, bound: Bound) -> Usage:
         """The most that a request may take, by the worst that was seen where enough were."""
-        images = self._image_tokens.get(bound.kind == "probe", bound.image_tokens)
+        probe = bound.kind == "probe"
+        first = None if probe in self._pictures_sent else bound.first_image_tokens
+        images = self._image_tokens.get(probe, bound.image_tokens if first is None else min(first, bound.image_tokens))
         longest = self._longest_reply.get(bound.kind, 0)
         reply = longest if self._settled[bound.kind] >= FEW else max(bound.reply_tokens, longest)
         text = CHAT_TOKENS + bound.text_bytes + self._excess_in
@@ -166,8 +194,11 @@ class Account:
         usage = self.reserve(bound)
         return self._settings.cost_usd(usage.tokens_in, usage.tokens_out)
 
-    def may_be_under_way(self, kind: str) -> float:
+    def may_be_under_way(self, bound: Bound) -> float:
         """How many requests of a kind may be sent before the next answer is in, where money is limited."""
+        kind = bound.kind
+        if bound.images and bound.first_image_tokens and False not in {*self._pictures_sent, *self._image_tokens}:
+            return 1
         return math.inf if self._settled[kind] >= FEW else FEW - self._settled[kind]
 
     def learn(self, bound: Bound, usage: Usage) -> None:
@@ -183,7 +214,7 @@ class Account:
 
     # What calls do
 
-    def send(self, reserved: Spent, *, save: bool) -> None:
+    def send(self, reserved: Spent, *, save: bool, bound: Bound | None = None) -> None:
         """Raises BudgetSpent."""
         limits = self._settings
         if limits.budget_calls is not None and self.calls + reserved.requests > limits.budget_calls:
@@ -192,6 +223,8 @@ class Account:
         if limits.budget_usd is not None and usd > limits.budget_usd:
             raise BudgetSpent(f"the budget of ${limits.budget_usd:,.2f} is spent")
         self._under_way = self._under_way.plus(reserved)
+        if bound is not None and bound.images:
+            self._pictures_sent.add(bound.kind == "probe")
         if save:
             self.save()
 
@@ -229,7 +262,7 @@ class Call:
     def __init__(self, account: Account, key: str, bound: Bound) -> None:
         self._account = account
         self._key = key
-        self._embeddings = 0
+        self._tries = 0
         self._sent = Spent()
         self._last = (Spent(), bound)
         self.bound = bound
@@ -237,11 +270,11 @@ class Call:
     def send(self, bound: Bound | None = None, *, save: bool = True) -> None:
         """A request is about to leave. Raises BudgetSpent where it must not."""
         asked = bound or self.bound
-        is_part = asked.kind == "embedding" and self._sent.requests > 0 and not self._embeddings
+        is_part = self.bound.kind == "embedding" and not self._tries
         usage = self._account.reserve(asked)
         reserved = Spent(0 if is_part else 1, usage.tokens_in, usage.tokens_out)
-        self._account.send(reserved, save=save)
-        self._embeddings += asked.kind == "embedding"
+        self._account.send(reserved, save=save, bound=asked)
+        self._tries += 1
         self._last = reserved, asked
         self._sent = self._sent.plus(reserved)
 
@@ -269,7 +302,7 @@ class Call:
         answer = None
         if answered:
             took = usage or self.bound.most
-            answer = Spent(1, took.tokens_in, took.tokens_out)
+            answer = self.bound.answered_with(took)
         self._account.end(self._key, self._sent, answer)
         self._sent = Spent()
 

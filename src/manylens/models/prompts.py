@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manylens.models.refusals import refuses
+
 NANO_PROMPTS = "nano-2"
 
 _CONTROL_TOKEN = re.compile(r"<\|")
@@ -128,6 +130,10 @@ class ReplyProblem(ValueError):
     """What is wrong with a reply, said so that its writer can mend it."""
 
 
+class Refusal(ReplyProblem):
+    """The reply says that the model will not speak: asking it to mend its form gets no answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """description: 1 to 80 characters on one line, no control characters. confidence in [0, 1]."""
@@ -228,6 +234,8 @@ def parse_look(reply: str) -> Described:
     description = values["description"]
     if not isinstance(description, str):
         raise ReplyProblem('"description" must be a text')
+    if refuses(description):
+        raise Refusal("it refuses")
     text = cut(one_line(description).strip(" .\"'"), MAX_DESCRIPTION_CHARACTERS)
     if not any(c.isalnum() for c in text):
         raise ReplyProblem('"description" must hold at least one word')
@@ -247,18 +255,52 @@ def parse_judge(reply: str) -> Judged:
         raise ReplyProblem('"belongs" must be "yes" or "no"')
     sure = max(0.5, _confidence(values["confidence"]))
     reason = values.get("reason")
+    if isinstance(reason, str) and refuses(reason):
+        raise Refusal("it refuses")
     said = cut(one_line(reason), MAX_REASON_CHARACTERS) if isinstance(reason, str) else ""
     return Judged(sure if belongs else 1 - sure, said)
 
 
-def parse_choice(reply: str, options: int) -> Chosen:
-    """The stated confidence for what was chosen, the rest spread evenly. Raises ReplyProblem."""
+def parse_choice(reply: str, options: int, names: Sequence[str] = ()) -> Chosen:
+    """The stated confidence for what was chosen, the rest spread evenly. names: of the options; small models say what
+    they see in place of a letter, or under another key: such an answer counts as a bare word. Raises ReplyProblem."""
+    named = _named_option(reply, names)
+    if named is not None:
+        return Chosen(spread_evenly(named, WORD_PROBABILITY, options))
     values = read_object(reply, ("choice", "confidence"))
     choice = values["choice"]
-    place = _place(_label(choice) if isinstance(choice, str) else "", options)
     reason = values.get("reason")
+    if isinstance(reason, str) and refuses(reason):
+        raise Refusal("it refuses")
+    place = _place(_label(choice) if isinstance(choice, str) else "", options)
     said = cut(one_line(reason), MAX_REASON_CHARACTERS) if isinstance(reason, str) else ""
     return Chosen(spread_evenly(place, max(LEAST_SURE, _confidence(values["confidence"])), options), said)
+
+
+def _named_option(reply: str, names: Sequence[str]) -> int | None:
+    """The option that a reply without a letter names, in the only text that it holds; the number of options where that
+    has no word in common with any. None where it has a letter, or could mean several."""
+    if not names:
+        return None
+    try:
+        values = read_object(reply, ())
+    except ReplyProblem:
+        return None
+    if isinstance(values.get("choice"), str) and _label(values["choice"]):
+        return None
+    said = [value for key, value in values.items() if isinstance(value, str) and key != "reason"]
+    words = _words(said[0]) if len(said) == 1 and len(said[0]) <= MAX_DESCRIPTION_CHARACTERS else set()
+    if not words or refuses(said[0]):
+        return None
+    named = [_words(as_data(name)) for name in names]
+    found = [place for place, name in enumerate(named) if name and (name <= words or words <= name)]
+    if found:
+        return found[0] if len(found) == 1 else None
+    return None if any(name & words for name in named) else len(names)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
 
 
 def parse_letter(reply: str, options: int) -> Chosen:
@@ -305,6 +347,8 @@ def parse_plain_look(reply: str) -> Described:
     lines = [line for line in after_thoughts(reply)[:_MOST_READ].splitlines() if any(c.isalnum() for c in line)]
     if not lines:
         raise ReplyProblem("it is empty")
+    if refuses(lines[0]):
+        raise Refusal("it refuses")
     text = cut(one_line(lines[0]).strip(" .\"'*`"), MAX_DESCRIPTION_CHARACTERS).lower()
     return Described(text, PLAIN_CONFIDENCE)
 

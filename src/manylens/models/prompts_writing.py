@@ -1,24 +1,34 @@
 """What a model is asked to write, as one table: name clusters, group descriptions, put categories together.
 
-In: the payload of a task, JSON. Out: a prompt; and of a reply, the JSON that the stage reads. Promise: pure. Every
-string of a payload is data: it enters a prompt cleaned (`as_data`), as a JSON string. A reply needs the right outer
-shape; numbers that were not given, or are missing, are left to the stage. What is kept of a reply is cleaned, and names
-of categories are cut, for later prompts repeat them.
-
-`name` has the payload and reply of "name_clusters", `method.vocabulary` those of "vocabulary" and "reconcile".
+In: a task. Out: a prompt; and of a reply, what it says. Promise: pure. Every string of a task is data: it enters a
+prompt cleaned (`as_data`), as a JSON string. A reply needs the right outer shape; numbers that were not given, or are
+missing, are left to the stage. What is kept of a reply is cleaned, and names of categories are cut, for later prompts
+repeat them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from manylens.errors import ModelError
 from manylens.models.prompts import ReplyProblem, as_data, closed_object, cut, quoted, read_object
+from manylens.writing import (
+    Categories,
+    Category,
+    GroupDescriptions,
+    MergeCategories,
+    MergedCategories,
+    NameClusters,
+    WritingTask,
+    Written,
+    categories_of,
+    names_of,
+    numbers_of,
+)
 
-WRITING_PROMPTS = "writing-1"
+WRITING_PROMPTS = "writing-2"
 """Part of the key of what was written; looks, judgements and choices have `SERVER_PROMPTS`."""
 
 MAX_CATEGORY_CHARACTERS = 80
@@ -64,39 +74,31 @@ RECONCILE_SYSTEM = (
 )
 
 
-def names_question(payload: Mapping[str, Any]) -> str:
-    return json.dumps(_cleaned(payload), ensure_ascii=False)
-
-
-def vocabulary_question(payload: Mapping[str, Any]) -> str:
-    """Each description with its number: models that have to count a list miscount."""
-    kind = "The only categories there are, a closed list" if payload["closed"] else "Categories there are"
-    return "\n".join(
-        [
-            *_opening(payload),
-            f"{kind}: [{', '.join(map(quoted, payload['categories']))}]",
-            "Descriptions:",
-            *(f"{number}: {quoted(text)}" for number, text in enumerate(payload["descriptions"], start=1)),
-        ]
-    )
-
-
-def reconcile_question(payload: Mapping[str, Any]) -> str:
-    lines = [*_opening(payload), "Categories:"]
-    for category in payload["categories"]:
-        examples = ", ".join(map(quoted, category["examples"]))
-        lines.append(f"{category['id']}: {quoted(category['name'])}{f', as {examples}' if examples else ''}")
-    return "\n".join(lines)
-
-
-def _opening(payload: Mapping[str, Any]) -> list[str]:
-    return [f"Interest: {quoted(payload['interest'])}", f"Level: {quoted(payload['level'])}"]
+def question(task: WritingTask) -> str:
+    """What follows the instruction."""
+    match task:
+        case NameClusters():
+            shown = asdict(task)
+            for cluster in shown["clusters"]:
+                cluster["descriptions"] = dict(cluster["descriptions"])
+            return json.dumps(_cleaned(shown), ensure_ascii=False)
+        case GroupDescriptions():
+            kind = "The only categories there are, a closed list" if task.closed else "Categories there are"
+            lines = [f"{kind}: [{', '.join(map(quoted, task.categories))}]", "Descriptions:"]
+            # Each with its number: models that have to count a list miscount.
+            lines += [f"{number}: {quoted(text)}" for number, text in enumerate(task.descriptions, start=1)]
+        case MergeCategories():
+            lines = ["Categories:"]
+            for category in task.categories:
+                examples = ", ".join(map(quoted, category.examples))
+                lines.append(f"{category.id}: {quoted(category.name)}{f', as {examples}' if examples else ''}")
+    return "\n".join([f"Interest: {quoted(task.interest)}", f"Level: {quoted(task.level)}", *lines])
 
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return as_data(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_cleaned(item) for item in value]
     if isinstance(value, dict):
         return {as_data(key): _cleaned(item) for key, item in value.items()}
@@ -106,36 +108,31 @@ def _cleaned(value: Any) -> Any:
 # --- reading replies --------------------------------------------------------------------------------------------------
 
 
-def read_names(reply: str, payload: Mapping[str, Any]) -> Any:
-    """The list of clusters as it is; what it says of them is checked by `name`."""
-    values = read_object(reply, ("clusters",))
-    return {"clusters": _cleaned(_entries(values, "clusters"))}
+def understand(reply: str, task: WritingTask) -> Written:
+    """What a reply to the task says. Raises ReplyProblem where it is not in the task's shape."""
+    match task:
+        case NameClusters():
+            return names_of(_cleaned(_entries(read_object(reply, ("clusters",)), "clusters")))
+        case GroupDescriptions():
+            return _vocabulary(read_object(reply, ("categories",)), task)
+        case MergeCategories():
+            groups = _named(_entries(read_object(reply, ("groups",)), "groups"), "ids")
+            if not any(group.numbers for group in groups):  # each category stands in a group
+                raise ReplyProblem('"ids" must list the numbers of the categories')
+            return MergedCategories(groups)
 
 
-def read_vocabulary(reply: str, payload: Mapping[str, Any]) -> Any:
-    """Categories with their numbers. A category that was given has its given spelling again: the prompt cleaned it, and
-    models change its case. Raises ReplyProblem where no number is named, though some fit."""
-    values = read_object(reply, ("categories",))
+def _vocabulary(values: Mapping[str, Any], task: GroupDescriptions) -> Categories:
+    """A category that was given has its given spelling again: the prompt cleaned it, and models change its case. Raises
+    ReplyProblem where no number is named, though some fit."""
     entries = _entries(values, "categories")
-    given = {_folded(name): name for name in reversed(payload["categories"])}
-    found = []
-    for name, numbers in _named(entries, "descriptions"):
-        found.append({"name": given.get(_folded(name), name), "descriptions": numbers})
-    silent = _numbers(values.get("no_answer"))
+    given = {_folded(name): name for name in reversed(task.categories)}
+    found = [replace(c, name=given.get(_folded(c.name), c.name)) for c in _named(entries, "descriptions")]
+    silent = numbers_of(values.get("no_answer"))
     said = any(entry.get("descriptions") for entry in entries if isinstance(entry, dict))
-    if not (silent or any(entry["descriptions"] for entry in found)) and (said or not payload["closed"]):
+    if not (silent or any(category.numbers for category in found)) and (said or not task.closed):
         raise ReplyProblem('"descriptions" must list the numbers of the descriptions')
-    return {"categories": found, "no_answer": silent}
-
-
-def read_reconcile(reply: str, payload: Mapping[str, Any]) -> Any:
-    """Groups with their numbers. Raises ReplyProblem where no number is named: each stands in a group."""
-    groups = [
-        {"name": name, "ids": ids} for name, ids in _named(_entries(read_object(reply, ("groups",)), "groups"), "ids")
-    ]
-    if not any(group["ids"] for group in groups):
-        raise ReplyProblem('"ids" must list the numbers of the categories')
-    return {"groups": groups}
+    return Categories(tuple(found), silent)
 
 
 def _entries(values: Mapping[str, Any], key: str) -> list[Any]:
@@ -145,58 +142,34 @@ def _entries(values: Mapping[str, Any], key: str) -> list[Any]:
     return entries
 
 
-def _named(entries: Sequence[Any], key: str) -> list[tuple[str, list[int]]]:
-    """(name, numbers) of each entry that has a name."""
-    found = []
-    for entry in entries:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if isinstance(name, str) and as_data(name):
-            found.append((cut(as_data(name), MAX_CATEGORY_CHARACTERS), _numbers(entry.get(key))))
-    return found
-
-
-_MOST_DIGITS = 6
-
-
-def _numbers(value: Any) -> list[int]:
-    """Whole numbers of a list, also where they are written as texts."""
-    found: list[int] = []
-    for item in value if isinstance(value, list) else ():
-        if isinstance(item, int) and not isinstance(item, bool):
-            found.append(item)
-        elif isinstance(item, str) and item.strip().isdecimal() and len(item.strip()) <= _MOST_DIGITS:
-            found.append(int(item))
-    return found
+def _named(entries: Sequence[Any], key: str) -> tuple[Category, ...]:
+    """The entries that have a name, cleaned and cut."""
+    cleaned = [replace(c, name=cut(as_data(c.name), MAX_CATEGORY_CHARACTERS)) for c in categories_of(entries, key)]
+    return tuple(category for category in cleaned if category.name)
 
 
 def _folded(name: str) -> str:
     return cut(as_data(name), MAX_CATEGORY_CHARACTERS).casefold()
 
 
+_LEAST_ROOM = 256
+"""Tokens of a reply beside what it says of each item: fences, a sentence before it, a thing said twice."""
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class WritingTask:
+class WritingPrompt:
     """system: the instruction. schema: of the reply, JSON Schema. shape: of the reply, in the words of a request to
     mend it. reply_tokens: the most that a reply may take: about twice what a full batch needs where each item stands
-    alone, for a reply that breaks off is worth nothing. worded, understood: payload -> question; (reply, payload) ->
-    what the reply says, or ReplyProblem."""
+    alone, for a reply that breaks off is worth nothing. tokens_each: the most that a reply says of one item."""
 
     system: str
     schema: Mapping[str, Any]
     shape: str
     reply_tokens: int
-    worded: Callable[[Mapping[str, Any]], str]
-    understood: Callable[[str, Mapping[str, Any]], Any]
-
-    def question(self, payload: str) -> str:
-        """What follows the instruction."""
-        return self.worded(json.loads(payload))
-
-    def read(self, reply: str, payload: str) -> str:
-        """The reply as bare JSON. Raises ReplyProblem."""
-        return json.dumps(self.understood(reply, json.loads(payload)), ensure_ascii=False)
+    tokens_each: int
 
 
 def _list_of(key: str, **properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,30 +180,27 @@ _TEXT: Mapping[str, Any] = {"type": "string"}
 _INTEGER: Mapping[str, Any] = {"type": "integer"}
 _INTEGERS: Mapping[str, Any] = {"type": "array", "items": _INTEGER}
 
-WRITING: Mapping[str, WritingTask] = {
-    "name_clusters": WritingTask(
+WRITING: Mapping[str, WritingPrompt] = {
+    NameClusters.name: WritingPrompt(
         NAMES_SYSTEM,
         closed_object(_list_of("clusters", id=_INTEGER, name=_TEXT, definition=_TEXT)),
         'JSON {"clusters": [{"id": 1, "name": "...", "definition": "..."}]}, every id once',
         4096,
-        names_question,
-        read_names,
+        100,
     ),
-    "vocabulary": WritingTask(
+    GroupDescriptions.name: WritingPrompt(
         VOCABULARY_SYSTEM,
         closed_object({**_list_of("categories", name=_TEXT, descriptions=_INTEGERS), "no_answer": _INTEGERS}),
         'JSON {"categories": [{"name": "...", "descriptions": [1, 2]}], "no_answer": [3]}, no number twice',
         3072,
-        vocabulary_question,
-        read_vocabulary,
+        30,
     ),
-    "reconcile": WritingTask(
+    MergeCategories.name: WritingPrompt(
         RECONCILE_SYSTEM,
         closed_object(_list_of("groups", name=_TEXT, ids=_INTEGERS)),
         'JSON {"groups": [{"name": "...", "ids": [1, 2]}]}, every number once',
         3072,
-        reconcile_question,
-        read_reconcile,
+        30,
     ),
 }
 
@@ -238,8 +208,14 @@ TEXT_TOKENS = max(task.reply_tokens for task in WRITING.values())
 """The most that any written reply may take: `Capabilities.text_tokens`, before a model's thoughts."""
 
 
-def writing_task(name: str) -> WritingTask:
-    """Raises ModelError for a task that is not in the table."""
-    if name not in WRITING:
-        raise ModelError(f"a model can write {', '.join(WRITING)}, got {name!r}", "word it in prompts_writing")
-    return WRITING[name]
+def room(task: WritingTask) -> int:
+    """Tokens that the reply to this task may take: a limit on money reserves them before it is sent."""
+    match task:
+        case NameClusters():
+            items = len(task.clusters)
+        case GroupDescriptions():
+            items = len(task.descriptions)
+        case MergeCategories():
+            items = len(task.categories)
+    prompt = WRITING[task.name]
+    return min(prompt.reply_tokens, _LEAST_ROOM + prompt.tokens_each * items)

@@ -33,6 +33,7 @@ from manylens.models.base import (
 )
 from manylens.models.prompts import spread_evenly
 from manylens.models.wordings import Lexicon, Wordings
+from manylens.writing import GroupName, NameClusters, Names
 
 Labeller = Callable[[str, str], str]
 """(interest, image id) -> the true label, computed from the image's pixels or looked up."""
@@ -258,19 +259,15 @@ class ScriptedModel:
     def _complete(self, request: CompleteRequest) -> CompleteReply | ModelError:
         lexicon = self._lexicon(request.interest) if self._capabilities.writes_text else None
         if lexicon is not None:
-            return lexicon.write(request)
-        if request.task != "name_clusters" or not self._capabilities.writes_text:
-            return ModelError(f"the scripted model cannot do {request.task!r}", "use a model that writes text")
-        clusters = json.loads(request.payload)["clusters"]
-        named = [
-            {
-                "id": cluster["id"],
-                "name": str(next(iter(cluster["descriptions"]), "unnamed")).upper(),
-                "definition": f"Pictures that show {next(iter(cluster['descriptions']), 'something')}.",
-            }
-            for cluster in clusters
-        ]
-        return CompleteReply(json.dumps({"clusters": named}))
+            return CompleteReply(lexicon.write(request.task))
+        if not isinstance(request.task, NameClusters) or not self._capabilities.writes_text:
+            return ModelError(f"the scripted model cannot do {request.task.name!r}", "use a model that writes text")
+        words = {cluster.id: next(iter(dict(cluster.descriptions)), None) for cluster in request.task.clusters}
+        names = (
+            GroupName(id_, (word or "unnamed").upper(), f"Pictures that show {word or 'something'}.")
+            for id_, word in words.items()
+        )
+        return CompleteReply(Names(tuple(names)))
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:

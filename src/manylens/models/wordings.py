@@ -10,15 +10,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.errors import ModelError
-from manylens.models.base import CompleteReply, CompleteRequest
 from manylens.text import singular
+from manylens.writing import (
+    Categories,
+    Category,
+    GroupDescriptions,
+    GroupName,
+    MergeCategories,
+    MergedCategories,
+    NameClusters,
+    Names,
+    WritingTask,
+    Written,
+)
 
 Vector: TypeAlias = NDArray[np.float64]
 Level: TypeAlias = Literal["coarse", "medium", "fine"]
@@ -151,53 +161,46 @@ class Lexicon:
         """The class that this one is taken for where mistakes are correlated."""
         return self._classes[(self._classes.index(label) + 1) % len(self._classes)]
 
-    def write(self, request: CompleteRequest) -> CompleteReply | ModelError:
-        tasks: dict[str, Callable[[Any, str], Any]] = {
-            "vocabulary": self._vocabulary,
-            "reconcile": self._reconcile,
-            "name_clusters": self._name_clusters,
-        }
-        if request.task not in tasks:
-            return ModelError(f"the scripted model cannot do {request.task!r}", "use another model")
-        reply = tasks[request.task](json.loads(request.payload), request.payload)
-        return CompleteReply(json.dumps(reply, ensure_ascii=False))
+    def write(self, task: WritingTask) -> Written:
+        batch = json.dumps(asdict(task), ensure_ascii=False)
+        match task:
+            case GroupDescriptions():
+                return self._vocabulary(task, batch)
+            case MergeCategories():
+                return self._reconcile(task, batch)
+            case NameClusters():
+                return self._name_clusters(task, batch)
 
-    def _vocabulary(self, payload: Any, batch: str) -> Any:
-        level: Level = payload["level"]
-        senses = {n: self._sense(text) for n, text in enumerate(payload["descriptions"], start=1)}
+    def _vocabulary(self, task: GroupDescriptions, batch: str) -> Categories:
+        level: Any = task.level
+        senses = {n: self._sense(text) for n, text in enumerate(task.descriptions, start=1)}
         known: dict[_Sense, str] = {}
-        for name in payload["categories"]:
+        for name in task.categories:
             if (sense := self._sense(name)) is not None:
                 known.setdefault(sense.at(level), name)
         answers = {n: sense.at(level) for n, sense in senses.items() if sense is not None}
         filed = self._filed(answers, batch, len(senses))
-        categories = [
-            {"name": known.get(sense) or self._name(sense, batch), "descriptions": numbers}
-            for sense, numbers in filed.items()
-        ]
-        return {"categories": categories, "no_answer": [n for n, sense in senses.items() if sense is None]}
+        categories = (Category(known.get(s) or self._name(s, batch), tuple(numbers)) for s, numbers in filed.items())
+        return Categories(tuple(categories), tuple(n for n, sense in senses.items() if sense is None))
 
-    def _reconcile(self, payload: Any, batch: str) -> Any:
-        level: Level = payload["level"]
-        senses, names = {}, {}
-        for category in payload["categories"]:
-            votes = Counter(category.get("examples") or [category["name"]])
-            names[category["id"]] = category["name"]
-            senses[category["id"]] = self._most(votes, level) or category["name"]
-        filed = self._filed(senses, batch, max((id_ for id_ in senses if isinstance(id_, int)), default=0))
-        return {"groups": [{"name": names.get(ids[0], "others"), "ids": ids} for ids in filed.values()]}
+    def _reconcile(self, task: MergeCategories, batch: str) -> MergedCategories:
+        level: Any = task.level
+        names = {category.id: category.name for category in task.categories}
+        senses = {c.id: self._most(c.examples or [c.name], level) or c.name for c in task.categories}
+        filed = self._filed(senses, batch, max(senses, default=0))
+        return MergedCategories(tuple(Category(names.get(ids[0], "others"), tuple(ids)) for ids in filed.values()))
 
-    def _name_clusters(self, payload: Any, batch: str) -> Any:
-        taken = set(payload.get("taken", ()))
+    def _name_clusters(self, task: NameClusters, batch: str) -> Names:
+        taken = set(task.taken)
         named = []
-        for cluster in payload["clusters"]:
-            sense = self._most(cluster["descriptions"], "medium")
+        for cluster in task.clusters:
+            sense = self._most(dict(cluster.descriptions), "medium")
             names = [] if sense is None else [self._name(sense, batch), *self._names(sense)]
-            names += [*cluster["descriptions"], f"group {cluster['id']}"]
+            names += [*dict(cluster.descriptions), f"group {cluster.id}"]
             name = next(name[:60] for name in names if name[:60] not in taken)
             taken.add(name)
-            named.append({"id": cluster["id"], "name": name, "definition": f"Pictures that show {name}."})
-        return {"clusters": named}
+            named.append(GroupName(cluster.id, name, f"Pictures that show {name}."))
+        return Names(tuple(named))
 
     def _filed(self, kinds: Mapping[Any, Any], batch: str, last: int) -> dict[Any, list[Any]]:
         """Kind -> the numbers put into it, with the writer's mistakes. last: the highest number that was given."""

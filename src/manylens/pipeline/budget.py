@@ -82,7 +82,7 @@ class Budget:
             bound = bound_of(self._model, requests[number])
             reserved += self._account.reserve_usd(bound)
             under_way[bound.kind] += 1
-            few = max(together, self._account.may_be_under_way(bound.kind))
+            few = max(together, self._account.may_be_under_way(bound))
             if reserved > allowance.usd[1] or under_way[bound.kind] > few:
                 admitted = number
                 break

@@ -8,13 +8,16 @@ admit.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, Stage, StageAdvanced, StageFinished, StageStarted
+from manylens.method.corrections import Said
 from manylens.method.observations import Looks
-from manylens.method.questions import Answer, Choice, Question, Steps, Writing
+from manylens.method.questions import Answer, Choice, Question, Statement, Steps
 from manylens.models.base import (
     ChooseReply,
     ChooseRequest,
@@ -39,7 +42,8 @@ _TOLERANCE = 1e-3
 
 class JudgeSession:
     """One interest's questions. chosen, written: calls made. failures: reasons of those that failed. spent: whether the
-    budget left a question unasked. spared: ids of images that another one's look served."""
+    budget left a question unasked. spared: ids of images that another one's look served. said: what a person said of
+    images: questions about those are answered by it, at no cost."""
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class JudgeSession:
         budget: Budget,
         allowance: Allowance,
         spared: frozenset[str] = frozenset(),
+        said: Said | None = None,
     ) -> None:
         self.looks, self.model, self.emit, self.spared = looks, model, emit, spared
         self.chosen = self.written = 0
@@ -58,6 +63,14 @@ class JudgeSession:
         self._budget, self._allowance = budget, allowance
         self._answers: dict[str, Answer] = {}
         self._stage: Stage = "check"
+        self._said = said
+
+    @property
+    def told(self) -> frozenset[int]:
+        """Images that a person placed."""
+        if self._said is None:
+            return frozenset()
+        return frozenset(at for at, image_id in enumerate(self.looks.image_ids) if image_id in self._said.placed)
 
     def start(self, stage: Stage, total: int | None = None) -> None:
         self._stage = stage
@@ -98,6 +111,49 @@ class JudgeSession:
 
     async def _ask(self, questions: Sequence[Question], share: float) -> list[Answer]:
         """The answers, in order. Equal questions are put once; what the budget does not admit is `SPENT`."""
+        known = [self._from_person(question) for question in questions]
+        asked = iter(await self._put([q for q, answer in zip(questions, known, strict=True) if answer is None], share))
+        return [
+            self._without_barred(question, next(asked)) if answer is None else answer
+            for question, answer in zip(questions, known, strict=True)
+        ]
+
+    def _from_person(self, question: Question) -> Answer | None:
+        """What a person said of the image: the option whose exemplars are where the image was put, or none of them."""
+        said = self._said
+        if said is None or not isinstance(question, Choice):
+            return None
+        image_id = self.looks.image_ids[question.image]
+        if image_id not in said.placed:
+            return None
+        there = [self._kind(option) == said.placed[image_id] for option in question.options]
+        if said.placed[image_id] is None or not any(there):
+            return Answer((*(0.0 for _ in there), 1.0), "a person placed it elsewhere")
+        return Answer((*(float(one) / sum(there) for one in there), 0.0), "a person placed it here")
+
+    def _without_barred(self, question: Question, answer: Answer) -> Answer:
+        """A model's answer without the options of which a person said that the image is not in them."""
+        said = self._said
+        if said is None or not isinstance(question, Choice) or not answer.probabilities:
+            return answer
+        barred = said.barred.get(self.looks.image_ids[question.image], frozenset())
+        kept = [
+            0.0 if at < len(question.options) and self._kind(question.options[at]) in barred else p
+            for at, p in enumerate(answer.probabilities)
+        ]
+        total = math.fsum(kept)
+        if not barred or total <= 0:
+            return answer if not barred else replace(answer, probabilities=(*(0.0 for _ in kept[1:]), 1.0))
+        return replace(answer, probabilities=tuple(p / total for p in kept))
+
+    def _kind(self, option: Statement) -> int | None:
+        """Where most of an option's exemplars are, by what is shown; None where that is not known."""
+        assert self._said is not None
+        at = [self._said.cluster_of.get(self.looks.image_ids[image]) for image in option.exemplars]
+        count = Counter(cluster for cluster in at if cluster is not None)
+        return min(count, key=lambda cluster: (-count[cluster], cluster)) if count else None
+
+    async def _put(self, questions: Sequence[Question], share: float) -> list[Answer]:
         requests = [self._request(question) for question in questions]
         keys = [request_key(self.model, request) for request in requests]
         fresh = {key: r for key, r in zip(keys, requests, strict=True) if key not in self._answers}
@@ -137,7 +193,7 @@ class JudgeSession:
 
     def _answer(self, request: Request, reply: ChooseReply | CompleteReply | ModelError) -> Answer:
         if isinstance(reply, CompleteReply):
-            return Answer(text=reply.text)
+            return Answer(written=reply.written)
         if isinstance(reply, ChooseReply) and isinstance(request, ChooseRequest):
             p = reply.probabilities
             if len(p) == len(request.options) + 1 and all(math.isfinite(x) and x >= 0 for x in p):
@@ -150,9 +206,8 @@ class JudgeSession:
 
     def _request(self, question: Question) -> Request:
         interest, ids = self.looks.interest.text, self.looks.image_ids
-        if isinstance(question, Writing):
-            return CompleteRequest(interest, question.task, question.payload)
-        assert isinstance(question, Choice)
+        if not isinstance(question, Choice):
+            return CompleteRequest(interest, question)
         options = (Option(o.name, o.definition, tuple(ids[image] for image in o.exemplars)) for o in question.options)
         return ChooseRequest(interest, tuple(options), ids[question.image])
 

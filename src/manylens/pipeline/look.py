@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from manylens.errors import BudgetSpent, ModelError, ModelUnavailable, public_reason
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.method.observations import Looks, normalise_description
-from manylens.models.base import LookReply, LookRequest, Model, count_tokens
+from manylens.models.base import LookReply, LookRequest, Model, count_tokens, look_whole
 from manylens.pipeline.budget import Budget
 from manylens.text import counted
 from manylens.types import Interest
@@ -89,15 +89,12 @@ async def look_at_images(
 
 async def _look(model: Model, requests: Sequence[LookRequest]) -> Sequence[LookReply | ModelError]:
     try:
-        answers = await model.look(requests)
+        return await look_whole(model, requests)
     except ModelUnavailable:
         raise
     except ModelError as error:
         # The protocol puts errors in their place; a model that raises one has failed on the whole batch.
         return [error] * len(requests)
-    if len(answers) != len(requests):
-        raise ValueError(f"a model must give one reply per request, got {len(answers)} for {len(requests)}")
-    return answers
 
 
 def gather_looks(
@@ -110,15 +107,16 @@ def gather_looks(
 
     A reply whose embedding is not finite, is zero, or has another length than most is unusable: it counts as failed.
     """
-    lengths = [reply.embedding.size for reply in replies if isinstance(reply, LookReply)]
+    vectors = [None if isinstance(reply, ModelError) else reply.embedding for reply in replies]
+    lengths = [vector.size for vector in vectors if vector is not None]
     dimensions = max(sorted(set(lengths)), key=lengths.count, default=0)
     seen: list[tuple[str, LookReply, NDArray[np.float32]]] = []
     failed: list[tuple[str, str]] = []
-    for image_id, reply in zip(image_ids, replies, strict=True):
+    for image_id, reply, given in zip(image_ids, replies, vectors, strict=True):
         if isinstance(reply, ModelError):
             failed.append((image_id, public_reason(reply)))
             continue
-        vector = np.asarray(reply.embedding, dtype=np.float32).reshape(-1)
+        vector = np.asarray([] if given is None else given, dtype=np.float32).reshape(-1)
         norm = float(np.linalg.norm(vector))
         if vector.size != dimensions:
             failed.append((image_id, f"the embedding has {vector.size} numbers where others have {dimensions}"))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from manylens.events import Event, Foreseen, Notice
 from manylens.method.assignment import assign, exemplars
 from manylens.method.check import Check
+from manylens.method.corrections import Said
 from manylens.method.estimate import estimate_misplaced
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
 from manylens.method.levels import Group, cut
@@ -50,9 +51,11 @@ async def cluster_images(
     settings: Settings,
     emit: Emit,
     stand_ins: Mapping[str, str] | None = None,
+    said: Mapping[Interest, Said] | None = None,
 ) -> dict[Interest, Clustering]:
     """Sort the images by each interest. Looks are shared: each image is read once per interest, image by image, and
-    where `stand_ins` (image id -> image id) says so, one look serves several images.
+    where `stand_ins` (image id -> image id) says so, one look serves several images. said: what a person said of images
+    in an earlier clustering: it is evidence, and nobody is asked about them.
 
     The budget pays for the looks first; each interest then has an equal part of what is left, and what it leaves over
     goes to the next.
@@ -64,7 +67,9 @@ async def cluster_images(
         looked = [*seen.image_ids, *(image_id for image_id, _ in seen.failed)]
         spared = frozenset(image_id for image_id in looked if (stand_ins or {}).get(image_id, image_id) != image_id)
         allowance = budget.part(1 / (len(looks) - number))
-        found[interest] = await cluster_looks(seen, model, settings, emit, budget, allowance, spared)
+        found[interest] = await cluster_looks(
+            seen, model, settings, emit, budget, allowance, spared, (said or {}).get(interest)
+        )
     return found
 
 
@@ -76,6 +81,7 @@ async def cluster_looks(
     budget: Budget | None = None,
     allowance: Allowance | None = None,
     spared: frozenset[str] = frozenset(),
+    said: Said | None = None,
 ) -> Clustering:
     """Partition the images of one interest, whose looks are at hand. Without an allowance all of the budget is its.
 
@@ -87,7 +93,7 @@ async def cluster_looks(
         listed = ", ".join(settings.into)
         text = f"is read as a closed list of clusters: {listed}; what fits none of them is left out"
         emit(Notice(f'"{looks.interest.text}" {text}'))
-    session = JudgeSession(looks, model, emit, budget, allowance or budget.part(1.0), spared)
+    session = JudgeSession(looks, model, emit, budget, allowance or budget.part(1.0), spared, said)
     verdict = await judge_interest(looks, model, settings)
     if verdict is not None and verdict.word == "not understood":
         return await sort_by_look(looks, verdict, settings, session)
@@ -144,6 +150,7 @@ async def sort(
     session.start("check")
     categories, names = _categories(units, vocabulary, settings.into)
     sorting = Sorting(looks, units, edge, categories, price=settings.price, exemplars=settings.exemplars_asked)
+    sorting.told = session.told
     check = Check(sorting, settings.seed, closed=bool(settings.into))
     if settings.into:
         for number, name in enumerate(settings.into):
@@ -154,8 +161,11 @@ async def sort(
     trial = await session.drive(try_judge(check), share)
     if trial.tells:
         await session.drive(check.run(), share)
-    else:
+        if session.chosen and not sorting.answers and not session.spent:
+            trial = Trial(tells=False)  # every question failed
+    if not trial.tells:
         check.settle_unasked()
+    sorting.forget_told()
     found = counted(len(sorting.live()), "cluster")
     session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked")
     return sorting, trial

@@ -76,6 +76,7 @@ def _report_values(clusterings: Sequence[Clustering], collection: Collection, th
             {
                 "paths": [shown_name(path) for path in image.paths],
                 "size": [image.width_px, image.height_px],
+                **({"frames": image.frames} if image.frames > 1 else {}),
                 "thumb": base64.b64encode(jpeg).decode() if jpeg else "",
             }
             for image, jpeg in zip(images, thumbnails, strict=True)

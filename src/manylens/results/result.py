@@ -7,7 +7,7 @@ Promise: read only; nothing here writes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,14 @@ class Result(Mapping[str, InterestResult]):
     def add(self, folder: str | os.PathLike[str] | None = None, **how: Any) -> Result:
         """`manylens.add` of this run. folder: by default the one that was sorted. Returns the result with the pictures
         that came since; this value is of before."""
-        return manylens.add(self.out, self.collection.root if folder is None else folder, **how)
+        source = self.collection.source
+        sorted_before = self.collection.root if source is None else source.place
+        return manylens.add(self.out, sorted_before if folder is None else folder, **how)
+
+    def correct(self, interest: str, corrections: Sequence[Any]) -> Any:
+        """`manylens.correct` of this run: what a person says of an interest. Returns what changed; this value is of
+        before."""
+        return manylens.correct(self.out, interest, corrections)
 
     @property
     def report(self) -> Path:

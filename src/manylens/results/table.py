@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Literal, TypeAlias
 
 from manylens.collection.find import Collection
+from manylens.collection.source import Place
+from manylens.store.run_folder import RunFolder
 from manylens.types import Assignment, Clustering, DecidedBy, Misplaced
 
 State: TypeAlias = Literal["assigned", "unassigned", "failed", "not looked at"]
@@ -130,6 +133,14 @@ def _place(
     if found.cluster is not None:
         return "assigned", found
     return ("not looked at" if image_id in not_looked else "unassigned"), found
+
+
+def collection_of(run: RunFolder, folder: Place | None = None) -> Collection:
+    """The collection as the run last recorded it. folder: where its pictures are, if no longer where they were."""
+    images, unreadable = run.images(), run.unreadable()
+    found = sum(len(image.paths) for image in images) + len(unreadable)
+    root = folder if isinstance(folder, Path) and folder.is_dir() else run.root()
+    return Collection(root or Path(), images, unreadable, 0, found)
 
 
 def as_of(clustering: Clustering, collection: Collection) -> Clustering:

@@ -23,7 +23,8 @@ SHARES_TOLERANCE = 0.001
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, looks only.
+    """A model's reply in the store's form. fields: JSON-able. embedding: (d,) float16, unit length, of "embed" and of
+    those looks that bring it.
     tokens: (in, out) as the model's server counted them, or None where it did not."""
 
     kind: str
@@ -45,15 +46,27 @@ class StoredAnswer:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """A stored look. embedding: (d,) float16, unit length."""
+
+    description: str
+    confidence: float
+    embedding: Vector
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls."""
+    """A call that finally failed; forgotten when a later run gets the answer. image_id is empty for text calls.
+
+    given_up: why it is not asked again unless a person wants that, as result files say it; None where it is."""
 
     key: str
     kind: str
     interest: str
     image_id: str
     reason: str
+    given_up: str | None = None
 
 
 def reply_checksum(reply: str, embedding: bytes | None, tokens_in: int | None, tokens_out: int | None) -> int:
@@ -66,8 +79,9 @@ MOST_TOKENS = 2**53
 
 REPLY_COLUMNS = "kind, reply, embedding, checksum, tokens_in, tokens_out"
 
-_REPLY_FIELDS = {
+_REPLY_FIELDS: Mapping[str, set[str]] = {
     "look": {"description", "confidence"},
+    "embed": set(),
     "judge": {"probability", "reason"},
     "choose": {"probabilities", "reason"},
     "complete": {"text"},
@@ -95,7 +109,7 @@ def _problem(
     fields = json.loads(reply)
     expected = _REPLY_FIELDS.get(kind)
     if expected is None:
-        return f"its kind must be look, judge, choose or complete, got {kind!r:.80}"
+        return f"its kind must be look, embed, judge, choose or complete, got {kind!r:.80}"
     # Judgements of earlier versions also have their share of a call that several shared.
     if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
         return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)!r:.80}"
@@ -105,7 +119,7 @@ def _problem(
     for name in expected & {"confidence", "probability"}:
         if type(fields[name]) not in (int, float) or not 0 <= fields[name] <= 1:
             return f"a {name} lies in [0, 1], got {fields[name]!r:.80}"
-    if kind == "look":
+    if kind == "embed" or embedding is not None:
         vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             length = float(np.linalg.norm(vector))

@@ -32,6 +32,7 @@ from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
     Failure,
+    Looked,
     StoredAnswer,
     StoredReply,
     Vector,
@@ -39,13 +40,20 @@ from manylens.store.answers import (
     reply_problem,
 )
 from manylens.store.books import Books
-from manylens.store.decisions import read_clusterings, write_clustering
+from manylens.store.corrections import add_step, mark_step, read_steps
+from manylens.store.decisions import (
+    last_cluster_id,
+    read_clusterings,
+    read_decided,
+    write_clustering,
+    write_corrected,
+)
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
 from manylens.store.schema import connect
 from manylens.store.verification import Damage, find_damage, set_aside
 from manylens.text import printable
-from manylens.types import Clustering, Image, Thumbnail, Unreadable
+from manylens.types import Clustering, Image, Ruling, Step, Thumbnail, Unreadable
 
 LOCK_NAME = "run.lock"
 
@@ -54,6 +62,8 @@ _T = TypeVar("_T")
 _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
 _READ_AS = "how the collection was read"
+_STALE = "result files that are out of date"
+"""The name of its row in `meta`: slugs, JSON."""
 _NO_STRANGERS = {LOCK_NAME, ".ds_store", "thumbs.db", "desktop.ini"}
 """Files, in lower case, that a folder may hold and be empty to a person: file managers leave them behind."""
 
@@ -150,14 +160,23 @@ class RunFolder:
 
     def put_thumbnails(self, thumbnails: Iterable[Thumbnail]) -> None:
         """Keep new images; they join the collection with `record_collection`."""
-        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg)) for t in thumbnails]
+        rows = [(t.image_id, "[]", t.width_px, t.height_px, t.jpeg, zlib.crc32(t.jpeg), t.frames) for t in thumbnails]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", rows)
+            connection.executemany(
+                "INSERT INTO images (id, paths, width_px, height_px, thumbnail, checksum, frames) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                rows,
+            )
 
     def record_collection(
-        self, images: Iterable[Image], unreadable: Iterable[Unreadable], root: Path | None = None
+        self,
+        images: Iterable[Image],
+        unreadable: Iterable[Unreadable],
+        place: str | None = None,
+        root: Path | None = None,
     ) -> None:
-        """Say what the collection holds now, and in which folder it is. Images that are gone keep their thumbnails."""
+        """Say what the collection holds now, and where it is (`Source.place` and its root). Images that are gone
+        keep their thumbnails."""
         paths = [(json.dumps(image.paths), image.id) for image in images]
         failed = [(json.dumps(file.path), printable(file.reason)) for file in unreadable]
         with self._transaction() as connection:
@@ -168,14 +187,22 @@ class RunFolder:
                 rule = f"every image needs a stored thumbnail, {len(paths) - updated:,} have none"
                 raise StoreError(rule, "call put_thumbnails first")
             connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?)", failed)
-            if root is not None:
-                folder = json.dumps(os.path.abspath(root))
-                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (folder,))
+            if place is not None:
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (json.dumps(place),))
+                folder = None if root is None else os.path.abspath(root)
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (json.dumps(folder),))
 
     def root(self) -> Path | None:
-        """The collection's folder as last recorded, absolute; None in runs of earlier versions."""
+        """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
+        of earlier versions."""
+        rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
+        found = json.loads(rows[0][0]) if rows else None
+        return None if found is None else Path(found)
+
+    def place(self) -> str | None:
+        """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return Path(json.loads(rows[0][0])) if rows else None
+        return str(json.loads(rows[0][0])) if rows else None
 
     def put_read_as(self, values: Mapping[str, Any]) -> None:
         """Remember how the collection was read, as JSON-able values: pictures that come later are read in the same way.
@@ -194,7 +221,9 @@ class RunFolder:
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""
-        rows = self._rows("SELECT id, paths, width_px, height_px FROM images WHERE paths <> '[]' ORDER BY id")
+        rows = self._rows(
+            "SELECT id, paths, width_px, height_px, coalesce(frames, 1) FROM images WHERE paths <> '[]' ORDER BY id"
+        )
         with self._as_written("images"):
             return tuple(
                 Image(
@@ -202,6 +231,7 @@ class RunFolder:
                     tuple(_typed(str, path) for path in json.loads(row[1])),
                     _typed(int, row[2]),
                     _typed(int, row[3]),
+                    _typed(int, row[4]),
                 )
                 for row in rows
             )
@@ -273,10 +303,10 @@ class RunFolder:
                 connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_BOOKS, books.to_json()))
 
     def embeddings(self, interest: str) -> dict[str, Vector]:
-        """Image id -> (d,) float16, unit length, of the looks through one interest. Of several models, those of the one
-        that looked at most images; of several looks at an image, the newest."""
+        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest. Of several
+        models, those of the one that has most; of several of an image, the newest."""
         rows = self._rows(
-            "SELECT model_identity, image_id, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "SELECT model_identity, image_id, embedding FROM answers WHERE kind IN ('look', 'embed') AND interest = ? "
             "AND embedding IS NOT NULL ORDER BY rowid",
             (printable(interest),),
         )
@@ -285,11 +315,30 @@ class RunFolder:
             by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
         return max(by_model.values(), key=len, default={})
 
+    def looked(self, interest: str) -> dict[str, Looked]:
+        """Image id -> its look through one interest; of several models and looks as in `embeddings`."""
+        rows = self._rows(
+            "SELECT model_identity, image_id, reply, embedding FROM answers WHERE kind = 'look' AND interest = ? "
+            "AND embedding IS NOT NULL ORDER BY rowid",
+            (printable(interest),),
+        )
+        by_model: dict[str, dict[str, Looked]] = {}
+        with self._as_written("looks"):
+            for model, image_id, reply, embedding in rows:
+                fields = json.loads(reply)
+                look = Looked(
+                    _typed(str, fields["description"]),
+                    float(fields["confidence"]),
+                    np.frombuffer(embedding, np.float16),
+                )
+                by_model.setdefault(model, {})[image_id] = look
+        return max(by_model.values(), key=len, default={})
+
     def record_failures(self, failures: Iterable[Failure]) -> None:
-        """Remember calls that finally failed; the next run asks them again."""
-        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason)) for f in failures]
+        """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
+        rows = [(f.key, f.kind, printable(f.interest), f.image_id, printable(f.reason), f.given_up) for f in failures]
         with self._transaction() as connection:
-            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def books(self) -> Books:
         """What was sent and has no stored answer. Raises StoreError where that cannot be read."""
@@ -308,6 +357,12 @@ class RunFolder:
         """Calls that failed and were not answered since, by key."""
         return tuple(Failure(*row) for row in self._rows("SELECT * FROM failures ORDER BY key"))
 
+    def given_up(self) -> dict[str, tuple[str, str]]:
+        """Key -> (reason, reason as result files say it) of the requests that are not asked again by themselves."""
+        rows = self._rows("SELECT key, reason, given_up FROM failures WHERE given_up IS NOT NULL")
+        with self._as_written("failures"):
+            return {_typed(str, row[0]): (_typed(str, row[1]), _typed(str, row[2])) for row in rows}
+
     # Results, features and checks
 
     def forget_results(self, paths: Iterable[str]) -> None:
@@ -320,6 +375,7 @@ class RunFolder:
         rows = [(path, sha256_of(self.path / path)) for path in paths]
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
+            _mark_stale(connection, set(), {path.partition("/")[0] for path, _ in rows})
 
     def features(self, model_name: str, model_identity: str) -> FeatureShards:
         """The cache of visual features of one model; other weights get another folder."""
@@ -344,15 +400,65 @@ class RunFolder:
 
     # Decisions
 
-    def record_clustering(self, clustering: Clustering, settings: Settings) -> None:
-        """Replace what was decided about this interest, on the disk when this returns."""
+    def record_clustering(self, clustering: Clustering, settings: Settings, decided: Clustering | None = None) -> None:
+        """Replace what was decided about this interest, on the disk when this returns. decided: by the model, where
+        `clustering` is that with a person's corrections."""
         with self._transaction() as connection:
-            write_clustering(connection, clustering, settings)
+            write_clustering(connection, clustering, settings, decided)
 
     def clusterings(self) -> list[tuple[Clustering, Settings]]:
         """Every interest's decisions, in the order in which the interests were first asked."""
         with self._guard, explained(self.path):
             return read_clusterings(self._connection)
+
+    def decided(self, slug: str) -> Clustering | None:
+        """An interest as the model decided it, without what a person said; None where the folder does not hold it."""
+        with self._guard, explained(self.path):
+            return read_decided(self._connection, slug)
+
+    def last_cluster_id(self, slug: str) -> int:
+        """The highest id that a cluster of this interest ever had."""
+        with self._guard, explained(self.path):
+            return last_cluster_id(self._connection, slug)
+
+    def steps(self, slug: str) -> tuple[Step, ...]:
+        """What a person said about an interest, in order; what was undone stands last."""
+        with self._guard, explained(self.path), self._as_written("corrections"):
+            return read_steps(self._connection, slug)
+
+    def record_step(self, slug: str, rulings: Sequence[Ruling], before: Clustering, after: Clustering) -> Step:
+        """Keep what a person says and what is shown since, in one transaction, on the disk when this returns."""
+        with self._transaction() as connection:
+            step = add_step(connection, slug, rulings)
+            write_corrected(connection, slug, before, after)
+            _mark_stale(connection, {slug}, set())
+        return step
+
+    def mark_step(self, slug: str, number: int, is_undone: bool, before: Clustering, after: Clustering) -> None:
+        """Take a step back or say it again, and keep what is shown since, in one transaction."""
+        with self._transaction() as connection:
+            mark_step(connection, slug, number, is_undone)
+            write_corrected(connection, slug, before, after)
+            _mark_stale(connection, {slug}, set())
+
+    def stale(self) -> tuple[str, ...]:
+        """Interests, by slug, whose result files do not show yet what a person said."""
+        return tuple(sorted(_stale(self._rows("SELECT value FROM meta WHERE name = ?", (_STALE,)))))
+
+    def result_checksums(self) -> dict[str, str]:
+        """Of each result file, by its path in the run folder, the SHA-256 that it was written with."""
+        return dict(self._rows("SELECT path, sha256 FROM results"))
+
+
+def _stale(rows: Sequence[Any]) -> set[str]:
+    return set(json.loads(rows[0][0])) if rows else set()
+
+
+def _mark_stale(connection: sqlite3.Connection, more: set[str], fewer: set[str]) -> None:
+    """In the caller's transaction: which interests' files are out of date now."""
+    rows = connection.execute("SELECT value FROM meta WHERE name = ?", (_STALE,)).fetchall()
+    slugs = json.dumps(sorted((_stale(rows) | more) - fewer))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_STALE, slugs))
 
 
 def _typed(kind: type[_T], value: Any) -> _T:

@@ -53,10 +53,28 @@ CREATE TABLE set_aside (key TEXT NOT NULL, row BLOB NOT NULL, problem TEXT NOT N
 """
 """clusterings: one an interest, by its slug. account: calls, notes and what else concerns the whole of it, JSON.
 memberships: where each described image is at that level, who decided it and why. not_described: images whose look
-failed (reason) or that were not looked at (NULL). constraints: what a person said, image ids or cluster names; no run
-removes them. set_aside: damaged answers that `verify` took out, as JSON."""
+failed (reason) or that were not looked at (NULL). set_aside: damaged answers that `verify` took out, as JSON."""
 
-MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS)
+_CORRECTIONS = """
+DROP TABLE constraints;
+CREATE TABLE corrections (id INTEGER PRIMARY KEY, slug TEXT NOT NULL, step INTEGER NOT NULL, at TEXT NOT NULL,
+                          undone INTEGER NOT NULL, said TEXT NOT NULL);
+CREATE INDEX corrections_of ON corrections (slug, step)
+"""
+"""corrections: what a person said, in order; no run removes it. step: what was said at once, numbered by interest.
+undone: 1 where it was taken back; such rows go when something new is said. said: a `Ruling`, JSON. `constraints`, in
+whose place this stands, was never written to. Beside the level 'shown' a corrected clustering has 'model': what the
+model decided, to which the corrections are applied."""
+
+_GIVEN_UP = """
+ALTER TABLE failures ADD COLUMN given_up TEXT
+"""
+"""Why a request is not asked again by itself, as result files say it; NULL where the next run asks."""
+
+_FRAMES = "ALTER TABLE images ADD COLUMN frames INTEGER"
+"""Of animations and videos, which are read by their middle frame; what older runs hold stays unknown."""
+
+MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES)
 
 
 def connect(path: Path) -> sqlite3.Connection:

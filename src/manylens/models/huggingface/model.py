@@ -45,8 +45,9 @@ from manylens.models.base import (
 )
 from manylens.models.huggingface.checkpoint import Checkpoint, find_checkpoint, single_line
 from manylens.models.huggingface.decoding import Loaded, Part, is_out_of_memory, unit_rows
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, WritingTask, writing_task
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, understand
 from manylens.sync import in_thread
+from manylens.writing import WritingTask
 
 HF_PREFIX = "hf:"
 
@@ -157,7 +158,7 @@ class HuggingFace:
             case ChooseRequest():
                 asked = [self._choose_parts(request, named)]
             case CompleteRequest():
-                asked = [request.task, _writing_question(request)]
+                asked = [request.task.name, _writing_question(request)]
         version = WRITING_PROMPTS if isinstance(request, CompleteRequest) else prompts.SERVER_PROMPTS
         return json.dumps([version, asked, self._checkpoint.dtype], ensure_ascii=False)
 
@@ -360,40 +361,38 @@ class HuggingFace:
     ) -> list[CompleteReply | ModelError]:
         """Task by task: the room that a reply has must not depend on its companions."""
         replies: dict[int, CompleteReply | ModelError] = {}
-        for name in dict.fromkeys(request.task for request in put):
-            rows = [row for row, request in enumerate(put) if request.task == name]
-            payloads, messages = [put[row].payload for row in rows], [asked[row] for row in rows]
-            replies.update(zip(rows, self._write(writing_task(name), payloads, messages), strict=True))
+        for name in dict.fromkeys(request.task.name for request in put):
+            rows = [row for row, request in enumerate(put) if request.task.name == name]
+            tasks, messages = [put[row].task for row in rows], [asked[row] for row in rows]
+            replies.update(zip(rows, self._write(tasks, messages), strict=True))
         return [replies[row] for row in range(len(put))]
 
-    def _write(
-        self, task: WritingTask, payloads: Sequence[str], asked: Sequence[list[Part]]
-    ) -> list[CompleteReply | ModelError]:
-        """Replies to requests of one task, with one attempt to mend those that cannot be used."""
+    def _write(self, tasks: Sequence[WritingTask], asked: Sequence[list[Part]]) -> list[CompleteReply | ModelError]:
+        """Replies to tasks of one kind, with one attempt to mend those that cannot be used."""
+        prompt = WRITING[tasks[0].name]
         replies: dict[int, CompleteReply | ModelError] = {}
         messages = dict(enumerate(asked))
         tokens_in, tokens_out = [0] * len(asked), [0] * len(asked)
         for _ in ("written", "mended"):
             rows = list(messages)
-            found = self._loaded.decode(list(messages.values()), task.reply_tokens)
+            found = self._loaded.decode(list(messages.values()), prompt.reply_tokens)
             for row, text, spent_in, spent_out in zip(
                 rows, found.texts, found.tokens_in, found.tokens_out, strict=True
             ):
                 tokens_in[row] += spent_in
                 tokens_out[row] += spent_out
                 try:
-                    text = task.read(text, payloads[row])
-                    replies[row] = CompleteReply(text, Usage(tokens_in[row], tokens_out[row]))
+                    written = understand(text, tasks[row])
+                    replies[row] = CompleteReply(written, Usage(tokens_in[row], tokens_out[row]))
                     del messages[row]
                 except prompts.ReplyProblem as problem:
                     replies[row] = ModelReplyInvalid(f"texts come as JSON: {problem}", "use a larger checkpoint")
                     said = f"You replied: {prompts.quoted(prompts.said_before(text))}"
-                    messages[row] = [*asked[row], said, prompts.repair_question(str(problem), task.shape)]
+                    messages[row] = [*asked[row], said, prompts.repair_question(str(problem), prompt.shape)]
             if not messages:
                 break
         return [replies[row] for row in range(len(asked))]
 
 
 def _writing_question(request: CompleteRequest) -> str:
-    task = writing_task(request.task)
-    return f"{task.system}\n\n{task.question(request.payload)}"
+    return f"{WRITING[request.task.name].system}\n\n{question(request.task)}"

@@ -11,6 +11,7 @@ that answer. A description is the nearest of the words that may answer the inter
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -126,7 +127,7 @@ class Nano:
                 parts += ["choose", prompts.plain(request.interest), {"image": request.candidate_id}]
                 parts.append([prompts.nano_name(option.name) for option in request.options])
             case CompleteRequest():
-                parts += ["complete", request.payload]
+                parts += ["complete", dataclasses.asdict(request.task)]
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:

@@ -9,18 +9,25 @@ wrappers' part.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import email.utils
-import ipaddress
 import os
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable, UsageError
+from manylens.errors import ModelBusy, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.models.openai_compatible.addresses import clean_url, is_loopback, is_official
+from manylens.models.openai_compatible.faults import (
+    IS_IT_ONE,
+    READ_CHARACTERS,
+    Asked,
+    Nobody,
+    NotJson,
+    error_of_200,
+    message_of,
+    refusal,
+)
 from manylens.models.prompts import cut, one_line
 from manylens.sync import run_until_done
 
@@ -29,24 +36,13 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = dict[str, Any]
 
-OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_KEY, OWN_KEY = "OPENAI_API_KEY", "MANYLENS_API_KEY"
+NO_KEY = "no-key-needed"
 CONNECT_TIMEOUT_S = 10.0
-MAX_WAIT_S = 3600.0
 
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|gsk|hf)[-_][\w*.\-]{4,}|\bBearer\s+\S+", re.IGNORECASE)
-_ABOUT_CONTENT = re.compile(
-    r"content.?(?:policy|filter|moderat)|safety|moderation|flagged|responsible ai", re.IGNORECASE
-)
-_ABOUT_LENGTH = re.compile(
-    r"context.?length|maximum context|too many tokens|too large|exceeds? the|too long", re.IGNORECASE
-)
-_ABOUT_MONEY = re.compile(r"insufficient_quota|billing|credit|payment|current quota", re.IGNORECASE)
-_ABOUT_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
-_IS_IT_ONE = "is that the address of an OpenAI-compatible API (usually HOST:PORT/v1), not of a web page?"
-_REFUSED = "it is left out; look at it, or use another model"
-_SAID_CHARACTERS, _READ_CHARACTERS = 160, 20_000
-"""Of the server's own words, shown and read."""
+_SAID_CHARACTERS = 160
+"""Of the server's own words, shown."""
 
 MOST_NESTING = 30
 """Lists and objects within each other in a reply: those that we ask for have some eight."""
@@ -55,20 +51,19 @@ _SHORTEST_SECRET = 8
 """Shorter keys are placeholders (`none`, `EMPTY`, `ollama`): blotting them out would garble the server's words."""
 
 
-class PageMissing(ModelUnavailable):
-    """The server has nothing at this path."""
-
-
 class Endpoint:
     """One server and one model on it. Every method raises `ModelError`s only."""
 
-    def __init__(self, url: str, model: str, timeout_s: float) -> None:
+    def __init__(self, url: str, model: str, timeout_s: float, *, keyless: bool = False) -> None:
         self.url = clean_url(url)
         self.model = model
         self.timeout_s = timeout_s
         self._told = ""
+        self._keyless = keyless
         self.was_answered = False
         """Whether the server has answered anything: until it has, a broken connection is a wrong address."""
+        self.spoke_json = False
+        """Whether any answer, refusals included, was the JSON of an API."""
         _, self.key_name = _key_for(self.url)
 
     @property
@@ -83,7 +78,11 @@ class Endpoint:
         from manylens.models.openai_compatible.client import open_client
 
         timeout = sdk.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s))
-        return open_client(self.url, _key_for(self.url)[0], timeout, trust_env=not is_loopback(self.url))
+        key = NO_KEY if self._keyless else _key_for(self.url)[0]
+        client = open_client(self.url, key, timeout, trust_env=not is_loopback(self.url))
+        if not is_official(self.url):  # it has read these from the environment
+            client.organization = client.project = None
+        return client
 
     def ask_now(self, path: str, body: Json | None = None) -> Json:
         """The same as `ask`, for the few requests that are sent before a run begins. No body: GET."""
@@ -138,27 +137,25 @@ class Endpoint:
         if not isinstance(reply, dict) or not _is_shallow(reply, MOST_NESTING):
             raise self._not_json()
         if reply.get("error") and not reply.get("choices") and not reply.get("data"):
-            code = reply["error"].get("code") if isinstance(reply["error"], dict) else None
-            status = code if isinstance(code, int) and 400 <= code < 600 else 500
-            raise self._by_status(status, reply, {})
+            said = self._said(reply)
+            raise error_of_200(self._asked(said), reply, said)
+        self.spoke_json = True
         key, name = _key_for(self.url)
         hidden: Json = _without(key, reply) if name and len(key) >= _SHORTEST_SECRET else reply
         return hidden
 
-    def _not_json(self) -> ModelBusy:
-        return ModelBusy(
-            f"{self.url} must answer in JSON and did not",
-            _IS_IT_ONE,
-        )
+    def _not_json(self) -> NotJson:
+        return NotJson(f"{self.url} must answer in JSON and did not", IS_IT_ONE)
 
     def _explain(self, error: Exception) -> ModelError:
         """What a failure of the client means. Never holds the failure: its request has the key in its headers."""
         sdk = _sdk()
         if "ReplyTooLarge" in _names(error):
             self.was_answered = True
-            return ModelReplyInvalid(f"a reply of {self.host} is larger than any that is asked for", _IS_IT_ONE)
+            return ModelReplyInvalid(f"a reply of {self.host} is larger than any that is asked for", IS_IT_ONE)
         if isinstance(error, sdk.APIStatusError):
             self.was_answered = True
+            self.spoke_json |= isinstance(error.body, dict) and "message" in error.body
             refusal = self._by_status(error.status_code, error.body, error.response.headers)
             refusal.unbilled = True
             return refusal
@@ -168,53 +165,29 @@ class Endpoint:
             return ModelBusy(
                 f"a call to {self.host} took longer than {self.timeout_s:g} s",
                 "give it more time with --timeout, or send fewer calls at once with --concurrency",
+                cause="time",
             )
         if isinstance(error, sdk.APIConnectionError):
             if not self.was_answered and _names(error) & {"ConnectError", "UnsupportedProtocol"}:
                 return self._nobody()
-            return ModelBusy(f"the connection to {self.host} broke", "is the server still running? See its log")
+            hint = "is the server still running? See its log"
+            return ModelBusy(f"the connection to {self.host} broke", hint, cause="fault")
         if isinstance(error, ValueError | RecursionError):
             return self._not_json()
         return ModelUnavailable(f"the client cannot be used ({type(error).__name__})", f"check the key in {OWN_KEY}")
 
-    def _nobody(self) -> ModelUnavailable:
-        return ModelUnavailable(
+    def _nobody(self) -> Nobody:
+        return Nobody(
             f"no server answers at {self.url}", "start it, or pass its address, port included, with --base-url"
         )
 
     def _by_status(self, status: int, body: object, headers: Mapping[str, str]) -> ModelError:
         said = self._said(body)
-        self._told = told = f': it says "{said}"' if said else ""
-        where = f"{self.host} answered {status}"
-        if status == 401 or (status == 403 and not _ABOUT_CONTENT.search(said)):
-            return ModelUnavailable(f"{self.host} refuses the key ({status})", self._key_hint())
-        if status == 402 or (status == 429 and _ABOUT_MONEY.search(f"{said} {_code(body)}")):
-            return ModelUnavailable(
-                f"the account at {self.host} has no credit left ({status})", "add credit, run again"
-            )
-        if status in (400, 403, 422) and _ABOUT_CONTENT.search(f"{said} {_code(body)}"):
-            return ModelError(f"{self.host} refuses this picture by its content rules ({status})", _REFUSED)
-        if status == 413 or (status in (400, 422) and _ABOUT_LENGTH.search(said)):
-            return ModelError(
-                f"{where}{told}", "send smaller pictures with --image-px, or give the server more context"
-            )
-        if status == 404 and (_code(body) == "model_not_found" or _ABOUT_MODEL.search(said)):
-            return ModelUnavailable(
-                f"{self.host} knows no model {self.model!r}", "pass --model with a name that this server has"
-            )
-        if 300 <= status < 400:
-            return ModelUnavailable(
-                f"{self.url} leads elsewhere ({status}), where no key and no picture follows",
-                "pass the address that it leads to with --base-url",
-            )
-        if status in (404, 405, 501):
-            return PageMissing(f"{self.url} lacks what was asked for ({status})", _IS_IT_ONE)
-        if status == 429:
-            hint = "it is asked too fast; lower --concurrency"
-            return ModelBusy(f"{where}{told}", hint, retry_after_s=retry_after(headers))
-        if status in (408, 409, 425) or (status >= 500 and status != 505):
-            return ModelBusy(f"{where}{told}", "see the server's log", retry_after_s=retry_after(headers))
-        return ModelError(f"{where}{told}", "see the server's log")
+        return refusal(self._asked(said), status, body, headers, said)
+
+    def _asked(self, said: str) -> Asked:
+        self._told = f': it says "{said}"' if said else ""
+        return Asked(self.host, self.url, self.model, self._key_hint())
 
     def _key_hint(self) -> str:
         if self.key_name:
@@ -223,13 +196,7 @@ class Endpoint:
 
     def _said(self, body: object) -> str:
         """The server's own words on one line, without anything that looks like a key."""
-        message: object = body
-        if isinstance(body, dict):
-            inner = body.get("error", body)
-            message = inner.get("message", "") if isinstance(inner, dict) else inner
-        if not isinstance(message, str):
-            return ""
-        text = one_line(re.sub(r"<[^<>]*>", " ", message[:_READ_CHARACTERS]))
+        text = one_line(re.sub(r"<[^<>]*>", " ", message_of(body)[:READ_CHARACTERS]))
         key, _ = _key_for(self.url)
         hidden = text.replace(key, "[key]") if len(key) >= _SHORTEST_SECRET else text
         return cut(_KEY_LIKE.sub("[key]", hidden), _SAID_CHARACTERS)
@@ -246,11 +213,6 @@ def _without(key: str, value: Any) -> Any:
     return value
 
 
-def _code(body: object) -> str:
-    inner = body.get("error", body) if isinstance(body, dict) else None
-    return str(inner.get("code") or inner.get("type") or "")[:_SAID_CHARACTERS] if isinstance(inner, dict) else ""
-
-
 def _is_shallow(value: object, most: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return most > 0 and all(_is_shallow(one, most - 1) for one in inner if isinstance(one, dict | list))
@@ -265,80 +227,33 @@ def _names(error: BaseException | None) -> set[str]:
     return names
 
 
-def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """Seconds the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date; None without."""
-    with_ms = _number(headers.get("retry-after-ms"))
-    wait = with_ms / 1000 if with_ms is not None else _number(headers.get("retry-after"))
-    if wait is None and headers.get("retry-after"):
-        with contextlib.suppress(ValueError, OverflowError, TypeError):  # a date in the year 99999
-            parsed = email.utils.parsedate_tz(headers["retry-after"])
-            wait = None if parsed is None else email.utils.mktime_tz(parsed) - now()
-    return None if wait is None else min(max(wait, 0.0), MAX_WAIT_S)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if value == value else None
-
-
-def clean_url(url: str) -> str:
-    """The address in one form. Raises UsageError where it is none, or holds a key: those are in the environment."""
-    try:
-        parts = urlsplit(url.strip())
-        parts.port  # noqa: B018  # raises where it is no number
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError(
-            f"--base-url is an address like http://localhost:8000/v1, got {url.rpartition('@')[2][:80]!r}",
-            "give the scheme, the host and the port",
-        )
-    if parts.username or parts.password or parts.query:
-        raise UsageError(
-            f"--base-url holds no key, password or query, got one for {parts.hostname}", f"put the key into {OWN_KEY}"
-        )
-    return urlunsplit((parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), "", ""))
-
-
 def check_variables(url: str) -> None:
     """Raises UsageError or ModelUnavailable where a variable of the environment stands in the way of this server."""
     key, name = _key_for(url)
     _sdk()
     from manylens.models.openai_compatible.client import check_environment, check_header
 
-    for named, value in ((name, key), *((named, os.environ.get(named, "")) for named in _SENT)):
+    sent = _SENT if is_official(url) else ()
+    for named, value in ((name, key), *((named, os.environ.get(named, "")) for named in sent)):
         check_header(named, value)
     if not is_loopback(url):
         check_environment()
 
 
 _SENT = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-"""The client sends what is in these along."""
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the server is on this machine: then no proxy stands between."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+"""The client sends what is in these along to OpenAI, and to nobody else."""
 
 
 def _key_for(url: str) -> tuple[str, str]:
     """The key and the variable it is from; a placeholder and "" where there is none (local servers want none)."""
-    official = urlsplit(url).hostname == urlsplit(OPENAI_URL).hostname
+    official = is_official(url)
     for name in (OPENAI_KEY, OWN_KEY) if official else (OWN_KEY, OPENAI_KEY):
         key = os.environ.get(name, "").strip(" \t\r\n")
         if key:
             return key, name
     if official:
         raise ModelUnavailable("OpenAI's models need a key, none is set", f"export {OPENAI_KEY}=... and run again")
-    return "no-key-needed", ""
+    return NO_KEY, ""
 
 
 def _sdk() -> Any:

@@ -5,18 +5,16 @@ do is probed once and recorded, so a resumed run speaks the same dialect and fin
 answer that was received is not asked again when the rest has to be (`_kept`); an unusable reply gets one repair
 attempt.
 
-One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix)
-and, where the server embeds, an embeddings request; else its description is embedded here. One judgement puts what all
-candidates of a cluster share first.
-A choice does the same: each option with its first exemplar, where every option has one and the server was found to take
-so many pictures (`MOST_EXEMPLARS` and the candidate at most), else words alone. Its answer is one letter, read by its
-log-probabilities where there are any.
+One look is a chat request (constant instruction, picture, interest: several interests of one picture share its prefix).
+Its description is embedded by the server, where it can, as an answer of its own; else here, with the look. One
+judgement puts what all candidates of a cluster share first. A choice does the same: each option with its first
+exemplar, where every option has one and the server was found to take so many pictures (`MOST_EXEMPLARS` and the
+candidate at most), else words alone. Its answer is one letter, read by its log-probabilities where there are any.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import threading
 from collections import OrderedDict
@@ -28,7 +26,7 @@ import numpy as np
 
 from manylens.collection.decode import THUMBNAIL_PX
 from manylens.collection.pictures import ImageSource
-from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, RequestTooLong
 from manylens.files import write_atomically
 from manylens.models import prompts
 from manylens.models.base import (
@@ -38,6 +36,8 @@ from manylens.models.base import (
     ChooseRequest,
     CompleteReply,
     CompleteRequest,
+    EmbedReply,
+    EmbedRequest,
     JudgeReply,
     JudgeRequest,
     LookReply,
@@ -45,9 +45,9 @@ from manylens.models.base import (
     ModelOptions,
     Request,
     Usage,
+    Vector,
     shown_exemplars,
 )
-from manylens.models.metering import current_call
 from manylens.models.openai_compatible.dialect import (
     ANSWER_TOKENS,
     EXEMPLARS_SHOWN,
@@ -58,16 +58,15 @@ from manylens.models.openai_compatible.dialect import (
     picture_part,
     text_part,
 )
-from manylens.models.openai_compatible.endpoint import Endpoint, Json
+from manylens.models.openai_compatible.endpoint import Json
 from manylens.models.openai_compatible.records import endpoints_of, find_dialect, identity_of, read_object
 from manylens.models.openai_compatible.replies import (
-    Vector,
     answer_logprobs,
-    answer_text,
     counted_usage,
     embedding_rows,
 )
-from manylens.models.prompts_writing import TEXT_TOKENS, WRITING_PROMPTS, writing_task
+from manylens.models.openai_compatible.talk import Talk, send
+from manylens.models.prompts_writing import TEXT_TOKENS, WRITING, WRITING_PROMPTS, question, room, understand
 from manylens.models.text_embedder import TextEmbedder
 
 JPEG_QUALITY = 90
@@ -75,21 +74,26 @@ EXEMPLAR_PX = THUMBNAIL_PX
 """Exemplars and candidates are compared at this size: what tells clusters apart shows in thumbnails."""
 
 REQUESTS_PER_CALL = 3
-"""A look: a question, at worst its repair, and an embedding. A judgement or a choice: at worst a word, a question, its
-repair."""
+"""A judgement or a choice: at worst a word, a question, its repair."""
 
 HALFWAY_NAME = "halfway.json"
-"""In a run folder: replies to a part of an answer (a description that still lacks its embedding), for the next run."""
+"""In a run folder: replies that could not be used and have to be mended, for the next run."""
 
 PICTURES_KEPT = 64
 DECODING_LOCKS = 8
 VECTORS_KEPT = 4096
 
-_Request = TypeVar("_Request", LookRequest, JudgeRequest, ChooseRequest, CompleteRequest)
+_Request = TypeVar("_Request", LookRequest, EmbedRequest, JudgeRequest, ChooseRequest, CompleteRequest)
 _Reply = TypeVar("_Reply")
 _Found = TypeVar("_Found", prompts.Judged, prompts.Chosen)
 Tokens: TypeAlias = list[tuple[str, list[tuple[str, float]]]]
 """(token, its alternatives with log-probabilities), as `answer_logprobs` gives them."""
+
+SMALL_PX = EXEMPLAR_PX // 2
+"""Of exemplars and candidates where the larger ones are more than the model takes."""
+
+WORDS_ALONE = 2
+"""How a comparison is made to fit: 0 as it is, 1 with small pictures, 2 without exemplars."""
 
 Shown = Callable[[str, int], Json]
 """(image id, longest side in px) -> a content part: the picture itself, or its name where a request is rendered."""
@@ -123,6 +127,9 @@ class OpenAICompatible:
         self._kept = read_object(self._halfway)
         self._vectors: OrderedDict[str, tuple[Vector, int]] = OrderedDict()  # with the tokens each took
         self._under_way: dict[str, asyncio.Event] = {}
+        self._fits: dict[int, int] = {}  # exemplars shown -> how they have to be made to fit
+        self.on_notice: Callable[[str], None] | None = None
+        """Told once what a person should know of the server."""
 
     @property
     def identity(self) -> str:
@@ -164,16 +171,25 @@ class OpenAICompatible:
         match request:
             case LookRequest():
                 parts += [self._look_body(request, named), self.dialect.embeddings, self.dialect.embedding_model]
+            case EmbedRequest():
+                parts += ["embed", self.dialect.embeddings, self.dialect.embedding_model]
+                if self.dialect.embeddings == "messages":
+                    parts += [request.interest, named(request.image_id, self._options.image_px)]
+                else:  # images of one description have one request each: an answer belongs to an image
+                    parts += [prompts.as_data(request.description), request.interest, request.image_id]
             case JudgeRequest():
                 parts.append(self._judge_body(request, named, word=self._judges_in_a_word))
             case ChooseRequest():
                 parts.append(self._choose_body(request, named, word=self._judges_in_a_word))
             case CompleteRequest():
-                parts.append([request.task, self._complete_body(request)])
+                parts.append([request.task.name, self._complete_body(request)])
         return json.dumps(parts, ensure_ascii=False)
 
     async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
         return await _each(requests, self._look)
+
+    async def embed(self, requests: Sequence[EmbedRequest]) -> list[EmbedReply | ModelError]:
+        return await _each(requests, self._embed)
 
     async def judge(self, requests: Sequence[JudgeRequest]) -> list[JudgeReply | ModelError]:
         return await _each(requests, self._judge)
@@ -202,9 +218,9 @@ class OpenAICompatible:
             return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], schema=schema)
         return dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS["look"], logprobs=True)
 
-    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool) -> Json:
-        exemplars = request.exemplar_ids[:EXEMPLARS_SHOWN] if self.dialect.pictures > 1 else ()
-        side_px = min(EXEMPLAR_PX, self._options.image_px)
+    def _judge_body(self, request: JudgeRequest, shown: Shown, *, word: bool, fit: int = 0) -> Json:
+        exemplars = request.exemplar_ids[: self._exemplars_of(request)] if fit < WORDS_ALONE else ()
+        side_px = self._side_px(fit)
         opening = prompts.judge_opening(
             request.interest, request.cluster_name, request.cluster_definition, len(exemplars)
         )
@@ -214,9 +230,18 @@ class OpenAICompatible:
         candidate = shown(request.candidate_id, side_px)
         return self._compared_body(prompts.JUDGE_SYSTEM, shared, candidate, question, schema, word=word)
 
-    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool) -> Json:
-        exemplars = shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1))
-        side_px = min(EXEMPLAR_PX, self._options.image_px)
+    def _exemplars_of(self, request: JudgeRequest | ChooseRequest) -> int:
+        """How many exemplars' pictures it shows, unless it has to be made to fit."""
+        if isinstance(request, JudgeRequest):
+            return len(request.exemplar_ids[:EXEMPLARS_SHOWN]) if self.dialect.pictures > 1 else 0
+        return len(shown_exemplars(request.options, min(MOST_EXEMPLARS, self.dialect.pictures - 1)))
+
+    def _side_px(self, fit: int) -> int:
+        return min(SMALL_PX if fit else EXEMPLAR_PX, self._options.image_px)
+
+    def _choose_body(self, request: ChooseRequest, shown: Shown, *, word: bool, fit: int = 0) -> Json:
+        exemplars = shown_exemplars(request.options, self._exemplars_of(request)) if fit < WORDS_ALONE else ()
+        side_px = self._side_px(fit)
         options = [(option.name, option.definition) for option in request.options]
         opening, *pieces, none = map(
             text_part, prompts.choose_opening(request.interest, options, shown=bool(exemplars))
@@ -248,25 +273,25 @@ class OpenAICompatible:
         return self.dialect.chat(self._endpoint.model, messages, ANSWER_TOKENS[schema[0]], schema=schema)
 
     def _complete_body(self, request: CompleteRequest) -> Json:
-        task = writing_task(request.task)
+        prompt = WRITING[request.task.name]
         messages: list[Json] = [
-            {"role": "system", "content": task.system},
-            {"role": "user", "content": task.question(request.payload)},
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": question(request.task)},
         ]
-        schema = (request.task, task.schema)
-        return self.dialect.chat(self._endpoint.model, messages, task.reply_tokens, schema=schema)
+        schema = (request.task.name, prompt.schema)
+        return self.dialect.chat(self._endpoint.model, messages, room(request.task), schema=schema)
 
     # Asking
 
     async def _look(self, request: LookRequest) -> LookReply:
-        talk = _Talk(self)
+        talk = Talk(self)
         body = await self._with_pictures(lambda shown: self._look_body(request, shown))
         found = await self._described(talk, body)
-        embedding = await self._embed(talk, request, found.description)
+        embedding = await self._embedded_here(found.description) if self.dialect.embeddings == "local" else None
         talk.end()
-        return LookReply(found.description, found.confidence, embedding.astype(np.float16), talk.usage)
+        return LookReply(found.description, found.confidence, embedding, talk.usage)
 
-    async def _described(self, talk: _Talk, body: Json) -> prompts.Described:
+    async def _described(self, talk: Talk, body: Json) -> prompts.Described:
         if self.dialect.words == "json":
             return await talk.read(body, prompts.parse_look, prompts.LOOK_SHAPE)
         found = await talk.read(body, prompts.parse_plain_look, prompts.PLAIN_SHAPE)
@@ -278,7 +303,7 @@ class OpenAICompatible:
         return self.dialect.logprobs > 0 or self.dialect.words != "json"
 
     async def _judge(self, request: JudgeRequest) -> JudgeReply:
-        talk = _Talk(self)
+        talk = Talk(self)
 
         def by_tokens(tokens: Tokens) -> prompts.Judged | None:
             probability = prompts.yes_probability(tokens)
@@ -286,7 +311,8 @@ class OpenAICompatible:
 
         judged = await self._compare(
             talk,
-            lambda shown, word: self._judge_body(request, shown, word=word),
+            self._exemplars_of(request),
+            lambda shown, word, fit: self._judge_body(request, shown, word=word, fit=fit),
             by_tokens,
             (prompts.parse_word, prompts.WORD_SHAPE),
             (prompts.parse_judge, prompts.JUDGE_SHAPE),
@@ -295,8 +321,9 @@ class OpenAICompatible:
         return JudgeReply(judged.probability, judged.reason, talk.usage)
 
     async def _choose(self, request: ChooseRequest) -> ChooseReply:
-        talk = _Talk(self)
+        talk = Talk(self)
         count = len(request.options)
+        names = [option.name for option in request.options]
 
         def by_tokens(tokens: Tokens) -> prompts.Chosen | None:
             probabilities = prompts.choice_probabilities(tokens, count)
@@ -304,94 +331,115 @@ class OpenAICompatible:
 
         chosen = await self._compare(
             talk,
-            lambda shown, word: self._choose_body(request, shown, word=word),
+            self._exemplars_of(request),
+            lambda shown, word, fit: self._choose_body(request, shown, word=word, fit=fit),
             by_tokens,
             (lambda reply: prompts.parse_letter(reply, count), prompts.LETTER_SHAPE),
-            (lambda reply: prompts.parse_choice(reply, count), prompts.CHOOSE_SHAPE),
+            (lambda reply: prompts.parse_choice(reply, count, names), prompts.CHOOSE_SHAPE),
         )
         talk.end()
         return ChooseReply(chosen.probabilities, chosen.reason, talk.usage)
 
     async def _compare(
         self,
-        talk: _Talk,
-        body_of: Callable[[Shown, bool], Json],
+        talk: Talk,
+        exemplars: int,
+        body_of: Callable[[Shown, bool, int], Json],
         by_tokens: Callable[[Tokens], _Found | None],
         of_word: tuple[Callable[[str], _Found], str],
         of_json: tuple[Callable[[str], _Found], str],
     ) -> _Found:
         """The answer to a judgement or a choice: a word and its log-probabilities where there are any, else JSON, else
-        the bare word. body_of: of the pictures, and whether a word is asked for. of_word, of_json: how the answer is
-        read, and its shape."""
-        if self._judges_in_a_word:
-            body = await self._with_pictures(lambda shown: body_of(shown, True))
-            found = by_tokens(answer_logprobs(await talk.ask(body)))
-            if found is not None:
-                return found
-            if self.dialect.words != "json":
-                return await talk.read(body, *of_word)
-        # Log-probabilities are not offered, or missing this once: let it state its confidence.
-        body = await self._with_pictures(lambda shown: body_of(shown, False))
-        return await talk.read(body, *of_json)
+        the bare word; with smaller exemplars, or none, where the model takes no more. exemplars: that are shown.
+        body_of: of the pictures, whether a word is asked for, and how it is made to fit. of_word, of_json: how the
+        answer is read, and its shape."""
+
+        async def compare(fit: int) -> _Found:
+            if self._judges_in_a_word:
+                body = await self._with_pictures(lambda shown: body_of(shown, True, fit))
+                found = by_tokens(answer_logprobs(await talk.ask(body)))
+                if found is not None:
+                    return found
+                if self.dialect.words != "json":
+                    return await talk.read(body, *of_word)
+            # Log-probabilities are not offered, or missing this once: let it state its confidence.
+            body = await self._with_pictures(lambda shown: body_of(shown, False, fit))
+            return await talk.read(body, *of_json)
+
+        fit = max((fit for shown, fit in self._fits.items() if shown <= exemplars), default=0)
+        while True:
+            try:
+                return await compare(fit)
+            except RequestTooLong as error:
+                if fit == WORDS_ALONE or not exemplars:
+                    raise
+                problem = error
+            fit += 1
+            self._must_fit(exemplars, fit, problem)
+
+    def _must_fit(self, exemplars: int, fit: int, problem: RequestTooLong) -> None:
+        if not self._fits and self.on_notice is not None:
+            self.on_notice(
+                f"{self.name} takes less at once than a question about clusters has ({problem.rule}): their pictures "
+                "are shown smaller, or not at all. With more context, it sees them"
+            )
+        self._fits[exemplars] = max(fit, self._fits.get(exemplars, 0))
 
     async def _complete(self, request: CompleteRequest) -> CompleteReply:
-        task = writing_task(request.task)
-        talk = _Talk(self)
+        talk = Talk(self)
         body = self._complete_body(request)
-        text = await talk.read(body, lambda reply: task.read(reply, request.payload), task.shape)
+        shape = WRITING[request.task.name].shape
+        written = await talk.read(body, lambda reply: understand(reply, request.task), shape)
         talk.end()
-        return CompleteReply(text, talk.usage)
+        return CompleteReply(written, talk.usage)
 
-    async def _embed(self, talk: _Talk, request: LookRequest, description: str) -> Vector:
+    async def _embedded_here(self, description: str) -> Vector:
+        if not self.dialect.embedding_model:
+            return embed_by_words(description).astype(np.float16)
+        if description not in self._vectors:
+            rows = await asyncio.to_thread(TextEmbedder().embed, [description])
+            self._vectors[description] = rows[0].astype(np.float16), 0
+        vector, _ = self._vectors[description]
+        self._forget_vectors()
+        return vector
+
+    async def _embed(self, request: EmbedRequest) -> EmbedReply:
         model = self.dialect.embedding_model
-        match self.dialect.embeddings:
-            case "local" if not model:
-                return embed_by_words(description)
-            case "local":
-                if description not in self._vectors:
-                    rows = await asyncio.to_thread(TextEmbedder().embed, [description])
-                    self._vectors[description] = rows[0], 0
-                vector, _ = self._vectors[description]
-                self._forget_vectors()
-                return vector
-            case "messages":
-                jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
-                return await self._embedded(talk, embedding_body(model, jpeg, request.interest))
-            case "text":
-                text = prompts.as_data(description)
-                # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is
-                # charged for its embedding: what an answer costs must not depend on which one came first.
-                while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
-                    await under_way.wait()
-                if text in self._vectors:
-                    talk.charge(self._vectors[text][1])
-                else:
-                    done = self._under_way[text] = asyncio.Event()
-                    try:
-                        body = {"model": model, "input": text, "encoding_format": "float"}
-                        before = talk.tokens_in
-                        vector = await self._embedded(talk, body)
-                        self._vectors[text] = vector, talk.tokens_in - before
-                    finally:
-                        del self._under_way[text]
-                        done.set()
-                vector, _ = self._vectors[text]
-                self._forget_vectors()
-                return vector
+        if self.dialect.embeddings == "messages":
+            jpeg = await asyncio.to_thread(self._jpeg, request.image_id, self._options.image_px)
+            return EmbedReply(*await self._embedded(embedding_body(model, jpeg, request.interest)))
+        text = prompts.as_data(request.description)
+        # Most descriptions recur. Whoever comes first asks; where that fails, the next one does. Each look is charged
+        # for its embedding: what an answer costs must not depend on which one came first.
+        while text not in self._vectors and (under_way := self._under_way.get(text)) is not None:
+            await under_way.wait()
+        if text not in self._vectors:
+            done = self._under_way[text] = asyncio.Event()
+            try:
+                body = {"model": model, "input": text, "encoding_format": "float"}
+                vector, usage = await self._embedded(body)
+                self._vectors[text] = vector, usage.tokens_in
+            finally:
+                del self._under_way[text]
+                done.set()
+        vector, tokens_in = self._vectors[text]
+        self._forget_vectors()
+        return EmbedReply(vector, Usage(tokens_in, 0))
 
     def _forget_vectors(self) -> None:
         if len(self._vectors) > VECTORS_KEPT:
             self._vectors.popitem(last=False)
 
-    async def _embedded(self, talk: _Talk, body: Json) -> Vector:
-        reply = await talk.ask(body, embeddings=True)
+    async def _embedded(self, body: Json) -> tuple[Vector, Usage]:
+        """One embedding, with what it took or, where the server does not count, may have taken."""
+        most = embedding_bound(body, self.capabilities.image_tokens)
+        reply = await send(self._embedding_endpoint or self._endpoint, "/embeddings", body, most)
         try:
-            row: Vector = embedding_rows(reply, 1)[0]
+            row = embedding_rows(reply, 1)[0].astype(np.float16)
         except ValueError as error:
             problem = str(error)
         else:
-            return row
-        talk.end()
+            return row, counted_usage(reply) or most.most
         raise ModelReplyInvalid(f"{problem}, {body['model']!r} sent none", "choose another with --embedding-model")
 
     async def _with_pictures(self, body_of: Callable[[Shown], Json]) -> Json:
@@ -418,105 +466,6 @@ class OpenAICompatible:
         except ImageUnreadable as error:
             problem = ModelError(error.rule, error.hint)
         raise problem
-
-
-class _Talk:
-    """The requests behind one answer: their cost, and what is kept of them until the answer is whole.
-
-    A retry after a fault in the second request of an answer must not ask the first one again.
-    """
-
-    def __init__(self, model: OpenAICompatible) -> None:
-        self._model = model
-        self._keys: list[str] = []
-        self._is_counted = True
-        self.last: Json = {}
-        """The reply that was read: the repair's, where there was one."""
-        self.tokens_in = self._tokens_out = 0
-
-    @property
-    def usage(self) -> Usage | None:
-        """None where any chat reply came without a usable count: a part of the cost would pass for the whole."""
-        return Usage(self.tokens_in, self._tokens_out) if self._is_counted else None
-
-    def charge(self, tokens_in: int) -> None:
-        """Count tokens of a part that another answer has paid for."""
-        self.tokens_in += tokens_in
-
-    async def ask(self, body: Json, *, embeddings: bool = False) -> Json:
-        kept = self._model._kept
-        key = hashlib.sha256(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
-        reply = kept.get(key)
-        if reply is None:
-            endpoint = (
-                (self._model._embedding_endpoint or self._model._endpoint) if embeddings else self._model._endpoint
-            )
-            reply = await self._send(endpoint, "/embeddings" if embeddings else "/chat/completions", body)
-            kept[key] = reply
-        if key in self._keys:
-            return reply
-        self._keys.append(key)
-        usage = counted_usage(reply)
-        if embeddings:
-            usage = usage or embedding_bound(body, self._model.capabilities.image_tokens).most
-        elif usage is None:
-            self._is_counted = False
-        if usage is not None:
-            self.tokens_in += usage.tokens_in
-            self._tokens_out += usage.tokens_out
-        return reply
-
-    async def _send(self, endpoint: Endpoint, path: str, body: Json) -> Json:
-        """With the account of the run told of it, before and after."""
-        call = current_call()
-        if call is None:
-            return await endpoint.ask(path, body)
-        is_chat = path != "/embeddings"
-        call.send(None if is_chat else embedding_bound(body, self._model.capabilities.image_tokens))
-        try:
-            reply = await endpoint.ask(path, body)
-        except ModelError as error:
-            if error.unbilled:
-                call.refused()
-            raise
-        call.took(counted_usage(reply))
-        return reply
-
-    async def read(self, body: Json, parse: Callable[[str], _Reply], shape: str) -> _Reply:
-        """Ask and parse, with one repair attempt. Raises ModelReplyInvalid where that fails too."""
-        text = await self._text(body)
-        try:
-            return parse(text)
-        except prompts.ReplyProblem as error:
-            problem = str(error)
-        messages = [
-            *body["messages"],
-            {"role": "assistant", "content": prompts.said_before(text)},
-            {"role": "user", "content": prompts.repair_question(problem, shape)},
-        ]
-        text = await self._text({**body, "messages": messages})
-        try:
-            return parse(text)
-        except prompts.ReplyProblem as error:
-            problem = str(error)
-        self.end()
-        raise ModelReplyInvalid(
-            f"{self._model.name} gave an unusable answer twice ({problem})",
-            "use a larger model, or see manylens doctor",
-        )
-
-    async def _text(self, body: Json) -> str:
-        self.last = await self.ask(body)
-        try:
-            return answer_text(self.last)
-        except ModelError:
-            self.end()
-            raise
-
-    def end(self) -> None:
-        """The answer is whole, or will never be: forget its parts."""
-        for key in self._keys:
-            self._model._kept.pop(key, None)
 
 
 async def _each(

@@ -14,8 +14,10 @@ from typing import Any
 
 from manylens.files import write_atomically
 from manylens.models.base import ModelOptions
-from manylens.models.openai_compatible.dialect import Dialect, probe
-from manylens.models.openai_compatible.endpoint import OPENAI_URL, Endpoint, check_variables, clean_url
+from manylens.models.openai_compatible.addresses import OPENAI_URL, clean_url
+from manylens.models.openai_compatible.dialect import Dialect
+from manylens.models.openai_compatible.endpoint import Endpoint, check_variables
+from manylens.models.openai_compatible.probe import probe
 
 
 def server_url(options: ModelOptions) -> str:

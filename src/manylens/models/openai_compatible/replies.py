@@ -21,17 +21,45 @@ Vector: TypeAlias = NDArray[np.float32]
 
 
 def answer_text(reply: Json) -> str:
-    """The text of the first choice; empty where there is none. Raises ModelError where the model refuses to speak."""
+    """The text of the first choice; empty where there is none. Raises ModelError where the model refuses to speak.
+
+    Where all of it went into the field for thoughts, as with a reasoning parser that finds no end of them, the answer
+    is what follows the thoughts there, or the last JSON object in it."""
     choice = first_choice(reply.get("choices"))
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     content = message.get("content")
     if isinstance(content, list):  # some servers answer in parts
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    if not content and (choice.get("finish_reason") == "content_filter" or message.get("refusal")):
+    if choice.get("finish_reason") == "content_filter" or (not content and message.get("refusal")):
         raise ModelError("the model refuses to speak about this picture", "nothing to do here")
+    if not content and not was_cut(reply):
+        content = _after_thoughts(thoughts_of(reply))
     # Whatever takes more is no answer, and would take minutes to read.
     return content if isinstance(content, str) and len(content) <= MOST_CHARACTERS else ""
+
+
+def thoughts_of(reply: Json) -> str:
+    """What the model thought before it answered, where the server gives that a field of its own."""
+    message = first_choice(reply.get("choices")).get("message")
+    for name in ("reasoning_content", "reasoning", "thinking"):
+        thoughts = message.get(name) if isinstance(message, dict) else None
+        if isinstance(thoughts, str) and thoughts.strip():
+            return thoughts
+    return ""
+
+
+def was_cut(reply: Json) -> bool:
+    """Whether the answer broke off because it had no more room."""
+    return first_choice(reply.get("choices")).get("finish_reason") in ("length", "max_tokens")
+
+
+def _after_thoughts(thoughts: str) -> str:
+    _, mark, answer = thoughts.rpartition("</think>")
+    if mark:
+        return answer
+    at = thoughts.rfind("{")
+    return thoughts[at:] if at >= 0 and thoughts.rstrip().endswith("}") else ""
 
 
 MOST_CHARACTERS = 1_000_000

@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from manylens.collection.source import as_place
 from manylens.errors import UsageError
 from manylens.files import own_folder
-from manylens.results.exports import coco, folders, hf, parquet, tables, xmp
+from manylens.results.exports import coco, fiftyone_dataset, folders, hf, parquet, tables, xmp
 from manylens.results.exports.run_table import Exported, read_run
 
-Format: TypeAlias = Literal["parquet", "hf", "csv", "json", "folders", "xmp", "coco"]
+Format: TypeAlias = Literal["parquet", "hf", "fiftyone", "csv", "json", "folders", "xmp", "coco"]
 
 Mode: TypeAlias = Literal["copy", "hardlink", "symlink", "move"]
 
@@ -57,11 +58,15 @@ def export_run(
         )
     if to == "folders" and undo:
         return folders.undo_folders(_needed(dest), preview=preview)
-    run = read_run(Path(out), None if folder is None else Path(folder), by)
+    run = read_run(Path(out), None if folder is None else as_place(folder), by)
     if to == "folders":
         return folders.write_folders(run, _needed(dest), mode or "copy", preview=preview)
     if to == "xmp":
         return xmp.write_sidecars(run, None if dest is None else Path(dest), preview=preview, undo=undo)
+    if to == "fiftyone":
+        below = Path(out) / EXPORTS_NAME if dest is None else Path(dest)
+        name = Path(os.path.abspath(out)).name
+        return fiftyone_dataset.write_fiftyone(run, name, None if dest is None else Path(dest), below / "pictures")
     if dest is not None and to != "hf" and os.path.lexists(dest):
         raise UsageError(
             f"nothing is overwritten, {os.fspath(dest)} is there", "name another destination, or delete it"

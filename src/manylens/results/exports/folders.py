@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import unicodedata
 from collections import Counter
@@ -22,13 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from manylens.collection.find import plain_reason
-from manylens.errors import StoreError, UsageError
+from manylens.collection.source import Source
+from manylens.errors import ManylensError, StoreError, UsageError
 from manylens.files import sha256_of, sync_folder, write_atomically
-from manylens.results.exports.run_table import Exported, RunTable
+from manylens.results.exports.run_table import Exported, RunTable, write_picture
 from manylens.results.links import flat_name, folder_name
 from manylens.text import printable
 
 MODES = ("copy", "hardlink", "symlink", "move")
+
+OUT_OF_SOURCE = "extract"
+"""How a journal calls copies of pictures that are no files of their own: their hashes are all that they can be compared
+with later."""
 
 JOURNAL_NAME = "manylens-journal.jsonl"
 
@@ -38,16 +44,18 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """source: a path in the pictures' folder. target: a path in the destination. Both with `/`."""
+    """source: a path in the pictures' folder. target: a path in the destination. Both with `/`. sha256: of a picture
+    that is copied out of an archive or the like, empty where it is a file."""
 
     source: str
     target: str
     is_sidecar: bool = False
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What is to be done, whole. root: the pictures' folder, absolute."""
+    """What is to be done, whole. root: the pictures' folder, absolute, or what else holds them (`Source.place`)."""
 
     mode: str
     root: str
@@ -65,16 +73,23 @@ def write_folders(run: RunTable, dest: Path, mode: str, *, preview: bool = False
     if mode == "move" and len(run.tables) > 1:
         known = ", ".join(repr(table.clustering.interest.text) for table in run.tables)
         raise UsageError("a file can be moved to one place, the run has several interests", f"say which: {known}")
-    root, place = run.pictures.resolve(), dest.resolve()
+    source = run.open_pictures()
+    if source.root is None and mode == "copy":
+        mode, origin = OUT_OF_SOURCE, source.place
+        root = Path(origin)
+    else:
+        root = run.pictures.resolve()
+        origin = str(root)
+    place = dest.resolve()
     if mode != "move" and place.is_relative_to(root):
         raise UsageError(
             f"copies and links lie outside the pictures' folder, got {dest} inside {root}", "name another destination"
         )
-    steps = _planned(run)
+    steps = _planned(run, of_source=mode == OUT_OF_SOURCE)
     journal = _read_journal(dest)
     if journal is None:
         sidecars = _sidecars(root, steps) if mode in ("copy", "move") else []
-        journal = Journal(mode, str(root), (*steps, *sidecars))
+        journal = Journal(mode, origin, (*steps, *sidecars))
         taken = [step.target for step in journal.steps if os.path.lexists(place / step.target)]
         if taken:
             raise UsageError(
@@ -82,7 +97,7 @@ def write_folders(run: RunTable, dest: Path, mode: str, *, preview: bool = False
                 f"the first: {printable(taken[0])}",
                 "name a new folder as the destination",
             )
-    elif (journal.mode, journal.root) != (mode, str(root)) or steps != [s for s in journal.steps if not s.is_sidecar]:
+    elif (journal.mode, journal.root) != (mode, origin) or steps != [s for s in journal.steps if not s.is_sidecar]:
         raise UsageError(f"a destination holds one export, {dest} has another", "undo that one, or name a new folder")
     unplaced = sum(row.cluster is None for table in run.tables for row in table.rows)
     if preview:
@@ -95,8 +110,13 @@ def write_folders(run: RunTable, dest: Path, mode: str, *, preview: bool = False
     if not journal.steps:
         return Exported(dest, 0, unplaced=unplaced)
     lines = [json.dumps({"manylens": 1, "mode": journal.mode, "root": journal.root})]
-    lines += [json.dumps([step.source, step.target, int(step.is_sidecar)]) for step in journal.steps]
+    lines += [
+        json.dumps([s.source, s.target, int(s.is_sidecar), *([s.sha256] * bool(s.sha256))]) for s in journal.steps
+    ]
     write_atomically(place / JOURNAL_NAME, "\n".join(lines) + "\n")
+    if mode == OUT_OF_SOURCE:
+        left = _take_out(source, journal.steps, place)
+        return Exported(dest, len(steps) - len(left), tuple(left), unplaced=unplaced)
     pairs = [(root / step.source, place / step.target) for step in journal.steps]
     left = _move(pairs, root) if mode == "move" else _make(pairs, mode)
     done = [step for step in steps if printable(str(root / step.source)) not in {path for path, _ in left}]
@@ -118,8 +138,11 @@ def undo_folders(dest: Path, *, preview: bool = False) -> Exported:
         left = _move(there, place)
         lost = [pair for pair in pairs if not any(map(os.path.lexists, pair))]
         left += [(printable(str(made)), "it is neither here nor where it came from") for made, _ in lost]
+    elif journal.mode == OUT_OF_SOURCE:
+        whole = {place / step.target: step.sha256 for step in journal.steps}
+        left = [found for made, _ in there for found in _unmake(made, sha256_of(made) == whole[made] != "")]
     else:
-        left = [found for made, origin in there for found in _unmake(made, origin, journal.mode)]
+        left = [found for made, origin in there for found in _unmake(made, _is_made(made, origin, journal.mode))]
     if not left:
         (place / JOURNAL_NAME).unlink()
     for folder in sorted({parent for made, _ in pairs for parent in (made.parent, *made.parent.parents)}, reverse=True):
@@ -129,26 +152,36 @@ def undo_folders(dest: Path, *, preview: bool = False) -> Exported:
     return Exported(dest, len(there) - len(left), tuple(left))
 
 
-def _planned(run: RunTable) -> list[Step]:
-    """A file keeps its name where no other in its cluster has it, and else gets its folders' names before it."""
+def _planned(run: RunTable, *, of_source: bool = False) -> list[Step]:
+    """A file keeps its name where no other in its cluster has it, and else gets its folders' names before it.
+
+    of_source: names of members, and the ends of addresses, are made names of files."""
     steps: list[Step] = []
     for table in run.tables:
         digits = len(str(max((cluster.id for cluster in table.clusters), default=1)))
         above = f"{table.clustering.interest.slug}/" if len(run.tables) > 1 else ""
         placed = [row for row in table.rows if row.cluster is not None]
-        names = Counter((row.cluster, _alike(PurePosixPath(row.path).name)) for row in placed)
+        own = {row.path: _file_name(row.path) if of_source else PurePosixPath(row.path).name for row in placed}
+        names = Counter((row.cluster, _alike(own[row.path])) for row in placed)
         taken: set[str] = set()
         for row in placed:
-            name = PurePosixPath(row.path).name
+            name = own[row.path]
             if names[row.cluster, _alike(name)] > 1:
-                name = flat_name(row.path)
+                name = flat_name(_file_name(row.path, whole=True) if of_source else row.path)
             below = f"{above}{row.cluster:0{digits}} {folder_name(row.name)}"
             first, number = PurePosixPath(name), 2
             while _alike(f"{below}/{name}") in taken:
                 name, number = f"{first.stem} ({number}){first.suffix}", number + 1
             taken.add(_alike(f"{below}/{name}"))
-            steps.append(Step(row.path, f"{below}/{name}"))
+            steps.append(Step(row.path, f"{below}/{name}", sha256=row.image_id if of_source else ""))
     return steps
+
+
+def _file_name(path: str, whole: bool = False) -> str:
+    """A member's name, or an address's end, as the name of a file on any system; whole: with its folders'."""
+    start = path.split("?")[0] if "://" in path else path
+    name = start.replace("://", "/").replace("/", "__") if whole else PurePosixPath(start).name
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", name).rstrip(" .") or "picture"
 
 
 def _alike(name: str) -> str:
@@ -183,10 +216,15 @@ def _read_journal(dest: Path) -> Journal | None:
         raise StoreError(f"cannot read {path}: {plain_reason(error)}", "make it readable") from error
     try:
         head, *rest = [json.loads(line) for line in lines]
-        steps = tuple(Step(source, target, bool(sidecar)) for source, target, sidecar in rest)
+        steps = tuple(
+            Step(source, target, bool(sidecar), *map(str, sha256)) for source, target, sidecar, *sha256 in rest
+        )
         journal = Journal(head["mode"], head["root"], steps)
-        paths = [PurePosixPath(path) for step in steps for path in (step.source, step.target)]
-        sound = journal.mode in MODES and os.path.isabs(journal.root)
+        if journal.mode == OUT_OF_SOURCE:
+            paths, sound = [PurePosixPath(step.target) for step in steps], all(step.sha256 for step in steps)
+        else:
+            paths = [PurePosixPath(path) for step in steps for path in (step.source, step.target)]
+            sound = journal.mode in MODES and os.path.isabs(journal.root)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"a journal is whole, {path} is damaged ({error})", "restore it from a copy") from error
     if not sound or any(path.is_absolute() or ".." in path.parts for path in paths):
@@ -214,9 +252,25 @@ def _make(pairs: Sequence[tuple[Path, Path]], mode: str) -> list[tuple[str, str]
     return left
 
 
-def _unmake(made: Path, origin: Path, mode: str) -> Iterator[tuple[str, str]]:
+def _take_out(source: Source, steps: Sequence[Step], place: Path) -> list[tuple[str, str]]:
+    left: list[tuple[str, str]] = []
+    for step in steps:
+        target = place / step.target
+        if os.path.lexists(target):
+            if sha256_of(target) != step.sha256:
+                left.append((printable(step.source), f"its place is taken: {printable(str(target))}"))
+            continue
+        try:
+            write_picture(source, step.source, step.sha256, target)
+        except (OSError, ManylensError) as error:
+            left.append((printable(step.source), plain_reason(error) if isinstance(error, OSError) else error.rule))
+    _sync({(place / step.target).parent for step in steps})
+    return left
+
+
+def _unmake(made: Path, is_ours: bool) -> Iterator[tuple[str, str]]:
     refused: list[tuple[str, str]] = []
-    if _is_made(made, origin, mode):
+    if is_ours:
         with _refusals(refused, made):
             made.unlink()
     else:

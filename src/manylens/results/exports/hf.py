@@ -6,13 +6,12 @@ for byte, so the data set can be moved or pushed without them.
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from manylens.errors import UsageError
 from manylens.results.exports.parquet import arrow_table
-from manylens.results.exports.run_table import Exported, RunTable
-from manylens.text import printable
+from manylens.results.exports.run_table import Exported, RunTable, picture_files
 
 
 def write_dataset(run: RunTable, folder: Path) -> Exported:
@@ -31,16 +30,14 @@ def write_dataset(run: RunTable, folder: Path) -> Exported:
             f"a data set is written into a new or empty folder, {folder} holds something",
             "name another destination, or delete it",
         )
-    paths = [os.path.join(run.pictures, row.path) for row in run.tables[0].rows]
-    there = [index for index, path in enumerate(paths) if os.path.isfile(path)]
-    table = arrow_table(run).replace_schema_metadata(None).take(there)
-    table = table.rename_columns(["path", *table.column_names[1:]])
-    images = datasets.Dataset.from_dict({"image": [os.path.abspath(paths[index]) for index in there]})
-    whole = datasets.concatenate_datasets(
-        [images.cast_column("image", datasets.Image()), datasets.Dataset(table)], axis=1
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    whole.save_to_disk(str(folder))
-    gone = set(range(len(paths))) - set(there)
-    left = [(printable(run.tables[0].rows[index].path), "it is no longer there") for index in sorted(gone)]
-    return Exported(folder, len(there), tuple(left))
+    with tempfile.TemporaryDirectory(prefix="manylens-") as scratch:
+        files, left = picture_files(run, Path(scratch))
+        table = arrow_table(run).replace_schema_metadata(None).take(list(files))
+        table = table.rename_columns(["path", *table.column_names[1:]])
+        images = datasets.Dataset.from_dict({"image": [str(path) for path in files.values()]})
+        whole = datasets.concatenate_datasets(
+            [images.cast_column("image", datasets.Image()), datasets.Dataset(table)], axis=1
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        whole.save_to_disk(str(folder))
+    return Exported(folder, len(files), left)

@@ -42,7 +42,7 @@ def arrow_table(run: RunTable) -> Any:
         import pyarrow
     except ImportError:
         raise UsageError("Parquet needs pyarrow, which is not installed", "pip install 'manylens[parquet]'") from None
-    types = {"width_px": pyarrow.int32(), "height_px": pyarrow.int32()}
+    types = {"width_px": pyarrow.int32(), "height_px": pyarrow.int32(), "frames": pyarrow.int32()}
     for table in run.tables:
         types |= {f"{prefix(table)}_cluster": pyarrow.int64(), f"{prefix(table)}_confidence": pyarrow.float64()}
     rows = list(records(run.tables))

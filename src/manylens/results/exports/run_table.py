@@ -6,19 +6,23 @@ folder name, `-` as `_`, so that no two interests share a column.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from manylens.collection.find import Collection
-from manylens.errors import UsageError
-from manylens.results.table import FileTable, as_of, join
+from manylens.collection.find import Collection, open_source
+from manylens.collection.pictures import open_image
+from manylens.collection.source import Place, Source, as_place
+from manylens.errors import ImageUnreadable, ManylensError, UsageError
+from manylens.results.table import FileTable, as_of, collection_of, join
 from manylens.store.answers import Vector
 from manylens.store.run_folder import RunFolder
 from manylens.text import printable
 
-FILE_COLUMNS = ("image", "sha256", "width_px", "height_px")
+FILE_COLUMNS = ("image", "sha256", "width_px", "height_px", "frames")
 
 INTEREST_COLUMNS = ("cluster", "name", "confidence", "state", "decided_by", "reason")
 
@@ -39,30 +43,86 @@ class Exported:
 @dataclass(frozen=True, slots=True)
 class RunTable:
     """tables: one an interest, with the same rows in the same order. embeddings: by interest, image id -> (d,) float16,
-    unit length. root: the folder that the rows' paths are in, or None where it is not known."""
+    unit length. place: where the pictures are, a path or an address, or None where it is not known."""
 
     collection: Collection
     tables: tuple[FileTable, ...]
     embeddings: Mapping[str, Mapping[str, Vector]]
-    root: Path | None
+    place: Place | None
+
+    def open_pictures(self) -> Source:
+        """What holds the pictures. Raises UsageError where it is not known, or not there."""
+        if self.place is None or (isinstance(self.place, Path) and not self.place.exists()):
+            where = "is not known" if self.place is None else f"is not at {printable(str(self.place))}"
+            raise UsageError(f"this export reads the pictures, their folder {where}", "say where they are: the folder")
+        return open_source(self.place)
 
     @property
     def pictures(self) -> Path:
-        """The folder of the pictures. Raises UsageError where it is not known or not there."""
-        if self.root is None or not self.root.is_dir():
-            where = "is not known" if self.root is None else f"is not at {printable(str(self.root))}"
-            raise UsageError(f"this export reads the pictures, their folder {where}", "say where they are: the folder")
-        return self.root
+        """The folder of the pictures. Raises UsageError where it is not known or not there, or they are in none."""
+        source = self.open_pictures()
+        if source.root is None:
+            raise UsageError(
+                f"this export needs pictures that are files of their own, those of {printable(source.place)} are not",
+                "unpack or download them and name their folder, or export folders of copies",
+            )
+        return source.root
 
 
-def read_run(out: Path, folder: Path | None = None, by: str | None = None) -> RunTable:
+def picture_files(run: RunTable, below: Path) -> tuple[dict[int, Path], tuple[tuple[str, str], ...]]:
+    """Row number -> its picture as a file, absolute: where it is, or written `below` where it is none of its own. And
+    what cannot be had, (path, reason)."""
+    source, rows = run.open_pictures(), run.tables[0].rows
+    files: dict[int, Path] = {}
+    left: list[tuple[str, str]] = []
+    written: dict[str, Path] = {}
+    for number, row in enumerate(rows):
+        if source.root is not None:
+            path = Path(os.path.abspath(source.root / row.path))
+            if path.is_file():
+                files[number] = path
+            else:
+                left.append((printable(row.path), "it is no longer there"))
+            continue
+        try:
+            if row.image_id not in written:
+                target = below / f"{row.image_id[:16]}{ending(row.path)}"
+                written[row.image_id] = write_picture(source, row.path, row.image_id, target)
+            files[number] = written[row.image_id]
+        except (OSError, ManylensError) as error:
+            left.append((printable(row.path), error.rule if isinstance(error, ManylensError) else str(error)))
+    return files, tuple(left)
+
+
+def ending(path: str) -> str:
+    """The suffix of a file's name; of an address without what follows `?`."""
+    suffix = PurePosixPath(path.split("?")[0].split("#")[0]).suffix.lower()
+    return suffix if suffix[1:].isalnum() else ""
+
+
+def write_picture(source: Source, path: str, image_id: str, target: Path) -> Path:
+    """A picture of a source as a new file, whole or not at all. Raises OSError, ManylensError."""
+    with open_image(source, path, image_id) as content:
+        if content is None:
+            raise ImageUnreadable("it was changed since it was sorted")
+        content.seek(0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name[:200]}.part")
+        with open(aside, "wb") as file:
+            shutil.copyfileobj(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    return target
+
+
+def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> RunTable:
     """The run at `out`: of all its interests, or of the one in words `by`. folder: where its pictures are, if they are
     no longer where they were. Raises StoreError where there is no run, UsageError where it has no such result."""
     with RunFolder.open(out, must_exist=True) as run:
-        root = folder if folder is not None else run.root()
-        images, unreadable = run.images(), run.unreadable()
-        found = sum(len(image.paths) for image in images) + len(unreadable)
-        collection = Collection(root or Path(), images, unreadable, 0, found)
+        recorded = run.place()
+        place = folder if folder is not None else None if recorded is None else as_place(recorded)
+        collection = collection_of(run, folder)
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         words = None if by is None else " ".join(by.split())
         chosen = [c for c in clusterings if words is None or words == c.interest.text]
@@ -73,7 +133,7 @@ def read_run(out: Path, folder: Path | None = None, by: str | None = None) -> Ru
                 f"it has {known}" if known else "finish it first: the command that began it",
             )
         embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
-    return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, root)
+    return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place)
 
 
 def prefix(table: FileTable) -> str:
@@ -88,7 +148,7 @@ def records(tables: Sequence[FileTable]) -> Iterator[dict[str, Any]]:
     """The rows, by path: `FILE_COLUMNS`, then each interest's. cluster and name are None where a file is in none."""
     if not tables:
         return
-    sizes = {image.id: (image.width_px, image.height_px) for image in tables[0].collection.images}
+    sizes = {image.id: (image.width_px, image.height_px, image.frames) for image in tables[0].collection.images}
     for rows in zip(*(table.rows for table in tables), strict=True):
         values = dict(
             zip(FILE_COLUMNS, (printable(rows[0].path), rows[0].image_id, *sizes[rows[0].image_id]), strict=True)

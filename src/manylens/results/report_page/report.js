@@ -199,7 +199,7 @@ let held = false;
 let current = null;
 function show(button, hold) {
   const image = Number(button.dataset.image);
-  const { paths, thumb, size } = data.images[image];
+  const { paths, thumb, size, frames } = data.images[image];
   const [cluster, sure, reason, decided] = places[image][state.which];
   const text = element("div", { class: "text" }, ...paths.map((path) => element("p", { class: "file" }, named(path))));
   if (reason) text.append(element("p", { class: "reason" }, reason));
@@ -207,6 +207,7 @@ function show(button, hold) {
   if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + ({ choice: ", asked about itself", description: ", by its description", look: ", by its look", person: ", placed by a person" }[decided] || "")));
   data.interests.forEach((interest, which) => list.append(element("dt", { title: interest.text }, interest.text), element("dd", {}, clusterName(which, image))));
   list.append(element("dt", {}, "size"), element("dd", {}, size[0] + " × " + size[1] + " px"));
+  if (frames) list.append(element("dt", {}, "shown"), element("dd", {}, "the middle one of " + number(frames) + " frames"));
   text.append(list);
   const close = element("button", { type: "button", class: "close", "aria-label": "Close" }, "×");
   close.addEventListener("click", () => { button.focus(); hide(); });

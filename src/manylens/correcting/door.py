@@ -1,0 +1,237 @@
+"""What programs and the command line call: one correction of a run folder from its opening to its closing.
+
+In: a run folder's place, an interest, corrections. Out: what changed. Promise: the run folder is held while it is
+changed, and its files show what holds when it is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from manylens import __version__
+from manylens.correcting.corrector import Change, Corrector
+from manylens.correcting.edited import ASSIGNMENTS_NAME, edits_of, is_edited, mark_taken, set_aside, waiting
+from manylens.correcting.files import write_files
+from manylens.correcting.resort import Resorted, foresee
+from manylens.correcting.review import Review
+from manylens.correcting.review import review as find_doubts
+from manylens.correcting.rows import COLUMNS, read_rows
+from manylens.errors import UsageError
+from manylens.files import write_atomically
+from manylens.results.files import csv_bytes, path_cell, text_cell
+from manylens.results.table import collection_of
+from manylens.store.run_folder import RunFolder
+from manylens.types import Correction
+
+Notify: TypeAlias = Callable[[str], None]
+
+
+def log_notice(text: str) -> None:
+    """To the logger `manylens`: programs have no console of ours."""
+    logging.getLogger("manylens").warning(text)
+
+
+def slug_in(run: RunFolder, by: str | None) -> str:
+    """The interest meant: in words, by its slug, or the only one. Raises UsageError where none or several are."""
+    held = [clustering.interest for clustering, _ in run.clusterings()]
+    words = None if by is None else " ".join(by.split())
+    found = [one.slug for one in held if words is None or words in (one.text, one.slug)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(repr(one.text) for one in held)
+    got = "none" if by is None else repr(by)
+    cure = f"say which: {known}" if known else "finish a run first; one of an earlier manylens needs it once more"
+    raise UsageError(f"corrections are about one interest of the run, got {got}", cure)
+
+
+@contextlib.contextmanager
+def corrected(out: Path, by: str | None, notify: Notify) -> Iterator[Corrector]:
+    """The corrector of a run folder's interest. The files are written when it is left, where they are out of date.
+    notify: is told of edited files that were kept aside for that."""
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = slug_in(run, by)
+        keep_edited(run, [slug], notify)
+        yield Corrector(run, slug)
+        bring_up_to_date(run, notify)
+
+
+def keep_edited(run: RunFolder, slugs: Sequence[str], notify: Notify) -> None:
+    """Before anything changes what these interests' files show: keep aside what a person wrote into them."""
+    for aside in set_aside(run, slugs):
+        notify(aside.notice)
+
+
+def bring_up_to_date(run: RunFolder, notify: Notify) -> None:
+    """Write the files of interests that do not show what holds."""
+    stale = set(run.stale())
+    if stale:
+        late = [(one, settings) for one, settings in run.clusterings() if one.interest.slug in stale]
+        keep_edited(run, sorted(stale), notify)
+        write_files(run, collection_of(run), late, version=__version__)
+
+
+def corrections_from(said: Sequence[Correction | Mapping[str, Any]]) -> list[Correction]:
+    """Corrections from values that a program or a page passes. Raises UsageError for what is none."""
+    found = []
+    for one in [said] if isinstance(said, (Correction, Mapping)) else said:
+        if isinstance(one, Mapping):
+            try:
+                one = Correction.from_dict(one)
+            except TypeError:
+                raise UsageError(
+                    f"a correction has a kind and of images, cluster, into and name what the kind needs, got {one!r}",
+                    'such as {"kind": "move", "images": ["a.jpg"], "cluster": "hearts"}',
+                ) from None
+        found.append(one)
+    return found
+
+
+def correct(
+    out: Path,
+    by: str | None,
+    said: Sequence[Correction | Mapping[str, Any]],
+    *,
+    dry_run: bool = False,
+    notify: Notify = log_notice,
+) -> Change:
+    corrections = corrections_from(said)
+    if dry_run:
+        with RunFolder.open(out, must_exist=True) as run:
+            return Corrector(run, slug_in(run, by)).preview(corrections)
+    with corrected(out, by, notify) as corrector:
+        return corrector.say(corrections)
+
+
+def correct_from_file(
+    out: Path, by: str | None, file: Path, *, dry_run: bool = False, notify: Notify = log_notice
+) -> Change:
+    """The corrections of a file (`correcting.rows`), as one step."""
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = slug_in(run, by)
+        if not dry_run:
+            keep_edited(run, [slug], notify)
+        corrector = Corrector(run, slug)
+        said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
+        if dry_run:
+            return corrector.preview(said, lines)
+        change = corrector.say(said, lines)
+        bring_up_to_date(run, notify)
+    return change
+
+
+def correct_from_edited(
+    out: Path, by: str | None, *, dry_run: bool = False, notify: Notify = log_notice
+) -> list[Change]:
+    """What the edited `assignments.csv` comes to, and those kept aside before it, a step each, in order.
+
+    Raises UsageError where nothing was edited, or what was is no correction.
+    """
+    with RunFolder.open(out, must_exist=True) as run:
+        slug = slug_in(run, by)
+        path = run.path / slug / ASSIGNMENTS_NAME
+        if dry_run:
+            said = edits_of(run, slug) if is_edited(run, slug) else []
+            corrector = Corrector(run, slug)
+            return [corrector.preview(said)] if said else []
+        state = "is as it was written"
+        if is_edited(run, slug):
+            if slug in run.stale() or edits_of(run, slug):  # what cannot be read is said before anything is done
+                keep_edited(run, [slug], notify)
+            else:
+                state = "moves no picture"
+        files = waiting(run, slug)
+        if not files:
+            raise UsageError(
+                f"an edited {ASSIGNMENTS_NAME} becomes corrections, {path} {state}",
+                "change the column cluster or name, save it as CSV, and try again",
+            )
+        corrector = Corrector(run, slug)
+        changes = []
+        for file in files:
+            said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
+            changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
+            mark_taken(file)
+        bring_up_to_date(run, notify)
+    return changes
+
+
+def undo(out: Path, by: str | None, notify: Notify = log_notice) -> Change | None:
+    with corrected(out, by, notify) as corrector:
+        return corrector.undo()
+
+
+def redo(out: Path, by: str | None, notify: Notify = log_notice) -> Change | None:
+    with corrected(out, by, notify) as corrector:
+        return corrector.redo()
+
+
+def list_steps(out: Path, by: str | None) -> list[str]:
+    """What was said, a line each, in order; what is undone is marked."""
+    with RunFolder.open(out, must_exist=True) as run:
+        corrector = Corrector(run, slug_in(run, by))
+        lines = []
+        for step in corrector.steps:
+            mark = " (undone)" if step.is_undone else ""
+            lines += [f"{step.number}  {step.at}  {text}{mark}" for text in corrector.describe(step)]
+    return lines or ["Nothing was said."]
+
+
+def review(out: Path, by: str | None, *, limit: int = 20, skipped: Sequence[str] = ()) -> Review:
+    with RunFolder.open(out, must_exist=True) as run:
+        return find_doubts(Corrector(run, slug_in(run, by)), limit, skipped)
+
+
+def foresee_resort(out: Path, by: str | None) -> Resorted:
+    with RunFolder.open(out, must_exist=True) as run:
+        return foresee(Corrector(run, slug_in(run, by)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """A doubtful picture in words. options: names of clusters that it may belong to, the likeliest first."""
+
+    path: str
+    cluster: str
+    doubt: float
+    alike: int
+    options: tuple[str, ...]
+
+
+def review_rows(out: Path, by: str | None, limit: int) -> tuple[Review, list[ReviewRow]]:
+    """The review, with paths and names."""
+    with RunFolder.open(out, must_exist=True) as run:
+        corrector = Corrector(run, slug_in(run, by))
+        found = find_doubts(corrector, limit)
+        path_of = {image.id: image.paths[0] for image in run.images()}
+    names = {cluster.id: cluster.name for cluster in corrector.shown.clusters}
+    return found, [
+        ReviewRow(
+            path_of[one.image_id],
+            "" if one.cluster is None else names[one.cluster],
+            one.doubt,
+            one.alike,
+            tuple(names[cluster] for cluster in one.options),
+        )
+        for one in found.doubts
+        if one.image_id in path_of
+    ]
+
+
+def write_review(to: Path, rows: Sequence[ReviewRow]) -> None:
+    """A file of corrections in which every row says yes. Raises UsageError where there is a file already."""
+    if to.exists():
+        raise UsageError(f"nothing is overwritten, {to} is there", "name another file, or delete it")
+    cells = [(path_cell(row.path), "yes" if row.cluster else "none", text_cell(row.cluster)) for row in rows]
+    write_atomically(to, csv_bytes(COLUMNS, cells))
+
+
+def cluster_names(out: Path, by: str | None) -> dict[int, str]:
+    """Of an interest's clusters, as they are shown."""
+    with RunFolder.open(out, must_exist=True) as run:
+        shown = Corrector(run, slug_in(run, by)).shown
+    return {cluster.id: cluster.name for cluster in shown.clusters}
