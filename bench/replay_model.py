@@ -285,6 +285,8 @@ class ReplayModel:
                 return CompleteReply(_reconcile(request.task))
             case NameClusters():
                 return CompleteReply(_name_clusters(request.task))
+            case _:
+                return ModelError(f"the replayed model cannot do {request.task.name!r}", "use a model that does")
 
     def _vocabulary(self, task: GroupDescriptions) -> Categories:
         spelled = {_folded(name): name for name in task.categories}

@@ -10,7 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-WRITES = {"vocabulary": '"no_answer"', "reconcile": '"groups"', "names": '"clusters"'}
+WRITES = {
+    "suggest": '"interests"',
+    "reword": '"wordings"',
+    "vocabulary": '"no_answer"',
+    "reconcile": '"groups"',
+    "names": '"clusters"',
+}
 """Kind of a request -> what its instruction says of the reply."""
 
 SILENT = ("n/a", "not visible", "unknown", "unclear", "cannot tell", "i cannot tell", "i cannot tell from this picture")
@@ -20,7 +26,13 @@ _QUOTED = r'"(?:[^"\\]|\\.)*"'
 
 def write(kind: str, text: str, synonyms: Mapping[str, str]) -> str:
     """synonyms: folded description -> its category. What has none is a category of its own, whatever the level."""
-    reply = {"vocabulary": _vocabulary, "reconcile": _reconcile, "names": _names}[kind](text, synonyms)
+    reply = {
+        "vocabulary": _vocabulary,
+        "reconcile": _reconcile,
+        "names": _names,
+        "suggest": _suggest,
+        "reword": _reword,
+    }[kind](text, synonyms)
     return json.dumps(reply, ensure_ascii=False)
 
 
@@ -58,6 +70,31 @@ def _names(text: str, synonyms: Mapping[str, str]) -> Any:
     tops = [(cluster["id"], next(iter(cluster["descriptions"]), "unclear")) for cluster in payload["clusters"]]
     named = [{"id": id_, "name": f"{top} things", "definition": f"Pictures of {top} things."} for id_, top in tops]
     return {"clusters": named}
+
+
+def _suggest(text: str, synonyms: Mapping[str, str]) -> Any:
+    """By what the first side says of each picture, and by whether anything is said of a second one."""
+    lines = re.findall(rf"^(\d+): ({_QUOTED})(; )?", text[text.rindex("\nPictures:\n") :], re.M)
+    kinds: dict[str, list[int]] = {}
+    sides: dict[str, list[int]] = {}
+    for number, said, more in lines:
+        words = folded(json.loads(said))
+        kinds.setdefault(synonyms.get(words, words), []).append(int(number))
+        sides.setdefault("told more" if more else "told less", []).append(int(number))
+    asked = [("kind of thing", kinds), ("how much is told", sides)]
+    return {
+        "interests": [
+            {"interest": name, "groups": [{"name": k, "pictures": v} for k, v in groups.items()]}
+            for name, groups in asked
+            if len(groups) > 1
+        ]
+        or [{"interest": "none", "groups": [{"name": "a", "pictures": [1]}, {"name": "b", "pictures": [2]}]}]
+    }
+
+
+def _reword(text: str, synonyms: Mapping[str, str]) -> Any:
+    (interest,) = re.findall(rf"^Interest: ({_QUOTED})$", text, re.M)[-1:]
+    return {"wordings": [{"interest": f"finer {json.loads(interest)}", "why": "Smaller groups."}]}
 
 
 def _numbered(text: str, heading: str) -> list[tuple[int, str]]:

@@ -19,6 +19,8 @@ from manylens.writing import (
     MergeCategories,
     NameClusters,
     ShownCategory,
+    SuggestInterests,
+    WordOtherwise,
     WritingTask,
     Written,
     written_from_json,
@@ -41,6 +43,10 @@ def task_of(name: str, payload: Mapping[str, Any]) -> WritingTask:
             DescribedGroup(c["id"], c.get("size", 0), tuple(c["descriptions"].items())) for c in payload["clusters"]
         )
         return NameClusters(interest, tuple(groups), tuple(payload.get("taken", ())))
+    if name == "suggest":
+        return SuggestInterests(interest, tuple(map(tuple, payload["pictures"])), payload.get("most", 10))
+    if name == "reword":
+        return WordOtherwise(interest, tuple(map(tuple, payload["seen"])))
     level = payload.get("level", "medium")
     if name == "reconcile":
         shown = (ShownCategory(c["id"], c["name"], tuple(c.get("examples", ()))) for c in payload["categories"])

@@ -55,6 +55,8 @@ RECONCILE = request_of(
         ],
     },
 )
+SUGGEST = request_of("suggest", {"pictures": [["a red car", "a street"], ["a blue car"], ["a red bird", "a tree"]]})
+REWORD = request_of("reword", {"seen": [["red", 3], ["navy", 1]]})
 SYNONYMS = {"scarlet": "red", "dark blue": "blue", "navy": "blue"}
 SERVERS: dict[str, dict[str, Any]] = {
     "all it could offer": {},

@@ -104,6 +104,8 @@ def test_a_run_folder_of_before_corrections_is_corrected(begun: Result) -> None:
     database = sqlite3.connect(begun.out / "run.sqlite")
     with database:
         database.execute("DROP TABLE corrections")
+        database.execute("ALTER TABLE failures DROP COLUMN given_up")
+        database.execute("ALTER TABLE images DROP COLUMN frames")
         database.execute(
             "CREATE TABLE constraints (id INTEGER PRIMARY KEY, slug TEXT NOT NULL, kind TEXT NOT NULL, "
             "subject TEXT NOT NULL, object TEXT NOT NULL)"

@@ -206,3 +206,14 @@ def test_columns_of_pandas_and_data_sets_are_read(tmp_path: Path) -> None:
         InterestClustering("color").fit(table)
     with pytest.raises(UsageError, match="one column of images"):
         InterestClustering("color").fit(datasets.Dataset.from_dict({"file": files}))
+
+
+def test_labels_are_0_to_k_though_ids_go_on_across_runs(tmp_path: Path) -> None:
+    made, colors = pictures()
+    files = [tmp_path / f"{number}.png" for number in range(len(made))]
+    for file, picture in zip(files, made, strict=True):
+        picture.save(file)
+    for n_clusters in (1, 2, None):
+        fitted = InterestClustering("color", model=ByPixels(), out=tmp_path / "run", n_clusters=n_clusters).fit(files)
+        assert set(fitted.labels_.tolist()) == set(range(len(fitted.cluster_names_)))
+    assert [fitted.cluster_names_[label] for label in fitted.labels_] == colors

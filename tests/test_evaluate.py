@@ -266,6 +266,35 @@ def test_a_run_is_compared_interest_by_interest(tmp_path: Path) -> None:
     assert (only.column, only.chosen_by) == ("suit", "asked")
 
 
+def test_a_column_of_another_interest_s_name_is_not_compared(tmp_path: Path) -> None:
+    make_run(tmp_path, "suit", "suit", {"a.png": "1", "b.png": "2"})
+    make_run(tmp_path, "what it is worth", "what-it-is-worth", {"a.png": "1", "b.png": "1"})
+    make_run(tmp_path, "color of the suit", "color-of-the-suit", {"a.png": "1", "b.png": "1"})
+    rows = {"a.png": {"suit": "h", "rank": "9", "color": "red"}, "b.png": {"suit": "s", "rank": "9", "color": "red"}}
+    found = evaluate_run(tmp_path, Labels("l", ("suit", "rank", "color"), rows))
+    assert [(one.slug, one.column, one.chosen_by) for one in found] == [
+        ("color-of-the-suit", "color", "word"),
+        ("suit", "suit", "same name"),
+        ("what-it-is-worth", "rank", "every column"),
+    ]
+
+
+def test_a_compound_interest_is_compared_with_the_columns_of_its_parts_together(tmp_path: Path) -> None:
+    make_run(tmp_path, "suit", "suit", {"a.png": "1", "b.png": "2", "c.png": "2"})
+    make_run(tmp_path, "rank", "rank", {"a.png": "1", "b.png": "1", "c.png": "2"})
+    make_run(tmp_path, "suit and rank", "suit-and-rank", {"a.png": "1", "b.png": "2", "c.png": "3"})
+    rows = {
+        name: {"suit": s, "rank": r} for name, s, r in (("a.png", "h", "9"), ("b.png", "s", "9"), ("c.png", "s", "8"))
+    }
+    found = evaluate_run(tmp_path, Labels("l", ("suit", "rank"), rows))
+    assert [(one.interest, one.column, one.scores.nmi) for one in found] == [
+        ("rank", "rank", 1.0),
+        ("suit", "suit", 1.0),
+        ("suit and rank", "suit + rank", 1.0),
+    ]
+    assert found[2].scores.clusters_true == 3
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
 def test_assignments_that_a_spreadsheet_has_saved_are_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
@@ -304,7 +333,7 @@ def test_a_run_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has none: give"):
         evaluate_run(tmp_path, labels)
     (tmp_path / "run.sqlite").touch()
-    with pytest.raises(UsageError, match="has none yet: the command that began the run"):
+    with pytest.raises(UsageError, match="has none yet: run the command that began it again"):
         evaluate_run(tmp_path, labels)
     make_run(tmp_path, "suit", "suit", {"a.png": "1"})
     with pytest.raises(UsageError, match="did you mean suit"):

@@ -5,6 +5,8 @@ Files are made by the formats' own libraries; raw files, which no library writes
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import json
 import struct
@@ -292,13 +294,20 @@ def test_files_of_twelve_kinds_are_each_somewhere_with_their_reason(tmp_path: Pa
     for i, kind in enumerate(kinds):
         picture((10 * i, 99, 9), (64, 64)).save(tmp_path / f"a.{kind}")
     (tmp_path / "a.heic").write_bytes(heic(RED))
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_jxl")
+        picture(RED, (65, 64)).save(tmp_path / "a.jxl")
+        kinds.append("jxl")
+    if importlib.util.find_spec("av") is not None:
+        (tmp_path / "clip.webm").write_bytes(video("webm"))  # called as a picture, it would be skipped with it
     (tmp_path / "a.cr2").write_bytes(RAW["a.cr2"] + jpeg(RED, (640, 480)))
     picture(RED).save(tmp_path / "a.pdf")
     for name, (data, _) in OTHERS.items():
         (tmp_path / name).write_bytes(data)
     collection = find_images(tmp_path)
     read = sorted(path for image in collection.images for path in image.paths)
-    assert read == sorted(f"a.{kind}" for kind in [*kinds, "heic", "cr2"])
+    clips = ["clip.webm"] * (tmp_path / "clip.webm").exists()
+    assert read == sorted([*(f"a.{kind}" for kind in [*kinds, "heic", "cr2"]), *clips])
     reasons = {file.path: file.reason for file in collection.unreadable}
     assert reasons.keys() == {"a.pdf", *OTHERS}
     assert "pdftoppm" in reasons["a.pdf"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -18,15 +19,18 @@ import pytest
 from chat_server import ChatServer, write_pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PillowImage
 
 import manylens
 from manylens.errors import ManylensError, ModelUnavailable, StoreError
-from manylens.models.base import ModelOptions
-from manylens.models.nano.model import MODEL_FILES
+from manylens.models.base import LookRequest, ModelOptions
+from manylens.models.huggingface import decoding
+from manylens.models.nano.model import MODEL_FILES, Nano
 from manylens.models.openai_compatible.dialect import Dialect
 from manylens.models.registry import load_model
 from manylens.store.answers import reply_checksum, reply_problem
 from manylens.store.run_folder import RunFolder
+from manylens.sync import within
 
 
 @pytest.fixture
@@ -107,7 +111,7 @@ def test_a_run_folder_that_goes_away_ends_the_run(tmp_path: Path, what: str) -> 
 
 TYPES = ["'text'", "x'ff00'", "NULL", "1.5", "-1", "9223372036854775807", "'[[[['", "'{}'", "''", "1e400"]
 COLUMNS = {
-    "images": ["id", "paths", "width_px", "height_px", "thumbnail", "checksum"],
+    "images": ["id", "paths", "width_px", "height_px", "thumbnail", "checksum", "frames"],
     "answers": ["key", "kind", "interest", "image_id", "model_identity", "request", "reply", "embedding", "checksum",
                 "tokens_in", "tokens_out", "seconds"],
     "failures": ["key", "reason"],
@@ -215,13 +219,155 @@ def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str)
 NANO = Path(str(resources.files("manylens.models") / "nano"))
 
 
-@pytest.mark.parametrize("file", MODEL_FILES)
-@pytest.mark.parametrize("how", ["cut", "empty", "other"])
+@pytest.mark.parametrize(
+    ("file", "how"), [*((file, "cut") for file in MODEL_FILES), ("eyes.onnx", "empty"), ("bank.npz", "other")]
+)
 def test_a_damaged_folder_of_nano_is_explained(tmp_path: Path, file: str, how: str) -> None:
-    for one in MODEL_FILES:
-        (tmp_path / one).symlink_to(NANO / one)
     whole = (NANO / file).read_bytes()
-    (tmp_path / file).unlink()
-    (tmp_path / file).write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "other": b"{}"}[how])
+    other_nano(tmp_path, {file: {"cut": whole[: len(whole) // 2], "empty": b"", "other": b"{}"}[how]})
     with pytest.raises(ModelUnavailable, match="do not work"):
         load_model(f"nano:{tmp_path}", None)  # type: ignore[arg-type]  # no picture is read
+
+
+def other_nano(folder: Path, files: dict[str, bytes]) -> None:
+    """Nano's own files, but for these."""
+    for one in MODEL_FILES:
+        if one in files:
+            (folder / one).write_bytes(files[one])
+        else:
+            (folder / one).symlink_to(NANO / one)
+
+
+def test_a_file_that_computes_for_ever_is_ended_in_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manylens.models.nano.trial.TRIAL_S", 8.0)
+    other_nano(tmp_path, {"eyes.onnx": endless_onnx(image_px())})
+    with pytest.raises(ModelUnavailable, match="compute for more than 8 s"):
+        load_model(f"nano:{tmp_path}", None)  # type: ignore[arg-type]  # no picture is read
+
+
+def test_a_file_that_takes_all_memory_is_ended_in_its_trial(tmp_path: Path) -> None:
+    other_nano(tmp_path, {"eyes.onnx": endless_onnx(image_px(), gib=64)})
+    with pytest.raises(ModelUnavailable, match=r"more memory than there is|end the process"):
+        load_model(f"nano:{tmp_path}", None)  # type: ignore[arg-type]  # no picture is read
+
+
+def test_a_file_that_loops_on_some_pictures_only_is_ended_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial saw none of them."""
+    monkeypatch.setattr("manylens.models.nano.model.LONGEST_BATCH_S", 1.0)
+    other_nano(tmp_path, {"eyes.onnx": endless_onnx(image_px())})
+
+    class Grey:
+        def thumbnail(self, image_id: str) -> PillowImage.Image:
+            return PillowImage.new("RGB", (64, 64), "grey")
+
+    model = Nano(Grey(), folder=tmp_path)  # type: ignore[arg-type]  # the whole picture is not read
+    with pytest.raises(ModelUnavailable, match="it does not"):
+        asyncio.run(model.look([LookRequest("color", "grey")]))
+
+
+def test_an_own_folder_of_nano_needs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a trial"))
+    other_nano(tmp_path, {})
+    assert load_model(f"nano:{tmp_path}", None).name == f"nano:{tmp_path}"  # type: ignore[arg-type]
+
+
+LOOP, END = "{% for turn in range(99999) %}", "{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        f"{LOOP}{LOOP}{LOOP}{END}{END}{END}",
+        "{% macro f(n) %}{% for a in range(9) %}{{ f(n + 1) if n < 40 else '' }}{% endfor %}{% endmacro %}{{ f(0) }}",
+    ],
+)
+def test_a_chat_template_that_loops_is_ended(template: str) -> None:
+    """As transformers renders it: in a sandbox of Jinja's, which bounds no time."""
+    sandbox = pytest.importorskip("jinja2.sandbox")
+    rendered = sandbox.ImmutableSandboxedEnvironment().from_string(template)
+    before = threading.active_count()
+    with pytest.raises(TimeoutError):
+        within(0.3, rendered.render)
+    assert threading.active_count() <= before
+    assert within(5.0, sandbox.ImmutableSandboxedEnvironment().from_string("{{ 1 + 1 }}").render) == "2"
+    with pytest.raises(ZeroDivisionError):
+        within(5.0, lambda: 1 // 0)
+
+
+def test_a_checkpoint_s_template_has_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "TEMPLATE_S", 0.3)
+
+    class Processor:
+        chat_template = "loops"
+
+        def apply_chat_template(self, turns: Any, **how: Any) -> str:
+            while True:
+                try:
+                    time.sleep(0.01)
+                except Exception:
+                    continue
+
+    loaded = decoding.Loaded.__new__(decoding.Loaded)
+    loaded.processor = Processor()
+    loaded._tokenizer = None
+    with pytest.raises(ModelUnavailable, match=r"this one fails \(TimeoutError\)"):
+        loaded._chat_text(["What is this?"])
+
+
+def image_px() -> int:
+    return int(json.loads((NANO / "nano.json").read_text())["image_px"])
+
+
+def endless_onnx(side_px: int, gib: int = 0) -> bytes:
+    """A model with the inputs and outputs of eyes.onnx that adds one to a number for ever or, with `gib`, makes that
+    much of zeros. Written by hand: the package onnx is not needed for anything else."""
+
+    def varint(number: int) -> bytes:
+        out = bytearray()
+        while number > 127:
+            out.append(number & 127 | 128)
+            number >>= 7
+        return bytes([*out, number])
+
+    def of(field: int, value: bytes | str | int) -> bytes:
+        if isinstance(value, int):
+            return varint(field << 3) + varint(value)
+        data = value.encode() if isinstance(value, str) else value
+        return varint(field << 3 | 2) + varint(len(data)) + data
+
+    def node(kind: str, inputs: list[str], outputs: list[str], *attributes: bytes) -> bytes:
+        parts = [*(of(1, name) for name in inputs), *(of(2, name) for name in outputs), of(4, kind)]
+        return b"".join([*parts, *(of(5, attribute) for attribute in attributes)])
+
+    def value(name: str, kind: int, *dims: int) -> bytes:
+        shape = b"".join(of(1, of(1, dim)) for dim in dims)
+        return of(1, name) + of(2, of(1, of(1, kind) + of(2, shape)))
+
+    def tensor(name: str, kind: int, raw: bytes, *dims: int) -> bytes:
+        return b"".join(of(1, dim) for dim in dims) + of(2, kind) + of(8, name) + of(9, raw)
+
+    float_, uint8, int64, bool_ = 1, 2, 7, 9
+    body = b"".join([
+        of(1, node("Identity", ["go"], ["go on"])),
+        of(1, node("Add", ["number", "number"], ["more"])),
+        of(2, "body"),
+        of(11, value("turn", int64)), of(11, value("go", bool_)), of(11, value("number", float_)),
+        of(12, value("go on", bool_)), of(12, value("more", float_)),
+    ])  # fmt: skip
+    if gib:
+        made = of(1, node("ConstantOfShape", ["size"], ["end"]))
+        made += of(5, tensor("size", int64, (gib << 28).to_bytes(8, "little"), 1))
+    else:
+        made = of(1, node("Loop", ["turns", "yes", "one"], ["end"], of(1, "body") + of(6, body) + of(20, 5)))
+        made += of(5, tensor("turns", int64, (2**63 - 1).to_bytes(8, "little")))
+        made += of(5, tensor("yes", bool_, b"\x01")) + of(5, tensor("one", float_, b"\0\0\x80\x3f"))
+    graph = b"".join([
+        made,
+        of(1, node("Identity", ["end"], ["positions"])), of(1, node("Identity", ["end"], ["pooled"])),
+        of(2, "eyes"),
+        of(11, value("pixels", uint8, 8, side_px, side_px, 3)),
+        of(12, value("positions", float_)), of(12, value("pooled", float_)),
+    ])  # fmt: skip
+    return of(1, 8) + of(7, graph) + of(8, of(1, "") + of(2, 13))

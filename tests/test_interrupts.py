@@ -30,9 +30,10 @@ def cluster(folder: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
     while not condition():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -73,7 +74,7 @@ def test_ctrl_c_while_a_folder_of_large_pictures_is_read(tmp_path: Path) -> None
     for number in range(1, LARGE):
         (folder / f"{number}.png").write_bytes(picture + bytes([number]))
     process = cluster(folder, tmp_path / "out")
-    wait_for((tmp_path / "out" / "run.sqlite").exists)
+    wait_for(process, (tmp_path / "out" / "run.sqlite").exists)
     time.sleep(0.5)
     interrupt(process)
     with RunFolder.open(tmp_path / "out") as run:

@@ -32,11 +32,17 @@ from manylens.models.metering import (
     Call,
     current_call,
     usable_count,
+    working_for,
 )
 from manylens.models.retrying import RetryingModel
 from manylens.settings import Settings
 from manylens.store.books import Books, Spent
 from manylens.store.run_folder import RunFolder
+
+pytest.importorskip("openai")
+
+from manylens.models.openai_compatible import talk
+from manylens.models.openai_compatible.endpoint import Endpoint
 
 PRICES: dict[str, Any] = {"price_in": 1.0, "price_out": 1.0}
 
@@ -188,6 +194,40 @@ def test_no_server_sees_more_than_the_limit_over_any_number_of_runs(
                 assert spent_usd(server.tokens) <= most_usd + spent_usd(3 * server.largest) + 1e-9
                 assert account.passed_usd == pytest.approx(max(0.0, account.usd - most_usd))
             assert answered + unsent + model.failed.total() == len(replies)
+
+
+def test_what_never_comes_back_is_charged_at_the_most_also_once_it_is_known_what_others_took() -> None:
+    account = Account()
+    account.limit(Settings(**PRICES))
+    look = Bound("look", 50, 1, 1000, 100)
+    for number in range(FEW):
+        call = Call(account, str(number), look)
+        call.send()
+        call.took(Usage(200, 5))
+        call.end(Usage(200, 5), answered=True)
+    broken = Call(account, "broken", look)
+    for _ in range(2):  # the connection breaks, and it is sent again
+        broken.send()
+    broken.end(None, answered=False)
+    assert account.vain == Spent(2, 2 * 1150, 2 * 100)
+
+
+def test_what_never_left_does_not_count(pictures: Path) -> None:
+    """On a busy machine a connection may not be made in time: it is asked again, and was sent once."""
+    account = Account()
+    call = Call(account, "key", Bound("look", 50, 1, 1000, 100))
+    refused = Endpoint("http://127.0.0.1:9/v1", "fake", 1.0)
+
+    async def send() -> None:
+        with working_for(call):
+            await talk.send(refused, "/chat/completions", {})
+
+    with pytest.raises(ModelError, match="no server answers"):
+        asyncio.run(send())
+    assert account.spent == Spent()
+    call.send()
+    call.end(Usage(10, 2), answered=True)
+    assert account.calls == 1
 
 
 def test_a_kill_forgets_no_request(tmp_path: Path) -> None:

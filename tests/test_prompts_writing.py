@@ -19,6 +19,8 @@ from served import (
     LOOK,
     NAMES,
     RECONCILE,
+    REWORD,
+    SUGGEST,
     SYNONYMS,
     VOCABULARY,
     YES,
@@ -53,9 +55,42 @@ GOOD: dict[str, Any] = {
         "no_answer": [4],
     },
     "reconcile": {"groups": [{"name": "blue", "ids": [1, 2]}, {"name": "red", "ids": [3]}]},
+    "suggest": {
+        "interests": [
+            {"interest": "color", "groups": [{"name": "red", "pictures": [1, 3]}, {"name": "blue", "pictures": [2]}]}
+        ]
+    },
+    "reword": {"wordings": [{"interest": "how red it is", "why": "Shades apart."}]},
 }
-REQUESTS = {request.task.name: request for request in (NAMES, VOCABULARY, RECONCILE)}
-KINDS = {"name_clusters": "names", "vocabulary": "vocabulary", "reconcile": "reconcile"}
+SERVED: dict[str, Any] = {
+    "name_clusters": {"clusters": [{"id": 1, "name": "red things", "definition": "Pictures of red things."}]},
+    "suggest": {
+        "interests": [
+            {
+                "interest": "kind of thing",
+                "groups": [
+                    {"name": "a red car", "pictures": [1]},
+                    {"name": "a blue car", "pictures": [2]},
+                    {"name": "a red bird", "pictures": [3]},
+                ],
+            },
+            {
+                "interest": "how much is told",
+                "groups": [{"name": "told more", "pictures": [1, 3]}, {"name": "told less", "pictures": [2]}],
+            },
+        ]
+    },
+    "reword": {"wordings": [{"interest": "finer color", "why": "Smaller groups."}]},
+}
+"""What the writer of the test server says where that is not `GOOD`."""
+REQUESTS = {request.task.name: request for request in (NAMES, VOCABULARY, RECONCILE, SUGGEST, REWORD)}
+KINDS = {
+    "name_clusters": "names",
+    "vocabulary": "vocabulary",
+    "reconcile": "reconcile",
+    "suggest": "suggest",
+    "reword": "reword",
+}
 """Task -> what the server calls it."""
 
 TASKS = pytest.mark.parametrize("task", REQUESTS)
@@ -120,7 +155,7 @@ def test_a_good_reply_is_read_however_it_is_dressed(task: str, dressed: str) -> 
         ("I would rather not.", "it holds no JSON"),
         ('{"clusters": [{"id": 1, "na', "breaks off"),
         ('{"else": []}', "lacks"),
-        ('{"clusters": 1, "categories": {}, "groups": "none"}', "must be a list"),
+        ('{"clusters": 1, "categories": {}, "groups": "none", "interests": 1, "wordings": {}}', "must be a list"),
     ],
 )
 def test_a_reply_without_the_outer_shape_is_a_problem_that_is_named(task: str, reply: str, problem: str) -> None:
@@ -267,10 +302,7 @@ def test_a_server_writes(task: str, fault: Any) -> None:
         if fault:
             server.inject(fault, None)
         (reply,) = run(model, REQUESTS[task])
-        expected = GOOD[task]
-        if task == "name_clusters":
-            expected = {"clusters": [{"id": 1, "name": "red things", "definition": "Pictures of red things."}]}
-        assert text_of(reply) == expected
+        assert text_of(reply) == SERVED.get(task, GOOD[task])
         assert reply.usage.tokens_out > 0
 
 
@@ -314,8 +346,8 @@ def test_the_version_of_what_is_written_is_not_that_of_looks() -> None:
     with ChatServer() as server:
         model = at(server)
         assert [json.loads(model.render(r))[0] for r in (LOOK, YES)] == [prompts.SERVER_PROMPTS] * 2
-        assert [json.loads(model.render(r))[0] for r in REQUESTS.values()] == [WRITING_PROMPTS] * 3
-        assert len({request_key(model, r) for r in (*REQUESTS.values(), CLOSED)}) == 4
+        assert [json.loads(model.render(r))[0] for r in REQUESTS.values()] == [WRITING_PROMPTS] * len(REQUESTS)
+        assert len({request_key(model, r) for r in (*REQUESTS.values(), CLOSED)}) == len(REQUESTS) + 1
 
 
 def vocabulary_from(descriptions: Sequence[str], write: Callable[..., list[Any]], *closed: str) -> Vocabulary:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import json
+import socket
 import threading
 import time
 import urllib.parse
@@ -232,6 +234,37 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(site: Site) -> None
     assert (site.asked.count("/busy.png"), site.asked.count("/gone.png")) == (3, 1)
 
 
+def test_a_host_that_is_gone_costs_its_tries_a_few_times_only(site: Site) -> None:
+    def down(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_error(503)
+
+    names = [f"{number}.png" for number in range(40)]
+    site.pages = {"/list.txt": "\n".join(names).encode(), **{f"/{name}": down for name in names}}
+    assert len(find_images(f"{site.root}/list.txt").unreadable) == 40
+    assert 40 < len(site.asked) - 1 <= 40 + 2 * (4 + 8), "eight at a time may be on their way when it is known"
+
+
+def test_over_tls_nothing_is_said_to_a_host_that_nobody_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        heard.append(connection.recv(100))
+
+        threading.Thread(target=listen, daemon=True).start()
+        (tmp_path / "list.txt").write_text(f"https://127.0.0.1:{server.getsockname()[1]}/a.png")
+        assert "local network" in find_images(tmp_path / "list.txt").unreadable[0].reason
+        monkeypatch.setenv("MANYLENS_HOSTS", "127.0.0.1")
+        assert "local network" not in find_images(tmp_path / "list.txt").unreadable[0].reason
+    assert heard[0] == b"" and heard[1][:1] == b"\x16", "a greeting of TLS where it is named, and nothing before"
+
+
 def test_passwords_and_signatures_are_sent_and_shown_nowhere(site: Site, tmp_path: Path) -> None:
     near = f"http://me:secretword@127.0.0.1:{site.port}"
     lines = [f"{near}/a.png?id=7&X-Amz-Signature=sigword&X-Amz-Credential=c", f"{near}/a.png?id=7&token=otherword"]
@@ -270,7 +303,13 @@ def test_a_run_on_a_list_continues_adds_and_exports(site: Site, tmp_path: Path) 
     site.pages["/list.txt"] = first + b"\nb1.png"
     grown = manylens.add(tmp_path / "out", place, model=model())
     assert grown["color"].labels[f"{site.root}/b1.png"] == "blue"
-    done = manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted")
+    asked = len(site.asked)
+    with pytest.raises(UsageError, match=f"which were at {place}: say so again"):
+        manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted")
+    with pytest.raises(UsageError, match=f"which were at {place}: say where"):
+        manylens.resort(tmp_path / "out", ask=True)
+    assert len(site.asked) == asked, "a run folder may be somebody else's"
+    done = manylens.export(tmp_path / "out", "folders", dest=tmp_path / "sorted", folder=place)
     assert (done.files, done.left) == (5, ())
     names = sorted(
         path.relative_to(tmp_path / "sorted").as_posix()[2:] for path in (tmp_path / "sorted").rglob("*.png")

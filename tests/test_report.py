@@ -53,6 +53,23 @@ def render(*clusterings: Clustering, of: Collection) -> str:
     return render_report(clusterings, of, thumbnail, version="1.2.3")
 
 
+def test_without_scripts_there_is_a_table_of_the_clusters_with_every_name_escaped() -> None:
+    of = collection(5, ATTACK)
+    page = render(clustering(of, text=ATTACK), clustering(of, "rank"), of=of)
+    plain = page[page.index("<noscript>") : page.index("</noscript>")]
+    assert plain.count("<tr>") == 2 + 2  # a heading and a cluster each
+    assert "suit/assignments.csv" in plain
+    assert "<script" not in plain
+    assert "&lt;img src=x" in plain
+
+
+def test_two_interests_are_compared_and_a_compound_one_with_neither_of_its_parts() -> None:
+    of = collection(40)
+    data = data_of(render(*(clustering(of, name) for name in ("suit", "rank", "suit and rank", "mood")), of=of))
+    assert [(one, two) for one, two, _ in data["crossed"]] == [(0, 1), (0, 3), (1, 3), (2, 3)]
+    assert "cannot be told" in data["crossed"][0][2]  # all in one cluster
+
+
 class _Page(HTMLParser):
     """What a browser sees: elements, with the text of scripts and styles."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,52 @@ def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, f
     else:
         assert "Traceback" not in done.stderr or files < 10, "Python itself needs some to start"
         assert not (tmp_path / "out" / "color").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A disk of 64 MB; called, it is empty and holds so many files, its own folder included."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(*options: str) -> bool:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)], check=False)
+        return done.returncode == 0
+
+    if sys.platform != "linux" or os.geteuid() or not mount("size=64m", "nr_inodes=100"):
+        pytest.skip("needs root, to mount a disk")
+
+    def with_files(count: int) -> Path:
+        mount("remount", f"nr_inodes={count}")
+        return place
+
+    yield with_files
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("files", [1, 3, 9])
+def test_on_a_disk_that_holds_no_more_files_a_run_ends_with_a_reason_and_goes_on_later(
+    small_disk: Callable[[int], Path], free: Path, files: int
+) -> None:
+    out = small_disk(files) / "out"
+    command = ("cluster", str(free / "pictures"), "--by", "color", "--out", str(out))
+    done = manylens(*command)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "holds no more files" in done.stderr.strip().splitlines()[-1]
+    small_disk(100)
+    assert manylens(*command).returncode == 0
+    assert json.loads((out / "color" / "summary.json").read_text())["images"] == 12
+
+
+@pytest.mark.parametrize("megabytes", [60, 100, 250, 700])
+def test_with_hardly_any_memory_the_reason_is_ours(megabytes: int) -> None:
+    """numpy's algebra ended the process in words of its own."""
+    done = manylens("doctor", RLIMIT_AS=megabytes << 20)
+    assert done.returncode == 1
+    assert "this process gets no more" in done.stderr
+    assert manylens("--help", RLIMIT_AS=megabytes << 20).returncode == 0
 
 
 @pytest.mark.parametrize("megabytes", [400, 600])

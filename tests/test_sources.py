@@ -286,6 +286,7 @@ def table_of(place: Path, rows: list[list[str]], delimiter: str = ",") -> Path:
 def test_a_list_of_paths_is_sorted_as_the_folder_they_are_in(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "pictures")
     names = ["a/01.png", "b/00.png", "b/02.png", "bad.jpg", "none.png", "notes.txt"]
+    assert reasons(table_of(tmp_path / "slashes.txt", [["//01.png"]])) == {"01.png": "no such file"}
     rows = [["label", "file"], *([str(i), name] for i, name in enumerate(names))]
     expected = {"bad.jpg", "none.png", "notes.txt"}
     for place in (

@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,28 +20,29 @@ from manylens import __version__
 from manylens.collection.changes import changes
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.near_duplicates import fingerprint, stand_ins
+from manylens.collection.pictures import StoredImages
 from manylens.collection.source import Place, as_place, place_name
-from manylens.collection.watch import turns
 from manylens.correcting import door
 from manylens.correcting.corrector import Change, Corrector
 from manylens.correcting.edited import set_aside
 from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, sort_again, take_over
 from manylens.correcting.review import Review
-from manylens.correcting.settle import evidence_of, record, record_added
+from manylens.correcting.settle import evidence_of, record, record_added, settled
 from manylens.engine import Engine, engine_named
 from manylens.errors import UsageError
-from manylens.events import Foreseen, Notice
+from manylens.events import Notice
 from manylens.method.observations import Looks
-from manylens.models.base import Model, ModelOptions
+from manylens.models.base import Model, ModelOptions, ask_doubt
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.registry import check_model_name, is_local
-from manylens.pipeline import cluster_images
+from manylens.models.registry import check_model_name, doubt_of, identity_start, is_local, load_model
 from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
+from manylens.pipeline.compound import compound_parts, grown, looked_at, sort_images, with_parts
 from manylens.pipeline.look import look_at_images
-from manylens.pipeline.plan import Plan, plan_run
+from manylens.pipeline.pace import CALIBRATED_ON, Forecaster, Pace, calibrate, earlier_pace, is_nano
+from manylens.pipeline.plan import Plan, known_pace, plan_run, usd_of
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
@@ -49,11 +50,11 @@ from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
 from manylens.session import OnEvent, Session, open_session, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
-from manylens.store.run_folder import RunFolder
+from manylens.store.run_folder import RunFolder, peek_pace
 from manylens.sync import run_until_done
 from manylens.text import printable
 from manylens.tuning.tune import Tuned, tune_student
-from manylens.types import Clustering, Correction, Interest, parse_interests
+from manylens.types import Clustering, Correction, Interest, Thumbnail, parse_interests
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -81,7 +82,8 @@ def cluster(
 
     folder: or an archive (zip, tar), a list (CSV, text, Parquet) of pictures, paths or addresses, or the address of one
     of these or of a folder in an object store. by: one interest or several, in plain words; each image's pixels are
-    read once for all of them.
+    read once for all of them. "color and kind of fruit" is sorted by each of the two and by both, unless
+    `Settings(compound=False)`.
     files: only these of the folder, by their paths in it; by default all that are images.
     exclude, include: patterns as in .gitignore, of files and folders to leave out, and of those alone to take.
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
@@ -99,9 +101,9 @@ def cluster(
     Works inside a running event loop too (a notebook), where it blocks until done. Raises UsageError for a folder or
     interest that cannot be used, StoreError for a run folder that cannot, ModelError where the model cannot start.
     """
-    interests = parse_interests(by)
     place = as_place(folder)
     chosen = _adapted(settings or Settings(), level=level, n_clusters=n_clusters, into=into)
+    interests = with_parts(parse_interests(by), chosen)
     with following(progress, on_event) as emit:
         return run_until_done(
             _cluster(
@@ -129,15 +131,32 @@ def plan(
     include: Sequence[str] = (),
     model: str = "nano",
     options: ModelOptions | None = None,
+    out: PathLike | None = None,
     settings: Settings | None = None,
 ) -> Plan:
-    """Read the folder's images and say what `cluster` would ask of the model. Asks and writes nothing."""
-    interests = parse_interests(by)
+    """Read the folder's images and say what `cluster` would ask of the model. Sends and writes nothing.
+
+    The time is measured: nano looks at a few of the pictures; of another model it is what its calls took in the earlier
+    run of the folder `out`, else supposed. Words that the model may not read are in `doubts`.
+    """
+    chosen = settings or Settings()
+    interests = looked_at(with_parts(parse_interests(by), chosen), chosen)
     check_model_name(model, options)
-    options = options or ModelOptions()
-    return plan_run(
-        find_images(folder, exclude=exclude, include=include), interests, model, options, settings or Settings()
-    )
+    said = options or ModelOptions()
+    some: dict[str, bytes] = {}
+
+    def keep(thumbnails: Sequence[Thumbnail]) -> None:
+        some.update((t.image_id, t.jpeg) for t in thumbnails[: max(0, CALIBRATED_ON - len(some))])
+
+    began = time.monotonic()
+    collection = find_images(folder, exclude=exclude, include=include, keep=keep)
+    read_s = time.monotonic() - began
+    pace = earlier(Path(out), model, said, len(interests)) if out is not None else None
+    if pace is None and is_nano(model):
+        images = StoredImages(collection.source or collection.root, collection.images, some.__getitem__)
+        pace = run_until_done(calibrate(load_model(model, images, options=said), sorted(some), interests))
+    doubts = [_doubtful(interest, doubt_of(model, interest.text, said)) for interest in interests]
+    return plan_run(collection, interests, model, said, chosen, pace, read_s, [doubt for doubt in doubts if doubt])
 
 
 def export(
@@ -229,23 +248,6 @@ def add(
         )
 
 
-def watch(
-    out: PathLike,
-    folder: PathLike,
-    *,
-    stop: threading.Event | None = None,
-    **how: Any,
-) -> Iterator[Result]:
-    """`add` now, and again whenever files in the folder have changed and nothing has happened to it for two seconds.
-
-    Gives each result. stop: ends the waiting, within half a second; so does a Ctrl-C, as
-    KeyboardInterrupt. how: as `add` takes it; a limit on calls is one of each addition. Needs the extra `[watch]`. An
-    addition that was killed is made good by the next one. Raises as `add` does, for the folder as it is then.
-    """
-    for _ in turns(as_place(folder), Path(out), stop):
-        yield add(out, folder, **how)
-
-
 def correct(
     out: PathLike | Result,
     by: str | None,
@@ -330,8 +332,10 @@ async def _resort(
         slug = door.slug_in(run, by)
         shown = Corrector(run, slug).shown
         recorded = run.place() if folder is None else folder
-    if recorded is None:
-        raise UsageError("sorting again reads the pictures, their folder is not known", "say where they are: folder")
+    # An address in a run folder, which may be somebody else's, is not asked because it stands there.
+    if recorded is None or (folder is None and "://" in str(recorded)):
+        where = "their folder is not known" if recorded is None else f"which were at {printable(str(recorded))}"
+        raise UsageError(f"sorting again reads the pictures, {where}", "say where they are: folder")
     async with open_session(
         as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
     ) as session:
@@ -438,22 +442,43 @@ async def _cluster(
             f"links lead to files, the pictures of {printable(str(folder))} are no files of their own",
             "leave links out, or unpack or download them first",
         )
+    simple = looked_at(interests, settings)
+    for interest in simple:
+        of = doubt_of(model, interest.text, options) if isinstance(model, str) else ask_doubt(model, interest.text)
+        if doubt := _doubtful(interest, of):
+            emit(Notice(doubt))
+    pace = earlier(out, model, options, len(simple)) if isinstance(model, str) else None
     async with open_session(
         folder, out, model, options, settings, emit, files, exclude=exclude, include=include, engine=engine
     ) as session:
         collection, recorded = session.collection, session.model
         session.run.put_read_as({"exclude": list(exclude), "include": list(include), "image_px": options.image_px})
-        planned = plan_run(collection, interests, recorded.name, options, settings)
-        emit(Foreseen("", *planned.calls))
+        planned = plan_run(collection, simple, recorded.name, options, settings)
+        is_named = isinstance(model, str)
+        emit = forecaster = Forecaster(
+            emit,
+            recorded,
+            settings,
+            pictures=planned.looks // max(1, len(simple)),
+            interests=len(simple),
+            beside=planned.beside,
+            pace=(pace or known_pace(recorded.name, options, len(simple))) if is_named else None,
+            usd_of=partial(usd_of, settings, options, pace) if settings.is_priced else None,
+        )
+        forecaster.begin()
         ids = [image.id for image in collection.images]
         shared = (
             stand_ins({i: fingerprint(session.images.thumbnail(i)) for i in ids})
             if settings.share_near_duplicates
             else None
         )
-        told = {interest: evidence_of(session.run, interest.slug) for interest in interests}
+        told = {interest: evidence_of(session.run, interest.slug) for interest in simple}
         known = {interest: one for interest, one in told.items() if one is not None}
-        found = await cluster_images(ids, interests, recorded, settings, emit, shared, known)
+
+        def corrected(part: Clustering) -> Clustering:
+            return settled(session.run, part, settings)[0]
+
+        found = await sort_images(ids, interests, recorded, settings, emit, shared, known, corrected)
         tell_failures(session, emit)
         sorted_ = [(found[interest], settings) for interest in interests]
         results = _write(session, sorted_, began, links, emit)
@@ -470,6 +495,19 @@ async def _cluster(
         max_failed=settings.max_failed,
         edge=(edge.scale, edge.offset),
     )
+
+
+def earlier(out: Path, model: str, options: ModelOptions, interests: int) -> Pace | None:
+    """What calls of a named model took in the run at `out`; of nano it says little, which keeps what it saw."""
+    known = None if is_nano(model) else peek_pace(out, identity_start(model, options))
+    side_by_side = 1 if is_local(model, options) else options.concurrency
+    return None if known is None else earlier_pace(*known, interests, side_by_side)
+
+
+def _doubtful(interest: Interest, doubt: str) -> str:
+    """The sentence, with the cure; empty where there is no doubt."""
+    cure = "say it in English, or use a larger model"
+    return f'"{interest.text}" {doubt}, and nano reads English only: {cure}' if doubt else ""
 
 
 async def _add(
@@ -514,12 +552,18 @@ async def _add(
                 "put the new pictures into the folder that was sorted",
             )
         spent = Budget(recorded, budget)
-        done = []
+        done: dict[str, tuple[Clustering, Settings]] = {}
         for clustering, settings in held:
-            grown = await add_images(as_of(clustering, collection), ids, recorded, settings, emit, spent)
-            done.append((grown, settings))
+            earlier = as_of(clustering, collection)
+            parts = [done.get(part.slug) for part in compound_parts(clustering.interest, settings)]
+            if parts and all(parts):  # its parts stand before it; a run without them took it as one question
+                now = grown(earlier, [part[0] for part in parts if part is not None])
+            else:
+                last_id = session.run.last_cluster_id(clustering.interest.slug)
+                now = await add_images(earlier, ids, recorded, settings, emit, spent, last_id)
+            done[clustering.interest.slug] = (now, settings)
         tell_failures(session, emit)
-        results = _write(session, done, began, False, emit, is_addition=True)
+        results = _write(session, list(done.values()), began, False, emit, is_addition=True)
     return Result(
         out,
         collection,

@@ -39,11 +39,13 @@ class StoreError(ManylensError):
 class ModelError(ManylensError):
     """A model call failed. Recorded on its image and counted; never silently dropped.
 
-    `unbilled`: the server said no, so that the request took no tokens. `public`: what may stand in files that are
+    `unbilled`: the server said no, so that the request took no tokens. `unsent`: no connection was made, so that none
+    left. `public`: what may stand in files that are
     passed on: our words, without a server's own or its address; empty where `str(error)` is that.
     """
 
     unbilled: bool = False
+    unsent: bool = False
     public: str = ""
 
 

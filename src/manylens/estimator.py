@@ -205,6 +205,7 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
         for index, name in enumerate(names):
             positions.setdefault(name, []).append(index)
         decided = {a.image_id: a for a in one.clustering.assignments}
+        number = {cluster.id: at for at, cluster in enumerate(one.clusters)}
         labels: NDArray[np.int64] = np.full(len(names), -1, np.int64)
         confidence: NDArray[np.float64] = np.zeros(len(names))
         for image in result.collection.images:
@@ -212,7 +213,7 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
             if assignment is None or assignment.cluster is None:
                 continue
             for path in image.paths:
-                labels[positions[path]] = assignment.cluster - 1
+                labels[positions[path]] = number[assignment.cluster]
                 confidence[positions[path]] = assignment.confidence
         reasons = {index: file.reason for file in result.unreadable for index in positions[file.path]}
         reasons |= {index: "no such file" for index, file in enumerate(files) if not os.path.lexists(file)}

@@ -39,11 +39,15 @@ class Foreseen(_Record):
     """Once the looks of an interest are in: how many calls it is likely to take beside them, at least and at most.
 
     Once before that, with no interest: all calls of the run, looks included, as they are expected from the number of
-    images alone, before anything is sent."""
+    images alone, before anything is sent; and once more, `measured`, after the first looks. seconds: what is still to
+    come will take, at least and at most, or None; usd: what the run will cost in all, or None without prices."""
 
     interest: str
     low: int
     high: int
+    seconds: tuple[float, float] | None = None
+    usd: tuple[float, float] | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        hint = "free some space or choose another --out"
+        hint = what_to_free(target, "free some space or choose another --out")
         raise StoreError(f"cannot write {target}: {error.strerror or error}", hint) from error
 
 
@@ -49,8 +49,19 @@ def own_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}", hint) from error
     return folder
+
+
+def what_to_free(place: Path, otherwise: str) -> str:
+    """The cure where a disk holds no more: of files, which has no error of its own, or of bytes."""
+    with contextlib.suppress(OSError, AttributeError):  # Windows has no such count
+        folder = next(parent for parent in (place, *place.parents) if parent.exists())
+        disk = os.statvfs(folder)
+        if disk.f_files and not disk.f_favail:
+            return "its disk holds no more files, whatever room there is: delete some there, or choose another --out"
+    return otherwise
 
 
 def refuse_links(*places: Path) -> None:

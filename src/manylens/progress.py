@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from manylens.events import Event, Foreseen, Notice, Stage, StageAdvanced, StageFinished, StageStarted, Stopping
-from manylens.text import shown_name
+from manylens.text import shown_name, spoken_dollars, spoken_seconds
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -47,9 +47,14 @@ def _line_of(event: Foreseen | Stopping | Notice) -> str:
             return "stopping: 1 call is under way, its answer will be kept; Ctrl-C again does not wait"
         return f"stopping: {event.calls:,} calls are under way, their answers will be kept; Ctrl-C again does not wait"
     calls = f"{event.low:,} to {event.high:,}" if event.low != event.high else f"{event.low:,}"
+    time = "" if event.seconds is None else spoken_seconds(*event.seconds)
+    money = "" if event.usd is None else spoken_dollars(*event.usd)
+    if event.measured:
+        return f"By the first pictures: {time} more{f', {money} in all' if money else ''}."
+    more = "".join(f", {part}" for part in (time, money) if part)
     if not event.interest:
-        return f"About {calls} model calls expected; a better estimate follows once all pictures are described."
-    return f"{event.interest}: about {calls} more model calls expected"
+        return f"About {calls} model calls expected{more}; a better estimate follows after the first pictures."
+    return f"{event.interest}: about {calls} more model calls expected{more}"
 
 
 class Lines:

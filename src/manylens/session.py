@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from manylens.collection.addresses import shown_address
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.pictures import StoredImages
 from manylens.collection.source import Place, Source
@@ -74,14 +75,16 @@ async def open_session(
     files: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    is_sample: bool = False,
     reread: bool = True,
     engine: Engine | None = None,
     is_addition: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder` (any place that `open_source` opens), or on those of its `files`
-    alone; the limits of the settings hold from the first request on. reread: find out what the folder holds; else it
-    is what the run recorded. engine: who carries out the model's calls, by default this process. is_addition: what was
-    found of pictures that are still there stays.
+    alone; the limits of the settings hold from the first request on. is_sample: the files stand for others, and what
+    the run knows of its collection stays as it is. reread: find out what the folder holds; else it is what the run
+    recorded. engine: who carries out the model's calls, by default this process. is_addition: what was found of
+    pictures that are still there stays.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -89,6 +92,8 @@ async def open_session(
         check_model_name(model, options)
     else:
         check_model(model)
+    if isinstance(folder, str):
+        emit(Notice(f"reading {printable(shown_address(folder))}"))  # an archive or a table is fetched whole
     source = open_source(folder)  # raises and says why, before a run folder is made
     engine = engine or LocalEngine()
     fresh = not out.exists()
@@ -101,7 +106,9 @@ async def open_session(
             with account.probing():
                 engine.probe(model, options, out / MODELS_NAME)
             collection = (
-                _read(source, files, exclude, include, run, emit, is_addition) if reread else collection_of(run, folder)
+                _read(source, files, exclude, include, run, emit, is_sample, is_addition)
+                if reread
+                else collection_of(run, folder)
             )
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
@@ -153,7 +160,8 @@ def _read(
     include: Sequence[str],
     run: RunFolder,
     emit: OnEvent,
-    is_addition: bool,
+    is_sample: bool = False,
+    is_addition: bool = False,
 ) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
@@ -166,7 +174,7 @@ def _read(
         keep=run.put_thumbnails,
         on_progress=lambda done, total: emit(StageAdvanced("read", "", done, total)),
     )
-    before = {image.id for image in run.images()}
+    before = set() if is_sample else {image.id for image in run.images()}
     gone = before - {image.id for image in collection.images}
     if gone and collection.images and not is_addition:
         images = counted(len(gone), "picture that is", "pictures that are")
@@ -176,8 +184,9 @@ def _read(
                 "are replaced, those for others stay as they were; no answer is lost"
             )
         )
-    run.record_collection(collection.images, collection.unreadable, source.place, source.root)
-    collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
+    if not is_sample:
+        run.record_collection(collection.images, collection.unreadable, source.place, source.root)
+        collection = dataclasses.replace(collection, images=run.images())  # which knows the frames of those it had, too
     readable = collection.files_found - len(collection.unreadable)
     detail = counted(readable, "picture")
     if readable > len(collection.images):

@@ -44,6 +44,8 @@ class Settings(_Record):
     effort: how many calls it may take to put one picture right, at the margin (`CALLS_PER_PICTURE`).
     level: how fine the clusters are. n_clusters: as many of them, where there are descriptions enough; None leaves it
     to the level. into: the only clusters there may be, by name; what fits none stays unassigned.
+    compound: whether "color and kind of fruit" is sorted by both parts and by their combinations; off, such an interest
+    is one question.
     tau: edges of weight below it are dropped (the paper's density threshold).
     neighbors: at most this many edges are kept per description.
     exemplars: images that stand for a cluster in the report. exemplars_asked: of them in a question.
@@ -59,6 +61,7 @@ class Settings(_Record):
     level: Level = "medium"
     n_clusters: int | None = None
     into: tuple[str, ...] = ()
+    compound: bool = True
     tau: float = 0.6
     neighbors: int = 32
     exemplars: int = 5

@@ -1,12 +1,14 @@
 """The synchronous door to what is written once, with async; and the door to threads.
 
 In: a coroutine. Out: its result. Promise: works inside a running event loop, too (a notebook); an interrupt ends the
-coroutine, not only the waiting for it, whatever it is doing; a thread of `in_thread` never outlives its caller.
+coroutine, not only the waiting for it, whatever it is doing; a thread of `in_thread` never outlives its caller; what
+others wrote in Python is bound in time (`within`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 import sys
 import threading
@@ -123,3 +125,37 @@ async def in_thread(work: Callable[[], T], stop: Callable[[], None] = lambda: No
         return thread.result()
     thread.exception()  # it has been heard of
     raise cancelled
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work`, in Python of somebody else's, gives. Raises TimeoutError where it takes longer: it is interrupted at
+    its next step, or left behind where that is one long one."""
+    outcome: list[T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="manylens-within", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for _ in range(_INTERRUPTIONS):  # it may catch what interrupts it
+        if not thread.is_alive():
+            break
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_TooLong))
+        thread.join(_GRACE_S / _INTERRUPTIONS)
+    if outcome:
+        return outcome[0]
+    if failure and not isinstance(failure[0], _TooLong):
+        raise failure[0]
+    raise TimeoutError(f"took longer than {seconds:g} s")
+
+
+_INTERRUPTIONS = 5
+
+
+class _TooLong(BaseException):
+    """Raised in the thread of `within`."""

@@ -11,6 +11,34 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def spoken_seconds(low: float, high: float) -> str:
+    """ "about 2 minutes", "20 to 45 seconds": as exact as a forecast is."""
+    if high < 2:
+        return "a moment"
+    unit, length = next((unit, length) for unit, length in _UNITS if high < 99 * length or length == 3600)
+    few, many = (_rounded(seconds / length) for seconds in (low, high))
+    if few == many:
+        return f"about {many:,} {unit if many == 1 else unit + 's'}"
+    return f"{few:,} to {many:,} {unit}s"
+
+
+_UNITS = (("second", 1), ("minute", 60), ("hour", 3600))
+
+
+def _rounded(number: float) -> int:
+    """At least 1; from 20 on a multiple of 5, from 200 on of 50."""
+    step = 1 if number < 20 else 5 if number < 200 else 50
+    return max(1, round(number / step) * step)
+
+
+def spoken_dollars(low: float, high: float) -> str:
+    """ "about $0.40", "$0.40 to $0.60", "less than a cent"."""
+    if high < 0.01:
+        return "less than a cent"
+    few, many = f"${low:,.2f}", f"${high:,.2f}"
+    return f"about {many}" if few == many else f"{few} to {many}"
+
+
 def duration(seconds: float) -> str:
     """ "40 s", "12 min", "5 h 12 min", "2 days 3 h": as long as matters for a wait."""
     minutes, hours, days = round(seconds / 60), int(seconds / 3600 + 1e-9), int(seconds / 86_400 + 1e-9)

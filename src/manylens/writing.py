@@ -1,4 +1,4 @@
-"""What a model that writes is asked, and what it answers: three tasks, as values.
+"""What a model that writes is asked, and what it answers: five tasks, as values.
 
 In: tasks as a stage puts them, answers as JSON. Out: both as plain values. Promise: an answer has the types that it
 says; whether its numbers are among those that were given is for the stage to see.
@@ -63,7 +63,26 @@ class MergeCategories:
     categories: tuple[ShownCategory, ...]
 
 
-WritingTask: TypeAlias = NameClusters | GroupDescriptions | MergeCategories
+@dataclass(frozen=True, slots=True)
+class SuggestInterests:
+    """What could these pictures be sorted by? pictures: what is said of each, from several sides. most: interests."""
+
+    name: ClassVar[str] = "suggest"
+    interest: str
+    pictures: tuple[tuple[str, ...], ...]
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class WordOtherwise:
+    """How else could the interest be said? seen: what pictures are called through it, and how many."""
+
+    name: ClassVar[str] = "reword"
+    interest: str
+    seen: tuple[tuple[str, int], ...]
+
+
+WritingTask: TypeAlias = NameClusters | GroupDescriptions | MergeCategories | SuggestInterests | WordOtherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +124,37 @@ class MergedCategories:
     groups: tuple[Category, ...]
 
 
-Written: TypeAlias = Names | Categories | MergedCategories
+@dataclass(frozen=True, slots=True)
+class SuggestedInterest:
+    """groups: its answers, with the numbers of the pictures that have them, from 1."""
+
+    interest: str
+    groups: tuple[Category, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedInterests:
+    """The answer to `SuggestInterests`."""
+
+    interests: tuple[SuggestedInterest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherWording:
+    """why: how the groups would differ, or empty."""
+
+    interest: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OtherWordings:
+    """The answer to `WordOtherwise`."""
+
+    wordings: tuple[OtherWording, ...]
+
+
+Written: TypeAlias = Names | Categories | MergedCategories | SuggestedInterests | OtherWordings
 
 
 def written_to_json(written: Written) -> str:
@@ -118,12 +167,21 @@ def written_to_json(written: Written) -> str:
             values = {"categories": entries, "no_answer": written.no_answer}
         case MergedCategories():
             values = {"groups": [{"name": group.name, "ids": group.numbers} for group in written.groups]}
+        case SuggestedInterests():
+            values = {
+                "interests": [
+                    {"interest": one.interest, "groups": [{"name": g.name, "pictures": g.numbers} for g in one.groups]}
+                    for one in written.interests
+                ]
+            }
+        case OtherWordings():
+            values = asdict(written)
     return json.dumps(values, ensure_ascii=False)
 
 
 def written_from_json(text: str) -> Written:
-    """Of a stored answer. Entries that are not of their types are left out. Raises ValueError where none of the three
-    answers is there."""
+    """Of a stored answer. Entries that are not of their types are left out. Raises ValueError where no
+    answer is there."""
     start, end = text.find("{"), text.rfind("}")  # a model of one's own once wrote its texts as they came
     try:
         values = json.loads(text[start : end + 1])
@@ -137,7 +195,11 @@ def written_from_json(text: str) -> Written:
             return Categories(categories_of(values["categories"], "descriptions"), silent)
         if "groups" in values:
             return MergedCategories(categories_of(values["groups"], "ids"))
-    raise ValueError("names, categories or groups were written, the text has none")
+        if "interests" in values:
+            return suggested_of(values["interests"])
+        if "wordings" in values:
+            return wordings_of(values["wordings"])
+    raise ValueError("names, categories, groups, interests or wordings were written, the text has none")
 
 
 def names_of(entries: Any) -> Names:
@@ -154,6 +216,27 @@ def categories_of(entries: Any, key: str) -> tuple[Category, ...]:
     """The entries that have a name; key: of their numbers."""
     named = [entry for entry in _list(entries) if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
     return tuple(Category(entry["name"], numbers_of(entry.get(key))) for entry in named if entry["name"].strip())
+
+
+def suggested_of(entries: Any) -> SuggestedInterests:
+    """The entries that have words and groups with names."""
+    found = []
+    for entry in _list(entries):
+        match entry:
+            case {"interest": str(words), "groups": list(groups)} if words.strip():
+                found.append(SuggestedInterest(words, categories_of(groups, "pictures")))
+    return SuggestedInterests(tuple(found))
+
+
+def wordings_of(entries: Any) -> OtherWordings:
+    """The entries that have words; why: empty where it is no text."""
+    found = []
+    for entry in _list(entries):
+        match entry:
+            case {"interest": str(words)} if words.strip():
+                why = entry.get("why")
+                found.append(OtherWording(words, why if isinstance(why, str) else ""))
+    return OtherWordings(tuple(found))
 
 
 _MOST_DIGITS = 6

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     help="""Sort the pictures in FOLDER by one interest or several.
 
     An interest is said in plain words: "suit", "color of the object", "kind of place". Give --by several times to
-    sort the same pictures several ways in one run. nano, the built-in model, reads an interest in English; it
-    knows objects, places, rooms, weather, actions, moods, colors, kinds and quality of pictures and more, and says
-    when it does not understand: it then groups by look. A larger --model knows more.
+    sort the same pictures several ways in one run; "color and kind of fruit" sorts by each of the two and by both.
+    nano, the built-in model, reads an interest in English; it knows objects, places, rooms, weather, actions, moods,
+    colors, kinds and quality of pictures and more, and says when it does not understand: it then groups by look. A
+    larger --model knows more. No interest in mind? See manylens suggest; manylens preview tries one on 20 pictures.
 
     FOLDER may also be a zip or tar archive, a CSV, text or Parquet file with pictures, paths or addresses, or an
     address: https://host/list.txt, s3://bucket/photos/ (pip install 'manylens[remote]').
@@ -94,6 +95,13 @@ if TYPE_CHECKING:
     help='The only clusters there may be: --into "good, defective"; what fits none stays unassigned.',
 )
 @click.option(
+    "--compound/--as-one",
+    "compound",
+    default=None,
+    help='"color and kind of fruit" is sorted by each of the two and by both; --as-one: as one question. '
+    '--by "breed + pose" says that there are two. [default: --compound]',
+)
+@click.option(
     "--budget-calls",
     type=int,
     metavar="N",
@@ -136,6 +144,7 @@ def cluster(
     level: str | None,
     n_clusters: int | None,
     into: str | None,
+    compound: bool | None,
     budget_calls: int | None,
     budget_usd: float | None,
     price_in: float | None,
@@ -151,6 +160,7 @@ def cluster(
         level=level,
         n_clusters=n_clusters,
         into=None if into is None else listed_names(into),
+        compound=compound,
         budget_calls=budget_calls,
         budget_usd=budget_usd,
         price_in=price_in,
@@ -159,13 +169,20 @@ def cluster(
     )
     check_interests(interests)
     from manylens import api, progress
-    from manylens.cli import render
+    from manylens.cli import render, render_explore
     from manylens.store.run_folder import answers_held
 
     console = render.open_console()
     if dry_run:
         planned = api.plan(
-            folder, interests, exclude=exclude, include=include, model=model, options=options, settings=settings
+            folder,
+            interests,
+            exclude=exclude,
+            include=include,
+            model=model,
+            options=options,
+            settings=settings,
+            out=out or api.default_out(folder),
         )
         held = answers_held(out or api.default_out(folder))
         render.print_plan(console, planned, options, settings, held)
@@ -186,6 +203,7 @@ def cluster(
         )
     for interest, one in result.items():
         render.print_clustering(console, interest, one)
+    render_explore.print_two(console, result)
     render.print_end(console, result, settings)
     if result.problem is not None:
         raise result.problem

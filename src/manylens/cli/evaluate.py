@@ -15,8 +15,9 @@ import click
     of its own, so leaving out what was placed rightly lowers every score.
 
     labels.csv has a column `file` (or `image`) and one column per attribute. An interest is compared with the column
-    of its name, or the one whose name occurs in it; where there is none, with every column (but split, subset, fold
-    and partition). --column says otherwise, and leaves out the interests that have no column.
+    of its name, or the one whose name occurs in it; where there is none, with every column that has no other interest's
+    name (nor is called split, subset, fold or partition). "color and kind of fruit" is compared with the columns of its
+    two parts together. --column says otherwise, and leaves out the interests that have no column.
 
     \b
     Examples:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import mmap
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,6 +26,7 @@ from manylens.cli.cluster import cluster
 from manylens.cli.correct import correct
 from manylens.cli.demo import demo
 from manylens.cli.evaluate import evaluate
+from manylens.cli.explore import cross, preview, suggest
 from manylens.cli.export import export
 from manylens.cli.maintenance import checkpoint, doctor, verify
 from manylens.cli.resort import resort
@@ -50,6 +53,8 @@ EXIT_INTERRUPTED = 130
     \b
     Examples:
       manylens demo
+      manylens suggest photos/
+      manylens preview photos/ --by "mood of the picture"
       manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run
@@ -62,12 +67,30 @@ def commands() -> None:
     pass
 
 
-for command in (demo, cluster, add, correct, review, resort, evaluate, export, tune, doctor, verify, checkpoint):
+for command in (
+    demo,
+    suggest,
+    preview,
+    cluster,
+    add,
+    correct,
+    review,
+    resort,
+    cross,
+    evaluate,
+    export,
+    tune,
+    doctor,
+    verify,
+    checkpoint,
+):
     commands.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
+    if _memory_is_limited():
+        _supervise()
     code = run(arguments)
     if code == EXIT_INTERRUPTED:  # the run is closed; threads that still wait for a slow disk would keep the process
         for stream in (sys.stdout, sys.stderr):
@@ -79,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; explained errors end as one message on standard error."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if _memory_is_limited() and not _begin_with_little() and not {"-h", "--help", "--version"} & set(words):
+        _lacks(MemoryError())
+        return EXIT_ERROR
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a name must not end the run
             stream.reconfigure(errors="backslashreplace")
@@ -109,6 +136,69 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_NUMPY_BYTES = 96 << 20
+"""Of address space, which numpy takes as it is imported. Where there is less, its algebra ends the process, in words of
+its own."""
+
+
+def _memory_is_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return any(limit not in (resource.RLIM_INFINITY, -1) for limit in limits)
+
+
+def _begin_with_little() -> bool:
+    """Whether there is memory to begin with; numpy's algebra is to take that of one thread."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    try:
+        mmap.mmap(-1, _NUMPY_BYTES).close()
+    except OSError:
+        return False
+    return True
+
+
+def _supervise() -> None:
+    """Go on in a process of its own, and explain its end: threads of compiled libraries that get no memory abort it
+    before Python hears of that. Returns in that process only."""
+    child = os.fork()
+    if not child:
+        return
+    status = _end_of(child)
+    if not os.WIFSIGNALED(status):
+        os._exit(os.WEXITSTATUS(status))
+    ended_by = os.WTERMSIG(status)
+    if ended_by in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
+        _lacks(MemoryError())
+        os._exit(EXIT_ERROR)
+    signal.signal(ended_by, signal.SIG_DFL) if ended_by != signal.SIGKILL else None
+    os.kill(os.getpid(), ended_by)
+
+
+_BY_THE_TERMINAL = 0x80
+"""What a signal's code says that came to the whole group of processes at once (SI_KERNEL, on Linux)."""
+
+
+def _end_of(child: int) -> int:
+    """How it ended. Signals that came to this process alone are passed on to it."""
+    watched = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return os.waitpid(child, 0)[1]
+    signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, watched)
+            return status
+        came = signal.sigwaitinfo(watched)
+        if came.si_signo != signal.SIGCHLD and came.si_code != _BY_THE_TERMINAL:
+            os.kill(child, came.si_signo)
+
+
 _MEMORY = ("start new thread", "alloc", "failed to map segment", "cannot allocate memory")
 _SCARCE = {
     errno.EMFILE: "open files",
@@ -130,7 +220,11 @@ def _lacks(error: Exception) -> bool:
 
 def _interrupted(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    asks = bool(words) and words[0] in ("add", "cluster", "demo", "tune") and "--dry-run" not in words
+    asks = (
+        bool(words)
+        and words[0] in ("add", "cluster", "demo", "suggest", "preview", "tune")
+        and "--dry-run" not in words
+    )
     kept = " What was asked so far is kept: the same command continues from there." if asks else ""
     click.echo(f"\nInterrupted.{kept}", err=True)
     return EXIT_INTERRUPTED

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from manylens.pipeline.plan import NANO_LOOKS_PER_SECOND, PIXELS_PER_TOKEN, SECONDS_PER_SERVER_CALL, Plan
+from manylens.pipeline.pace import SERVER_CALL_S
+from manylens.pipeline.plan import PIXELS_PER_TOKEN, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
 from manylens.settings import ModelOptions, Settings
-from manylens.text import counted, shown_name
+from manylens.text import counted, shown_name, spoken_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +55,7 @@ def print_table(console: Console, title: str, columns: Mapping[str, str], rows: 
 
 
 def print_clustering(console: Console, interest: str, one: InterestResult) -> None:
-    is_known = one.clustering.estimate is not None
+    is_known = any(row.misplaced is not None for row in one.table)
     columns = {"": "right", "cluster": "left", "size": "right", "confidence": "right"}
     columns |= {"misplaced": "right"} if is_known else {}
     columns["for example"] = "left"
@@ -102,7 +103,8 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     if requests:
         usd = settings.cost_usd(tokens_in, tokens_out)
         money = f", at most {tokens_in + tokens_out:,} tokens, ${usd:,.4f}" if settings.is_priced else ""
-        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: probes, failures, repairs{money}")
+        why = "probes, failures, repairs, or cut off by an interruption"
+        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: {why}{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     say(console, f"Report: {result.report}")
@@ -110,6 +112,16 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
 
 def _range(low: int, high: int) -> str:
     return f"{low:,} to {high:,}" if low != high else f"{low:,}"
+
+
+def _pace(plan: Plan, options: ModelOptions) -> str:
+    if plan.pace == "measured":
+        return "measured here, on some of these pictures"
+    if plan.pace == "earlier":
+        return "by what calls took in the earlier run of --out"
+    if plan.tokens is None:
+        return "on two cores, as measured elsewhere"
+    return f"supposed: {SERVER_CALL_S:g} s a call, {options.concurrency} at once; the run measures it"
 
 
 def _dollars(usd: float) -> str:
@@ -126,7 +138,11 @@ def _calls_line(result: Result) -> str:
     return f"The run took {calls}; expected: {planned} at the start, {foreseen} once all pictures were described"
 
 
-_WHY = {"same name": "whose name differs in punctuation only", "word": "whose name occurs in it"}
+_WHY = {
+    "same name": "whose name differs in punctuation only",
+    "word": "whose name occurs in it",
+    "parts": "those of its parts together",
+}
 
 
 def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
@@ -155,7 +171,8 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
             why = _WHY[one.chosen_by]
             say(console, f"{one.interest}: compared with the column {one.column}, {why}; choose with --column")
     for interest in dict.fromkeys(one.interest for one in scores if one.chosen_by == "every column"):
-        say(console, f"{interest}: no column has its name, so every one was tried; choose with --column")
+        tried = "every one that is no other interest's was tried"
+        say(console, f"{interest}: no column has its name, so {tried}; choose with --column")
 
 
 def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
@@ -178,6 +195,7 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     else:
         (into, out), (into_most, out_most) = plan.tokens
         supposed = f"{PIXELS_PER_TOKEN} pixels to a token; models differ, some by ten times"
+        supposed = "as calls took in the earlier run of --out" if plan.pace == "earlier" else supposed
         say(console, f"tokens:     {_range(into, into_most)} in and {_range(out, out_most)} out ({supposed})")
     if plan.usd is not None:
         prices = f"${settings.price_in:g} in and ${settings.price_out:g} out per million tokens"
@@ -187,15 +205,12 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
             limit = _dollars(settings.budget_usd)
             say(console, f"            the budget of {limit} may end before that; descriptions come first")
     if plan.minutes is not None:
-        unit, times, digits = ("minutes", 1, 1) if plan.minutes[1] >= 2 else ("seconds", 60, 0)
-        few, many = (f"{minutes * times:,.{digits}f}" for minutes in plan.minutes)
-        pace = f"{NANO_LOOKS_PER_SECOND} calls a second (nano on two cores)"
-        if plan.tokens is not None:
-            pace = f"{SECONDS_PER_SERVER_CALL:g} s a call, {options.concurrency} at once"
-        span = few if few == many else f"{few} to {many}"
-        say(console, f"time:       {span} {unit} at {pace}, and some to read the pictures")
+        span = spoken_seconds(*(60 * minutes for minutes in plan.minutes))
+        say(console, f"time:       {span} ({_pace(plan, options)})")
     else:
         say(console, f"time:       not known for {plan.model}")
+    for doubt in plan.doubts:
+        say(console, doubt)
     if held:
         say(console, f"What is among the {counted(held, 'answer')} that --out already holds is not asked again.")
     say(console, "Nothing was asked and nothing was written.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from manylens.cli.options import model_options, settings_from
+from manylens.cli.options import PLACE, model_options, settings_from
 from manylens.settings import ModelOptions
 from manylens.text import counted, shown_name
 
@@ -26,7 +26,7 @@ _SHOWN_FLOWS = 20
     Pictures described like one that you moved, and those that look misplaced in the light of what you said, are put to
     the model again. Without an option nothing is asked: it says what is expected to move and to be asked. --ask asks
     and says what would move; answers are stored. --apply also takes the moves over, as one step that `manylens correct
-    --undo` takes back. What you placed yourself never moves.
+    --undo` takes back. What you placed yourself never moves. Without --model it is the run's own that is asked.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ _SHOWN_FLOWS = 20
 @click.option("--by", metavar="INTEREST", help="The interest. [default: the only one]")
 @click.option("--ask", is_flag=True, help="Ask the model, and say what would move.")
 @click.option("--apply", "is_applied", is_flag=True, help="Ask, and take the moves over.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where the pictures are, if they were moved.")
+@click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
 @model_options
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on calls. [default: none]")
 @click.pass_context
@@ -49,7 +49,7 @@ def resort(
     by: str | None,
     ask: bool,
     is_applied: bool,
-    folder: Path | None,
+    folder: str | Path | None,
     model: str,
     options: ModelOptions,
     budget_calls: int | None,

@@ -23,6 +23,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from typing import Any
 
 from manylens.collection.source import Opened
@@ -40,6 +41,9 @@ _MOST_REDIRECTS = 5
 
 _TRIES, _PAUSE_S = 3, 1.0
 
+_GIVEN_UP_AFTER = 4
+"""Files in a row after which those of a host are tried once each: a list may have thousands on a host that is gone."""
+
 _PATIENCE_S, _LEAST_BYTES_PER_S = 60.0, 10_000
 """After a minute a stream must have come at the speed of an early modem at least: one that trickles has no end."""
 
@@ -51,6 +55,8 @@ class Downloader:
     """Gets files from addresses. typed: what the person typed, whose host may be one of the local network."""
 
     def __init__(self, typed: str = "") -> None:
+        self._in_vain: Counter[str] = Counter()
+        """Files in a row that could not be had, by host."""
         hosts = os.environ.get(HOSTS_VARIABLE, "").split(",")
         hosts.append(urllib.parse.urlsplit(typed).hostname or "")
         self.hosts = frozenset(host.strip().lower() for host in hosts) - {""}
@@ -61,11 +67,15 @@ class Downloader:
 
     def open(self, address: str) -> Opened:
         """A file's bytes. Raises ImageUnreadable with the reason, after some tries where trying helps."""
+        host = urllib.parse.urlsplit(address).netloc
         for attempt in range(1, _TRIES + 1):
             try:
-                return self._open(address)
+                found = self._open(address)
+                self._in_vain[host] = 0
+                return found
             except _Passing as error:
-                if attempt == _TRIES:
+                if attempt == _TRIES or self._in_vain[host] >= _GIVEN_UP_AFTER:
+                    self._in_vain[host] += 1
                     raise ImageUnreadable(str(error)) from error
                 time.sleep(min(error.pause_s or _PAUSE_S * 2**attempt, 30.0))
         raise AssertionError("unreachable")

@@ -113,7 +113,7 @@ class ZipSource(_Archive):
         weakref.finalize(self, file.close)
         self._members: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
-            if info.is_dir() or not (path := self._named(_zip_name(info))):
+            if info.filename.endswith("/") or not (path := self._named(_zip_name(info))):
                 continue
             if stat.S_ISLNK(info.external_attr >> 16):
                 self._reasons[path] = "a link in an archive"

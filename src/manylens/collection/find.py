@@ -18,8 +18,6 @@ import errno
 import os
 import stat
 import threading
-import urllib.parse
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -195,6 +193,8 @@ def open_source(place: str | os.PathLike[str]) -> Source:
     Raises UsageError where there is no such thing, or it cannot be read.
     """
     if isinstance(place, str) and place.startswith("file://"):
+        import urllib.request  # half of the network's modules come with it
+
         place = urllib.request.url2pathname(urllib.parse.urlsplit(place).path)
     if isinstance(place, str) and "://" in place:
         from manylens.collection.remote import open_address
@@ -238,6 +238,17 @@ def open_packed(file: BinaryIO, place: str, name: str, column: str, near: Place)
     return None
 
 
+def list_files(
+    folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), include: Sequence[str] = ()
+) -> list[str]:
+    """The paths of the files that `find_images` would read, in order; no picture is opened. Raises UsageError, as it
+    does, where there is no such folder."""
+    source = open_source(folder)
+    chosen = _Chosen(source.root if isinstance(source, Folder) else None, exclude, include)
+    files = sorted(source.listed(chosen).paths)
+    return files if source.claims else [path for path in files if _suffix(path) in IMAGE_SUFFIXES] or files
+
+
 def _check_folder(root: Path) -> None:
     name = printable(str(root))
     if root.is_file():
@@ -251,7 +262,7 @@ def _check_folder(root: Path) -> None:
         )
     if not root.is_dir():
         raise UsageError(
-            f"images are read from a folder, there is no {name}", "check the spelling and the current folder"
+            f"a folder of pictures must exist, {name} does not", "check the spelling and the current folder"
         )
 
 

@@ -111,8 +111,11 @@ def _resolved(name: str, near: Place) -> Path | str:
     scheme = scheme.lower() if there and scheme.isalnum() else ""
     if isinstance(near, Path):
         if scheme == "file":
-            return Path(os.path.abspath(urllib.parse.unquote(urllib.parse.urlsplit(name).path)))
-        return name if scheme else Path(os.path.abspath(near / name))
+            name = urllib.parse.unquote(urllib.parse.urlsplit(name).path)
+        elif scheme:
+            return name
+        path = os.path.abspath(near / name)
+        return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)  # which POSIX lets mean something else
     own = near.partition("://")[0].lower()
     if scheme:
         if scheme not in (*SCHEMES, own):

@@ -57,6 +57,7 @@ class Corrector:
         self.decided = decided
         self._names: Names | None = None
         self._looks: Looks | None = None
+        self._table: Table | None = None
 
     @property
     def looks(self) -> Looks:
@@ -74,14 +75,16 @@ class Corrector:
 
     def preview(self, corrections: Sequence[Correction], where: Sequence[str] = ()) -> Change:
         """What `say` would do. Raises UsageError for what cannot be."""
-        _, after = self._resolve(corrections, where)
-        return _change(None, self.shown, after)
+        _, table = self._resolve(corrections, where)
+        return _change(None, self.shown, table.result())
 
     def say(self, corrections: Sequence[Correction], where: Sequence[str] = ()) -> Change:
         """Keep these as one step and apply them. where: of each correction, the place it was said in, for errors.
         Raises UsageError for what cannot be; then nothing is kept."""
-        rulings, after = self._resolve(corrections, where)
-        return self._keep(rulings, after)
+        rulings, table = self._resolve(corrections, where)
+        change = self._keep(rulings, table.result())
+        self._table = table
+        return change
 
     def undo(self) -> Change | None:
         """Take the last step back; None where there is none."""
@@ -96,6 +99,7 @@ class Corrector:
     def take(self, rulings: Sequence[Ruling]) -> Change:
         """Keep rulings that are resolved already: what `resort` proposes."""
         after = apply_rulings(self.decided, [*active(self.steps), *rulings])
+        self._table = None
         return self._keep(rulings, after)
 
     @staticmethod
@@ -110,10 +114,10 @@ class Corrector:
             table.apply(ruling)
         return table
 
-    def _resolve(self, corrections: Sequence[Correction], where: Sequence[str]) -> tuple[list[Ruling], Clustering]:
+    def _resolve(self, corrections: Sequence[Correction], where: Sequence[str]) -> tuple[list[Ruling], Table]:
         if not corrections:
             raise UsageError("a step says at least one thing, got none", "pass a correction")
-        table = self.table()
+        table, self._table = self._table or self.table(), None  # what is refused leaves it half changed
         next_id = self.run.last_cluster_id(self.slug) + 1
         found: list[Ruling] = []
         for number, correction in enumerate(corrections):
@@ -123,7 +127,7 @@ class Corrector:
                 table.apply(ruling)
             next_id += correction.kind in ("new", "split")
             found += said
-        return found, table.result()
+        return found, table
 
     def _keep(self, rulings: Sequence[Ruling], after: Clustering) -> Change:
         before = self.shown
@@ -133,7 +137,7 @@ class Corrector:
         return _change(step, before, after)
 
     def _mark(self, step: Step, is_undone: bool) -> Change:
-        before = self.shown
+        before, self._table = self.shown, None
         marked = Step(step.number, step.at, is_undone, step.rulings)
         steps = tuple(marked if one.number == step.number else one for one in self.steps)
         after = apply_rulings(self.decided, active(steps))

@@ -22,6 +22,13 @@ def active(steps: tuple[Step, ...]) -> list[Ruling]:
 
 def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Clustering:
     """Record what the model decided in a run from the beginning; returns what is shown."""
+    shown, model = settled(run, clustering, settings)
+    run.record_clustering(shown, settings, model)
+    return shown
+
+
+def settled(run: RunFolder, clustering: Clustering, settings: Settings) -> tuple[Clustering, Clustering | None]:
+    """What is shown of a clustering, and what the model decided where that is another one; records nothing."""
     slug = clustering.interest.slug
     decided = run.decided(slug)
     rulings = active(run.steps(slug))
@@ -29,11 +36,15 @@ def record(run: RunFolder, clustering: Clustering, settings: Settings) -> Cluste
         before = [decided]
         if rulings:
             before.append(apply_rulings(decided, rulings))
-        keep_names = not settings.into and decided.model == clustering.model
-        clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names)
-    shown = apply_rulings(clustering, rulings)
-    run.record_clustering(shown, settings, clustering if rulings else None)
-    return shown
+        same = decided.model == clustering.model and _granularity(run.settings_of(slug)) == _granularity(settings)
+        clustering = continued(clustering, before, run.last_cluster_id(slug), keep_names=same and not settings.into)
+    return apply_rulings(clustering, rulings), clustering if rulings else None
+
+
+def _granularity(settings: Settings | None) -> tuple[object, ...]:
+    """What the clusters of two runs must have in common for a name to mean the same: half of "playing cards" may be
+    anything."""
+    return () if settings is None else (settings.level, settings.n_clusters)
 
 
 def record_added(run: RunFolder, grown: Clustering, settings: Settings) -> Clustering:

@@ -346,7 +346,7 @@ def continued(new: Clustering, before: Sequence[Clustering], last_id: int, keep_
     clusters = []
     for cluster in new.clusters:
         kept = source.get(cluster.id)
-        if kept is not None and keep_names:
+        if kept is not None and keep_names and kept.name != cluster.name:  # else what is said of its members now holds
             cluster = replace(cluster, name=kept.name, definition=kept.definition or cluster.definition)
         clusters.append(cluster)
     taken = {normalise_description(c.name): c.id for c in clusters if c.id in source}

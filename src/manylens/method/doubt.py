@@ -24,6 +24,9 @@ NONE = -1
 """In place of a cluster: none."""
 
 _BLOCK = 8192
+_ENOUGH_IMAGES = 5000
+"""Of which the common covariance and the belief are taken: a dozen for each of 400 dimensions."""
+
 _LEAST = 1e-4
 _BELIEFS = tuple(2.0**power for power in range(-10, 3))
 """How far distances may be believed."""
@@ -67,45 +70,51 @@ class Head:
 
 def fit_head(embeddings: NDArray[np.float32], cluster: NDArray[np.int64], weight: FloatArray, clusters: int) -> Head:
     """embeddings: (n, d). cluster: (n,) in 0..clusters-1 or NONE. weight: (n,) how sure that is, 1 for a person's."""
-    n, d = embeddings.shape
-    placed = cluster != NONE
-    if clusters == 0 or not placed.any():
+    n = len(embeddings)
+    rows = np.flatnonzero(cluster != NONE)
+    if clusters == 0 or not len(rows):
         return Head(np.zeros((n, max(clusters, 1))), 0.0)
-    at, w = cluster[placed], np.clip(weight[placed], _LEAST, 1.0)
-    x = embeddings[placed].astype(np.float64)
+    at, w = cluster[rows], np.clip(weight[rows], _LEAST, 1.0)
     total = np.bincount(at, weights=w, minlength=clusters)
-    sums = sum_by_group((x * w[:, None]).astype(np.float32), at, clusters).astype(np.float64)
-    means = sums / np.maximum(total, _LEAST)[:, None]
-    rest = x - means[at]
-    within = (rest * w[:, None]).T @ rest / w.sum()
-    # As much of a round covariance as the images leave room for: with fewer of them than dimensions it is most.
-    share = d / (d + w.sum())
-    within = (1 - share) * within + share * max(float(np.trace(within)) / d, 1e-6) * np.eye(d)
-    half = np.linalg.cholesky(np.linalg.inv(within))
-    z, m = embeddings.astype(np.float64) @ half, means @ half
-    distances = np.empty((n, clusters))
+    sums = sum_by_group(embeddings[rows] * w[:, None].astype(np.float32), at, clusters)
+    means: NDArray[np.float32] = (sums / np.maximum(total, _LEAST)[:, None]).astype(np.float32)
+    some = np.arange(0, len(rows), 1 + len(rows) // _ENOUGH_IMAGES)
+    rest: NDArray[np.float32] = np.subtract(embeddings[rows[some]], means[at[some]])
+    half = _whitening(rest, w[some])
+    m = means @ half
     squares = (m**2).sum(axis=1)
+    distances = np.empty((n, clusters), dtype=np.float64)
     for start in range(0, n, _BLOCK):
-        block = z[start : start + _BLOCK]
-        distances[start : start + _BLOCK] = (block**2).sum(axis=1)[:, None] - 2 * block @ m.T + squares
+        z = embeddings[start : start + _BLOCK] @ half
+        distances[start : start + _BLOCK] = (z**2).sum(axis=1)[:, None] - 2 * z @ m.T + squares
+    distances = np.maximum(distances, 0.0)
     # Without the image itself its mean lies farther off: by the factor T / (T - w).
-    mine = total[at]
-    left = mine - w
-    own = distances[np.flatnonzero(placed), at]
-    typical = float(np.median(own)) if len(own) else 0.0
-    distances[np.flatnonzero(placed), at] = np.where(
-        left > _LEAST, own * (mine / np.maximum(left, _LEAST)) ** 2, typical
-    )
-    empty = total <= 0
-    distances[:, empty] = np.inf
+    left = total[at] - w
+    own = distances[rows, at]
+    alone = left <= _LEAST
+    distances[rows, at] = np.where(alone, np.median(own), own * (total[at] / np.where(alone, 1.0, left)) ** 2)
+    distances[:, total <= 0] = np.inf
+    tried = distances[rows[some]]
     belief, best = 0.0, -math.inf
     for candidate in _BELIEFS:
-        odds = -0.5 * candidate * distances[placed]
-        fit = float((w * (odds[np.arange(len(at)), at] - _log_sum(odds))).sum())
+        odds = -0.5 * candidate * tried
+        fit = float((w[some] * (odds[np.arange(len(tried)), at[some]] - _log_sum(odds))).sum())
         if fit > best:
             belief, best = candidate, fit
     odds = -0.5 * belief * distances
     return Head(odds - _log_sum(odds)[:, None], belief)
+
+
+def _whitening(rest: NDArray[np.float32], weight: FloatArray) -> NDArray[np.float32]:
+    """(d, d): by which the images of a cluster are scattered alike in every direction. rest: (m, d) from their means.
+    As much of it is round as the images leave room for: with fewer of them than dimensions, most."""
+    d = rest.shape[1]
+    mass = float(weight.sum())
+    within = ((rest * weight[:, None].astype(np.float32)).T @ rest).astype(np.float64) / mass
+    share = d / (d + mass)
+    within = (1 - share) * within + share * max(float(np.trace(within)) / d, 1e-6) * np.eye(d)
+    half: NDArray[np.float32] = np.linalg.cholesky(np.linalg.inv(within)).astype(np.float32)
+    return half
 
 
 def _log_sum(odds: FloatArray) -> FloatArray:

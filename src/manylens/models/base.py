@@ -121,7 +121,7 @@ def shown_exemplars(options: Sequence[Option], most: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CompleteRequest(_Request):
-    """Write: name groups, put descriptions into categories, find categories that are one."""
+    """Write: name groups, put descriptions into categories, find categories that are one, suggest interests."""
 
     interest: str
     task: WritingTask
@@ -254,6 +254,11 @@ class Model(Protocol):
     unit length, whatever the interest, without those that cannot be read. By these a run groups the pictures where the
     verdict is "not understood". Both are plain functions and no calls; the same arguments get the same result.
 
+    A model that was taught certain interests may have `doubt(interest) -> str`, why it may not read these words, as the
+    end of a sentence about them, or nothing; `interests(image_ids) -> Sequence[str]`, which of those that it was taught
+    are worth trying on these pictures; and `wordings(interest) -> Sequence[str]`, those that are nearest to an
+    interest. Plain functions, too: a run says the first before it asks anything, `suggest` and `preview` use the rest.
+
     A model that has to run before it knows how it words a request may have `facts() -> Mapping`, what it found out, and
     `assume(facts)`: the engine ray lets a replica find out, and words requests where there is no GPU.
     """
@@ -352,6 +357,24 @@ def ask_verdict(model: Model, interest: str, image_ids: Sequence[str]) -> Verdic
     return found
 
 
+def ask_doubt(model: Model, interest: str) -> str:
+    """Why the model may not read an interest, as the end of a sentence; empty where it does, or does not say."""
+    ask = getattr(model, "doubt", None)
+    return "" if ask is None else str(ask(interest))
+
+
+def ask_interests(model: Model, image_ids: Sequence[str]) -> Sequence[str]:
+    """Interests that the model was taught and that are worth trying on these pictures; none where it does not say."""
+    ask = getattr(model, "interests", None)
+    return () if ask is None else tuple(ask(image_ids))
+
+
+def ask_wordings(model: Model, interest: str) -> Sequence[str]:
+    """Interests near this one that the model was taught, the nearest first; none where it does not say."""
+    ask = getattr(model, "wordings", None)
+    return () if ask is None else tuple(ask(interest))
+
+
 class ModelWrapper:
     """What everything around a model passes on from it; a wrapper adds `look`, `judge`, `choose` and `complete`."""
 
@@ -382,6 +405,15 @@ class ModelWrapper:
     def appearance(self, image_ids: Sequence[str]) -> Mapping[str, NDArray[np.float32]]:
         found: Mapping[str, NDArray[np.float32]] = self._model.appearance(image_ids)  # type: ignore[attr-defined]
         return found
+
+    def doubt(self, interest: str) -> str:
+        return ask_doubt(self._model, interest)
+
+    def interests(self, image_ids: Sequence[str]) -> Sequence[str]:
+        return ask_interests(self._model, image_ids)
+
+    def wordings(self, interest: str) -> Sequence[str]:
+        return ask_wordings(self._model, interest)
 
 
 def rendering(model: Model, request: Request) -> Rendering:

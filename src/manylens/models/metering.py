@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from manylens.errors import BudgetSpent
+from manylens.errors import BudgetSpent, ModelError
 from manylens.models.base import (
     MOST_EXEMPLARS,
     ChooseRequest,
@@ -263,12 +263,14 @@ class Call:
         self._account = account
         self._key = key
         self._tries = 0
+        self._is_open = False
         self._sent = Spent()
         self._last = (Spent(), bound)
         self.bound = bound
 
     def send(self, bound: Bound | None = None, *, save: bool = True) -> None:
         """A request is about to leave. Raises BudgetSpent where it must not."""
+        self._close()
         asked = bound or self.bound
         is_part = self.bound.kind == "embedding" and not self._tries
         usage = self._account.reserve(asked)
@@ -276,7 +278,13 @@ class Call:
         self._account.send(reserved, save=save, bound=asked)
         self._tries += 1
         self._last = reserved, asked
+        self._is_open = True
         self._sent = self._sent.plus(reserved)
+
+    def _close(self) -> None:
+        """What never came back may have taken the most: more than is reserved once it is known what others took."""
+        if self._is_open:
+            self._settle(self._last[1].most)
 
     def took(self, usage: Usage | None) -> None:
         """The last request came back, with its server's count of tokens or none. Without this the most it may take
@@ -290,15 +298,33 @@ class Call:
         """The server said no to the last request, which took no tokens."""
         self._settle(Usage(0, 0))
 
+    def never_left(self) -> None:
+        """No connection was made for the last request."""
+        reserved, asked = self._last
+        self._account.settle(reserved, Spent())
+        self._sent = self._sent.minus(reserved)
+        self._last = Spent(), asked
+        self._tries -= 1
+        self._is_open = False
+
+    def failed(self, error: ModelError) -> None:
+        """The last request ended so."""
+        if error.unsent:
+            self.never_left()
+        elif error.unbilled:
+            self.refused()
+
     def _settle(self, usage: Usage) -> None:
         reserved, asked = self._last
         spent = Spent(reserved.requests, usage.tokens_in, usage.tokens_out)
         self._account.settle(reserved, spent)
         self._sent = self._sent.minus(reserved).plus(spent)
         self._last = spent, asked
+        self._is_open = False
 
     def end(self, usage: Usage | None, *, answered: bool) -> None:
         """It is over. usage: what the answer says of itself."""
+        self._close()
         answer = None
         if answered:
             took = usage or self.bound.most

@@ -11,26 +11,21 @@ NAME, NAME:REST            a model of another package, by its entry point NAME i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeAlias
 
-from PIL.Image import Image as Picture
-from PIL.Image import new as new_picture
-
-from manylens.collection.decode import encode_jpeg
 from manylens.collection.pictures import ImageSource
-from manylens.errors import ModelError, ModelUnavailable, UsageError
-from manylens.models.base import LookRequest, Model, ModelOptions, check_model, open_model
+from manylens.errors import ModelUnavailable, UsageError
+from manylens.models.base import Model, ModelOptions, check_model, open_model
 from manylens.models.huggingface.checkpoint import check_source, find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX, HuggingFace
 from manylens.models.nano.model import MODEL_FILES, Nano
+from manylens.models.nano.trial import Grey, trial
 from manylens.models.openai_compatible.model import OpenAICompatible
 from manylens.models.openai_compatible.records import find_dialect, server_url
 from manylens.store.feature_shards import FeatureShards
-from manylens.sync import run_until_done
 
 PLUGINS = "manylens.models"
 OPENAI_PREFIX = "openai:"
@@ -101,27 +96,9 @@ def _plugin(spec: str) -> EntryPoint | None:
     return next(iter(entry_points(group=PLUGINS, name=spec.partition(":")[0])), None)
 
 
-class _Grey:
-    """An `ImageSource` of one grey picture."""
-
-    def thumbnail(self, image_id: str) -> Picture:
-        return new_picture("RGB", (64, 64), "grey")
-
-    def jpeg(self, image_id: str, longest_side_px: int, quality: int = 90) -> bytes:
-        return encode_jpeg(self.thumbnail(image_id), quality=quality)
-
-
 def _try_nano(folder: Path) -> None:
-    """Raises ModelUnavailable where files that are there do not work as nano: they are anyone's, and the libraries that
-    read them raise anything."""
-    try:
-        trial = Nano(_Grey(), folder=folder)
-        (reply,) = run_until_done(trial.look([LookRequest("color", "grey")]))
-        problem = str(reply) if isinstance(reply, ModelError) else ""
-        if not all(math.isfinite(x or 0.0) for x in (trial.capabilities.edge_scale, trial.capabilities.edge_offset)):
-            problem = "its scale of likeness is no number"
-    except Exception as error:
-        problem = type(error).__name__
+    """Raises ModelUnavailable where files that are there do not work as nano: they are anyone's."""
+    problem = trial(folder)
     if problem:
         raise ModelUnavailable(
             f"nano:FOLDER is a folder with nano's files, those in {str(folder)!r} do not work ({problem})",
@@ -139,6 +116,21 @@ def find_nano(spec: str) -> Path:
             "pass the folder that training/encoder wrote",
         )
     return folder
+
+
+def doubt_of(spec: str, interest: str, options: ModelOptions) -> str:
+    """Why a named model may not read the words of an interest, before it has any picture; empty where it does."""
+    if _is_served(spec, options) or spec != "nano":  # files of somebody else are tried before they are loaded
+        return ""
+    return Nano(Grey()).doubt(interest)
+
+
+def identity_start(spec: str, options: ModelOptions) -> str:
+    """How the identity of a named model begins, by which answers of earlier runs are known as its."""
+    if _is_served(spec, options):
+        return f"{server_url(options)} {spec.removeprefix(OPENAI_PREFIX)}"
+    kind = spec.partition(":")[0]
+    return f"{kind}:" if kind in ("nano", "hf") else spec
 
 
 def probe_model(spec: str, options: ModelOptions, recorded: Path) -> None:

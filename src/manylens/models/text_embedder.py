@@ -67,6 +67,13 @@ class TextEmbedder:
         return np.stack([rows[text] for text in texts])
 
 
+def falls_apart(word: str) -> bool:
+    """Whether MiniLM's vocabulary, of 30,000 English words and pieces, lacks a word as a whole."""
+    with _loading:
+        _, tokenizer = _load()
+    return len(tokenizer.encode(word).ids) > 3  # beside the marks of its beginning and end
+
+
 def _embed(text: str) -> NDArray[np.float32]:
     # Lone surrogates are no text to the tokenizer.
     readable = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode("utf-8"))

@@ -26,6 +26,10 @@ from manylens.writing import (
     MergedCategories,
     NameClusters,
     Names,
+    OtherWordings,
+    SuggestedInterests,
+    SuggestInterests,
+    WordOtherwise,
     WritingTask,
     Written,
 )
@@ -170,6 +174,10 @@ class Lexicon:
                 return self._reconcile(task, batch)
             case NameClusters():
                 return self._name_clusters(task, batch)
+            case SuggestInterests():  # a writer that knows its own interest alone
+                return SuggestedInterests(())
+            case WordOtherwise():
+                return OtherWordings(())
 
     def _vocabulary(self, task: GroupDescriptions, batch: str) -> Categories:
         level: Any = task.level

@@ -45,9 +45,16 @@ _DRAWS = 4000
 
 
 async def add_images(
-    clustering: Clustering, image_ids: Sequence[str], model: Model, settings: Settings, emit: Emit, budget: Budget
+    clustering: Clustering,
+    image_ids: Sequence[str],
+    model: Model,
+    settings: Settings,
+    emit: Emit,
+    budget: Budget,
+    last_id: int = 0,
 ) -> Clustering:
     """image_ids: of the collection now. Images that the clustering knows and that are gone must have left it before.
+    last_id: the highest that a cluster of the interest ever had; new ones get higher ones.
 
     Raises UsageError where the clustering was made with another model.
     """
@@ -72,7 +79,9 @@ async def add_images(
     if clustering.verdict is not None and clustering.verdict.word == "not understood":
         clusters, placed = list(clustering.clusters), await place_by_look(clustering, after.image_ids, model)
     else:
-        clusters, placed, session = await _place(clustering, looks, set(after.image_ids), settings, open_session)
+        clusters, placed, session = await _place(
+            clustering, looks, set(after.image_ids), settings, open_session, last_id
+        )
     kept = tuple(a for a in clustering.assignments if a.image_id not in placed)
     came = [a for a in placed.values() if a.cluster is not None]
     new = len({a.cluster for a in came} - {cluster.id for cluster in clustering.clusters})
@@ -123,6 +132,7 @@ async def _place(
     fresh: set[str],
     settings: Settings,
     open_session: Callable[[Looks], JudgeSession],
+    last_id: int,
 ) -> tuple[list[Cluster], dict[str, Assignment], JudgeSession]:
     """All clusters, the places of the new images, and the session in which questions about them were asked."""
     at = {image_id: i for i, image_id in enumerate(looks.image_ids)}
@@ -132,8 +142,9 @@ async def _place(
         image = at.get(assignment.image_id)
         if image is not None and assignment.cluster is not None:
             inside[assignment.cluster].append(image)
+    said = {at[a.image_id] for a in clustering.assignments if a.decided_by == "person" and a.image_id in at}
     clusters = list(clustering.clusters)
-    number = max((cluster.id for cluster in clusters), default=0)
+    number = max([last_id, *(cluster.id for cluster in clusters)])
     taken = {normalise_description(cluster.name) for cluster in clusters}
     for name in settings.into:
         if normalise_description(name) not in taken:
@@ -143,7 +154,8 @@ async def _place(
     for cluster in clusters:
         first = [at[image_id] for image_id in cluster.exemplars if image_id in at]
         images = inside.get(cluster.id, [])
-        known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*first, *images]))))
+        person = [image for image in images if image in said]  # what the cluster means, a person knows best
+        known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*person, *first, *images]))))
     asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
     by_words = placed_by_words(looks, known, pool, asked, settings.price)
     found = {
@@ -169,7 +181,7 @@ async def _place(
         sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
         await session.drive(place(sorting, settings, clustering.estimate is not None))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
-        more, places = await _shown(sorting, own, mine, clusters, settings, session)
+        more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
         found.update(places)
     return clusters, found, session
@@ -190,8 +202,9 @@ async def _shown(
     clusters: Sequence[Cluster],
     settings: Settings,
     session: JudgeSession,
+    number: int,
 ) -> tuple[list[Cluster], dict[str, Assignment]]:
-    """New clusters with their names, and where the pool is."""
+    """New clusters with their names, and where the pool is. number: the last id that was given."""
     old = old_of(sorting, known)
     groups: dict[int, list[int]] = {}
     for image in pool:
@@ -205,7 +218,6 @@ async def _shown(
     writes = session.model.capabilities.writes_text and bool(new)
     named = await session.drive(name_groups(sorting.looks, new, [""] * len(new), writes))
     taken = {normalise_description(cluster.name) for cluster in clusters}
-    number = max((cluster.id for cluster in clusters), default=0)
     more = []
     for group, label in zip(new, named, strict=True):
         number += 1

@@ -15,20 +15,16 @@ from manylens.models.base import ModelOptions
 from manylens.models.huggingface.model import HF_PREFIX
 from manylens.models.registry import is_local
 from manylens.pipeline.forecast import calls_before_looks
+from manylens.pipeline.pace import Pace, Source, is_nano, supposed_pace
 from manylens.settings import Settings
 from manylens.types import Interest, Unreadable
 
-NANO_LOOKS_PER_SECOND = 40
-"""What nano does on two cores that others use too. In turns with the former nano, of which this was measured (and 80
-alone), it is .9 to 2.2 times as fast; a second interest on the same pictures takes a twentieth."""
-
-SECONDS_PER_SERVER_CALL = 2.0
 PIXELS_PER_TOKEN = 750
 LOOK_TOKENS = (450, 40)
 CHOICE_TOKENS = (700, 20)
 CHOICE_EXEMPLARS = 8
-"""What `plan` supposes of a model behind a server, of which it may ask nothing: seconds a call, the pixels of an image
-that make one token, tokens of text (in, out), and pictures of 256 px that a choice shows beside its candidate."""
+"""What `plan` supposes of a model behind a server, of which it may ask nothing: the pixels of an image that make one
+token, tokens of text (in, out), and pictures of 256 px that a choice shows beside its candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,8 @@ class Plan:
 
     images: distinct ones, each looked at once per interest. looks: over all interests, within the budget in calls.
     beside: calls beside the looks, (at least, at most). tokens: ((in, out) at least, at most), None for a model in this
-    process; usd: their cost, (at least, at most), None without prices. minutes: (at least, at most), on two cores where
-    the model runs here.
+    process; usd: their cost, (at least, at most), None without prices. minutes: (at least, at most), None where nothing
+    is known; pace: where they are known from. doubts: why the model may not read an interest, in sentences.
     """
 
     files_found: int
@@ -51,6 +47,8 @@ class Plan:
     tokens: tuple[tuple[int, int], tuple[int, int]] | None
     usd: tuple[float, float] | None
     minutes: tuple[float, float] | None
+    pace: Source = "supposed"
+    doubts: tuple[str, ...] = ()
 
     @property
     def calls(self) -> tuple[int, int]:
@@ -59,17 +57,24 @@ class Plan:
 
 
 def plan_run(
-    collection: Collection, interests: Sequence[Interest], model: str, options: ModelOptions, settings: Settings
+    collection: Collection,
+    interests: Sequence[Interest],
+    model: str,
+    options: ModelOptions,
+    settings: Settings,
+    pace: Pace | None = None,
+    read_s: float = 0.0,
+    doubts: Sequence[str] = (),
 ) -> Plan:
+    """pace: as measured, where it is. read_s: seconds that reading the pictures takes beside."""
     here = is_local(model, options)
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     writes = not here or model.startswith(HF_PREFIX)
     each = calls_before_looks(len(collection.images), settings.effort, writes)
     beside = (int(min(each[0] * len(interests), most - looks)), int(min(each[1] * len(interests), most - looks)))
-    side_by_side = 1 if here else options.concurrency
-    seconds = (1 / NANO_LOOKS_PER_SECOND if here else SECONDS_PER_SERVER_CALL) / side_by_side
-    tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px) for count in beside)
+    speed = pace or known_pace(model, options, len(interests))
+    tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px, speed) for count in beside)
     return Plan(
         files_found=collection.files_found,
         unreadable=collection.unreadable,
@@ -83,12 +88,32 @@ def plan_run(
         if tokens is not None and settings.is_priced
         else None,
         minutes=None
-        if here and not model.startswith("nano")
-        else tuple((looks + count) * seconds / 60 for count in beside),  # type: ignore[arg-type]
+        if speed is None
+        else tuple((read_s + seconds) / 60 for seconds in speed.seconds(looks / max(1, len(interests)), beside)),  # type: ignore[arg-type]
+        pace="supposed" if speed is None else speed.source,
+        doubts=tuple(doubts),
     )
 
 
-def _plan_tokens(looks: int, choices: int, image_px: int) -> tuple[int, int]:
+def known_pace(model: str, options: ModelOptions, interests: int) -> Pace | None:
+    """What is supposed of a model that was not measured; nothing of a checkpoint or a model of somebody's own here."""
+    if is_local(model, options):
+        return supposed_pace(model, interests, 1) if is_nano(model) else None
+    return supposed_pace(model, interests, options.concurrency)
+
+
+def usd_of(settings: Settings, options: ModelOptions, pace: Pace | None, looks: int, questions: int) -> float:
+    """What so many calls of a model behind a server are expected to cost."""
+    return settings.cost_usd(*_plan_tokens(looks, questions, options.image_px, pace))
+
+
+def _plan_tokens(looks: int, choices: int, image_px: int, pace: Pace | None) -> tuple[int, int]:
+    """In and out: as an earlier run took them, else as they are supposed. Questions of which nothing is known are as
+    much dearer or cheaper than supposed as the looks proved to be."""
     picture, small = (math.ceil(side_px**2 / PIXELS_PER_TOKEN) for side_px in (image_px, min(image_px, THUMBNAIL_PX)))
-    into = looks * (LOOK_TOKENS[0] + picture) + choices * (CHOICE_TOKENS[0] + (1 + CHOICE_EXEMPLARS) * small)
-    return into, looks * LOOK_TOKENS[1] + choices * CHOICE_TOKENS[1]
+    look: tuple[float, float] = (LOOK_TOKENS[0] + picture, LOOK_TOKENS[1])
+    choice: tuple[float, float] = (CHOICE_TOKENS[0] + (1 + CHOICE_EXEMPLARS) * small, CHOICE_TOKENS[1])
+    if pace is not None and pace.look_tokens is not None:
+        times = [took / max(1.0, supposed) for took, supposed in zip(pace.look_tokens, look, strict=True)]
+        look, choice = pace.look_tokens, pace.question_tokens or (choice[0] * times[0], choice[1] * times[1])
+    return round(looks * look[0] + choices * choice[0]), round(looks * look[1] + choices * choice[1])

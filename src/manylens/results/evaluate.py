@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 from manylens.errors import UsageError
 from manylens.files import DATABASE_NAME
+from manylens.method.compound import parts_of
 from manylens.text import singular, slug_of
+from manylens.types import Interest
 
 FILE_COLUMNS = ("file", "image")
 """What the column that names the files may be called."""
@@ -35,9 +37,9 @@ FILE_COLUMNS = ("file", "image")
 BOOKKEEPING = ("split", "subset", "fold", "partition")
 """Columns of data sets that say how the files are dealt out, not what they show: compared only where asked for."""
 
-ChosenBy: TypeAlias = Literal["asked", "same name", "word", "every column"]
+ChosenBy: TypeAlias = Literal["asked", "same name", "word", "parts", "every column"]
 """Why a label column was compared with an interest: the person said so, it has the interest's name, its name occurs in
-the interest as words, or none did and all columns were tried."""
+the interest as words, they are those of a compound interest's parts, or none did and all columns were tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,8 @@ def evaluate_run(
     """Compare every clustering of a run with labels, by slug.
 
     columns: interest (as typed, or its slug) -> label column, where the person names it. Interests beside those are
-    then compared only where a column has their name.
+    then compared only where a column has their name. No interest is compared with a column that has the name of another
+    one; a compound one is compared with the columns of its parts together.
     Raises UsageError: no results in `out`, an interest or a column that does not exist, or no label that matches.
     """
     slugs = sorted(path.parent.name for path in Path(out).glob("*/assignments.csv"))
@@ -306,7 +309,7 @@ def evaluate_run(
         is_run = (Path(out) / DATABASE_NAME).is_file()
         raise UsageError(
             f"evaluation needs the results of a run, {out} has none{' yet' if is_run else ''}",
-            "the command that began the run goes on with it" if is_run else "give the --out of `manylens cluster`",
+            "run the command that began it again, to its end" if is_run else "give the --out of `manylens cluster`",
         )
     interests = {slug: _interest(Path(out) / slug) for slug in slugs}
     asked: dict[str, str] = {}
@@ -316,6 +319,7 @@ def evaluate_run(
             near = difflib.get_close_matches(interest, interests.values()) or list(interests.values())
             raise UsageError(f"the run has no interest {interest!r}", f"did you mean {' or '.join(near)}?")
         asked[slug] = column
+    columns_of = _columns_of(interests, labels.attributes, asked)
     results: list[InterestScores] = []
     strange: UsageError | None = None
     for slug in slugs:
@@ -328,11 +332,19 @@ def evaluate_run(
             strange = strange or error
             continue
         unused = tuple(sorted(labels.rows.keys() - files.values()))
-        chosen, chosen_by = choose_columns(interests[slug], slug, labels.attributes, asked.get(slug))
+        chosen, chosen_by = columns_of[slug]
+        together = _together(interests[slug], columns_of) if chosen_by != "asked" else None
+        if together is not None:
+            chosen, chosen_by = (PLUS.join(together),), "parts"
         if asked and chosen_by == "every column":
             continue
         for column in chosen:
-            labeled = {image: label for image, file in files.items() if (label := labels.rows[file][column])}
+            wanted = together or (column,)
+            labeled = {
+                image: PLUS.join(told)
+                for image, file in files.items()
+                if all(told := [labels.rows[file][name] for name in wanted])
+            }
             if not labeled:
                 continue
             scores = evaluate_labels(list(labeled.values()), [assignments[image] for image in labeled])
@@ -344,6 +356,45 @@ def evaluate_run(
         columns_are = f"its columns ({', '.join(labels.attributes)}) are empty or bookkeeping"
         raise UsageError(f"a comparison needs labels, {labels.path} has none: {columns_are}", "fill in a column")
     return tuple(results)
+
+
+def _columns_of(
+    interests: Mapping[str, str], attributes: Sequence[str], asked: Mapping[str, str]
+) -> dict[str, tuple[tuple[str, ...], ChosenBy]]:
+    """Of each interest, by slug, the columns to compare it with. A column that has an interest's name is the truth of
+    that one alone; one that is the only one whose name occurs in an interest is no guess for those without a column."""
+    first = {slug: choose_columns(text, slug, attributes, asked.get(slug)) for slug, text in interests.items()}
+    named = {column: slug for slug, (chosen, by) in first.items() if by == "same name" for column in chosen}
+    found = dict(first)
+    for slug, (_, by) in first.items():
+        if by in ("word", "every column"):
+            found[slug] = choose_columns(interests[slug], slug, [n for n in attributes if named.get(n, slug) == slug])
+    is_compound = {slug: bool(_parts(text)) for slug, text in interests.items()}
+    occur = {c[0] for slug, (c, by) in found.items() if by == "word" and len(c) == 1 and not is_compound[slug]}
+    for slug, (chosen, by) in found.items():
+        if by == "every column":
+            found[slug] = tuple(column for column in chosen if column not in occur) or chosen, by
+    return found
+
+
+PLUS = " + "
+"""Between the columns of a compound interest, and their labels."""
+
+
+def _together(interest: str, columns_of: Mapping[str, tuple[tuple[str, ...], ChosenBy]]) -> tuple[str, ...] | None:
+    """The columns whose labels together are the truth of a compound interest: one of each part, where the run has the
+    parts and the labels have a column that fits each; else None."""
+    found = [columns_of.get(part.slug, ((), "every column")) for part in _parts(interest)]
+    fits = bool(found) and all(len(columns) == 1 for columns, _ in found)
+    columns = tuple(columns[0] for columns, _ in found) if fits else ()
+    return columns if len(set(columns)) == len(found) > 1 else None
+
+
+def _parts(interest: str) -> tuple[Interest, ...]:
+    try:
+        return parts_of(Interest(interest))
+    except UsageError:  # the folder of another program
+        return ()
 
 
 def _interest(folder: Path) -> str:

@@ -2,9 +2,9 @@
 
 In: the clusterings, the collection, and a way to get an image's thumbnail. Out: one HTML page, everything inline.
 Promise: each thumbnail is embedded once, however many interests there are. File names, descriptions and reasons are
-data: they travel as JSON and reach the page as text nodes, and the page's Content-Security-Policy names the hashes of
-its one style and one script, so that nothing else can run or load. No time and no absolute path goes in: equal inputs
-give equal bytes.
+data: they travel as JSON and reach the page as text nodes (for a reader without scripts: escaped, in plain tables), and
+the page's Content-Security-Policy names the hashes of its one style and one script, so that nothing else can run or
+load. No time and no absolute path goes in: equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from html import escape
 from importlib import resources
+from itertools import combinations
 from typing import Any, TypeAlias
 
 from PIL import Image as PillowImage
@@ -21,6 +23,8 @@ from PIL import Image as PillowImage
 from manylens.collection.decode import encode_jpeg
 from manylens.collection.find import Collection
 from manylens.files import public_name
+from manylens.method.compound import parts_of
+from manylens.results.cross import cross_clusterings
 from manylens.text import shown_name
 from manylens.types import Clustering, Image
 
@@ -30,6 +34,9 @@ THUMBNAIL_PX = 96
 THUMBNAIL_QUALITY = 62
 
 MAX_THUMBNAILS = 4000
+
+MOST_CROSSED, MOST_PLAIN = 8, 200
+"""Interests of which every two are compared; clusters that are listed for a reader without scripts."""
 
 Thumbnail: TypeAlias = Callable[[str], bytes | None]
 """Image id -> JPEG bytes, or None where there is no picture to show."""
@@ -47,6 +54,7 @@ def render_report(
 ) -> str:
     """The whole page. Past 4,000 images only exemplars and then the first images get a thumbnail; the page says so."""
     values = _report_values(clusterings, collection, thumbnail)
+    plain = _plain_tables(clusterings, collection)
     values["version"] = version
     style = _part("report.css")
     script = _part("report.js")
@@ -58,6 +66,7 @@ def render_report(
         "@@STYLE@@": style,
         "@@SCRIPT@@": script,
         "@@DATA@@": data,
+        "@@PLAIN@@": plain,
     }
     head, *rest = _part("report.html").split("@@")
     page = [head]
@@ -87,7 +96,49 @@ def _report_values(clusterings: Sequence[Clustering], collection: Collection, th
         ],
         "found": sum(len(image.paths) for image in images) + len(collection.unreadable),
         "interests": [_interest_values(clustering, index) for clustering in clusterings],
+        "crossed": _crossed(clusterings),
     }
+
+
+def _crossed(clusterings: Sequence[Clustering]) -> list[list[Any]]:
+    """[interest, interest, what the cross-table of the two says] of every two of the first interests; the page counts
+    the pictures itself. A compound interest is compared with neither of its parts."""
+    found = []
+    for one, two in combinations(range(min(len(clusterings), MOST_CROSSED)), 2):
+        pair = clusterings[one], clusterings[two]
+        slugs = [clustering.interest.slug for clustering in pair]
+        parts = {part.slug for clustering in pair for part in parts_of(clustering.interest)}
+        if not parts.intersection(slugs):
+            found.append([one, two, shown_name(cross_clusterings(*pair).sentence)])
+    return found
+
+
+def _plain_tables(clusterings: Sequence[Clustering], collection: Collection) -> str:
+    """The clusters of each interest as HTML, for a reader without scripts: the page's only markup that holds names, so
+    each is escaped."""
+    first = {image.id: image.paths[0] for image in collection.images}
+    parts = []
+    for clustering in clusterings:
+        clusters = sorted(clustering.clusters, key=lambda cluster: cluster.id)
+        rows = [
+            f"<tr><td>{_text(c.name)}</td><td>{c.size:,}</td><td>{_text(c.definition)}</td>"
+            f"<td>{_text(', '.join(first[i] for i in c.exemplars[:3] if i in first))}</td></tr>"
+            for c in clusters[:MOST_PLAIN]
+        ]
+        if len(clusters) > MOST_PLAIN:
+            rows.append(f'<tr><td colspan="4">{len(clusters) - MOST_PLAIN:,} more</td></tr>')
+        file = f"{clustering.interest.slug}/assignments.csv"
+        parts.append(
+            f'<section class="plain"><h2>{_text(clustering.interest.text)}</h2>'
+            '<table class="listing"><thead><tr><th>cluster</th><th>pictures</th><th>what it holds</th>'
+            f"<th>for example</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            f"<p>Which picture is where, and why: <code>{_text(file)}</code> in the run folder</p></section>"
+        )
+    return "".join(parts)
+
+
+def _text(text: str) -> str:
+    return escape(shown_name(text), quote=True)
 
 
 def _interest_values(clustering: Clustering, index: dict[str, int]) -> dict[str, Any]:

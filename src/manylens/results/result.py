@@ -17,6 +17,7 @@ from manylens.collection.changes import Changes
 from manylens.collection.find import Collection
 from manylens.errors import ManylensError, ModelError, UsageError
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
+from manylens.results.cross import CrossTable, cross
 from manylens.results.files import UNREADABLE_NAME
 from manylens.results.notebook import clusters_html, data_frame
 from manylens.results.report import REPORT_NAME
@@ -121,6 +122,10 @@ class Result(Mapping[str, InterestResult]):
         """A `pandas.DataFrame` with a row for each readable file and each interest's columns, as `manylens.export`
         names them: `<interest>_cluster` (Int64), `<interest>_name`, ... Raises UsageError without pandas."""
         return data_frame([one.files for one in self.values()])
+
+    def cross(self, rows: str, columns: str) -> CrossTable:
+        """How many files are in which clusters of two of the interests, and how closely these go together."""
+        return cross(self[rows].files, self[columns].files)
 
     def _repr_html_(self) -> str:
         return clusters_html([one.files for one in self.values()], self.out)

@@ -20,6 +20,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +28,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from manylens.errors import StoreError
-from manylens.files import DATABASE_NAME, refuse_links, sha256_of
+from manylens.files import DATABASE_NAME, refuse_links, sha256_of, what_to_free
 from manylens.settings import Settings
 from manylens.store.answers import (
     REPLY_COLUMNS,
@@ -196,13 +197,15 @@ class RunFolder:
         """The folder, absolute, that the paths were in; None where the pictures are no files of their own, and in runs
         of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name IN ('folder', 'root') ORDER BY name DESC")
-        found = json.loads(rows[0][0]) if rows else None
-        return None if found is None else Path(found)
+        with self._as_written("places"):
+            found = json.loads(_typed(str, rows[0][0])) if rows else None
+            return None if found is None else Path(_typed(str, found))
 
     def place(self) -> str | None:
         """Where the collection was last: an absolute path, or an address; None in runs of earlier versions."""
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
-        return str(json.loads(rows[0][0])) if rows else None
+        with self._as_written("places"):
+            return _typed(str, json.loads(_typed(str, rows[0][0]))) if rows else None
 
     def put_read_as(self, values: Mapping[str, Any]) -> None:
         """Remember how the collection was read, as JSON-able values: pictures that come later are read in the same way.
@@ -416,6 +419,11 @@ class RunFolder:
         with self._guard, explained(self.path):
             return read_decided(self._connection, slug)
 
+    def settings_of(self, slug: str) -> Settings | None:
+        """Those that an interest was last sorted with; None where the folder does not hold it."""
+        rows = self._rows("SELECT settings FROM clusterings WHERE slug = ?", (slug,))
+        return Settings.from_dict(json.loads(rows[0][0])) if rows else None
+
     def last_cluster_id(self, slug: str) -> int:
         """The highest id that a cluster of this interest ever had."""
         with self._guard, explained(self.path):
@@ -480,7 +488,7 @@ def explained(folder: Path) -> Iterator[None]:
         elif name.startswith("SQLITE_IOERR"):
             hint = "check the disk and its quota, and run the same command again; nothing stored is lost"
         elif "readonly" in str(error) or "unable to open" in str(error):
-            hint = "make the folder writable or choose another --out"
+            hint = what_to_free(folder, "make the folder writable or choose another --out")
         else:
             hint = "restore it from a copy, or choose another --out"
         raise StoreError(f"the store {folder / DATABASE_NAME} cannot be used ({error})", hint) from error
@@ -505,7 +513,8 @@ def _usable(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise StoreError(f"--out must be a folder, {folder} is a file", "choose another --out") from None
     except OSError as error:
-        raise StoreError(f"cannot use {folder}: {error.strerror}", "choose another --out") from error
+        hint = what_to_free(folder, "choose another --out")
+        raise StoreError(f"cannot use {folder}: {error.strerror}", hint) from error
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -521,6 +530,42 @@ def answers_held(path: str | os.PathLike[str]) -> int:
             return 0
     with _reader(folder) as reader:
         return int(reader.execute("SELECT COUNT(*) FROM answers").fetchone()[0])
+
+
+_RECENT = 500
+"""Answers of a kind whose times are averaged: the newest, for servers and machines change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What calls of a kind took on average: seconds; tokens in and out, None where none were counted."""
+
+    seconds: float
+    tokens: tuple[float, float] | None
+
+
+def peek_pace(path: str | os.PathLike[str], model: str) -> tuple[Took, Took | None] | None:
+    """What looks and questions of a model took here; None where there were no looks. Read without holding or changing
+    the run. model: its identity, or that and a blank or a colon begin it."""
+    folder = Path(path)
+    if not (folder / DATABASE_NAME).is_file():
+        return None
+    query = (
+        "SELECT AVG(seconds), AVG(tokens_in), AVG(tokens_out) FROM (SELECT seconds, tokens_in, tokens_out FROM answers "
+        "WHERE kind IN ({}) AND model_identity IN ({}) AND seconds > 0 ORDER BY rowid DESC LIMIT ?)"
+    )
+    with contextlib.suppress(StoreError), _reader(folder) as reader:
+        known = [row[0] for row in reader.execute("SELECT DISTINCT model_identity FROM answers")]
+        own = [name for name in known if name == model or name.startswith(model if model[-1:] == ":" else f"{model} ")]
+
+        def took(kinds: str) -> Took | None:
+            row = reader.execute(query.format(kinds, ",".join("?" * len(own))), (*own, _RECENT)).fetchone()
+            tokens = None if row[1] is None or row[2] is None else (float(row[1]), float(row[2]))
+            return None if row[0] is None else Took(float(row[0]), tokens)
+
+        looks = took("'look'")
+        return None if looks is None else (looks, took("'choose', 'complete'"))
+    return None
 
 
 def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:

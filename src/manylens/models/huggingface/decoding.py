@@ -17,10 +17,14 @@ from PIL.Image import Image as Picture
 
 from manylens.errors import ModelUnavailable
 from manylens.models.huggingface.checkpoint import Checkpoint, missing_extra, single_line
+from manylens.sync import within
 
 FloatArray: TypeAlias = NDArray[np.float32]
 Part: TypeAlias = str | Picture
 """A piece of a message."""
+
+TEMPLATE_S = 20.0
+"""A chat template is a program of its checkpoint's, and may loop; it words a message in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,10 @@ class Loaded:
             content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image"} for p in message]
             turns = [{"role": "user", "content": content}]
             try:
-                text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+                text: str = within(
+                    TEMPLATE_S,
+                    lambda: self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False),
+                )
             except Exception as error:  # a template is a program of its checkpoint's, and may raise what it likes
                 problem = type(error).__name__
             else:

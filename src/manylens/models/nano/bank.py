@@ -87,6 +87,12 @@ class Bank:
         self._first = np.cumsum([0, *(task["wordings"] for task in self.tasks)])[:-1]
         self._refusals = np.array([self.words.index(NOT_APPLICABLE), self.words.index(CANNOT_TELL)])
 
+    @property
+    def kinds(self) -> dict[str, frozenset[str]]:
+        """The tasks "kind of bird", ..., which are interests as they stand -> the words that answer them."""
+        kinds = (task for task in self.tasks if task["name"].startswith("kind of "))
+        return {task["name"]: frozenset(self.words[k] for k in task["words"]) for task in kinds}
+
     def nearness(self, vector: FloatArray) -> FloatArray:
         """(tasks,) cosine of an interest to the nearest wording of each task."""
         similar = self._wordings @ vector

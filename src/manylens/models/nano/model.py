@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import resources
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from manylens.collection.pictures import ImageSource
-from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid
+from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models import prompts
 from manylens.models.base import (
     Capabilities,
@@ -43,9 +43,11 @@ from manylens.models.base import (
     LookRequest,
     Request,
 )
+from manylens.models.nano import language
 from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
+from manylens.models.nano.interests import taught, worth_trying
 from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
-from manylens.models.text_embedder import TextEmbedder
+from manylens.models.text_embedder import TextEmbedder, falls_apart
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import in_thread
 from manylens.types import Verdict
@@ -54,6 +56,7 @@ T = TypeVar("T")
 
 BATCH = 32  # pictures read through an interest at once; a fixed shape, so a partial batch is padded
 PIXELS_BATCH = 8  # pictures seen at once: more are no faster and take memory
+LONGEST_BATCH_S = 120.0  # of files that are not our own; a batch takes half a second
 SEEN_KEPT = 512  # what was seen of a picture, 28 kB each, beside those in the run folder
 READINGS_KEPT = 64  # interests
 NAMES_KEPT = 4096  # embeddings of names asked about
@@ -61,6 +64,11 @@ POSITION_WIDTH = 256
 MODEL_FILES = ("nano.json", "eyes.onnx", "head.onnx", *BANK_FILES)
 SAME_WORD = 0.8  # cosine from which a known word means the same as a name that is asked about
 VERDICT_PICTURES = 256
+_SUBJECT = "what the picture shows"
+_LEAST_NEAR, _MOST_WORDINGS = (
+    0.3,
+    6,
+)  # by cosine: below, an interest has nothing in common with the words that were said
 
 
 class Nano:
@@ -86,6 +94,7 @@ class Nano:
         self._threads = threads or _threads()
         self._lock = threading.Lock()
         self._running = onnxruntime.RunOptions()  # of all sessions, so that a Ctrl-C ends what they are doing
+        self._is_own = folder is None
         self._texts = TextEmbedder()
         self._recent: OrderedDict[str, NDArray[np.float16]] = OrderedDict()
         self._readings: OrderedDict[str, _Reading] = OrderedDict()
@@ -176,6 +185,41 @@ class Nano:
                     found[image_id] = row / max(float(np.linalg.norm(row)), 1e-12)
         return found
 
+    def doubt(self, interest: str) -> str:
+        """Why nano may not read the words of an interest, as the end of a sentence about it; empty where it does."""
+        text = prompts.plain(interest)
+        with self._lock:
+            near = float(self._bank.nearness(self._embedding(text)).max())
+        return language.problem(text, near, self._english, falls_apart)
+
+    def interests(self, image_ids: Sequence[str]) -> Sequence[str]:
+        """What nano was taught that is worth trying on these pictures, by what kinds of picture they are and what they
+        show; pictures that cannot be read do not count."""
+        with self._lock:
+            seen = [row for row in self._see(image_ids).values() if not isinstance(row, ModelError)]
+            if not seen:
+                return ()
+            h, pooled = self._read(self._reading(_SUBJECT).vector, seen)
+            shares, _ = self._place(pooled)
+            reading = self._reading(_SUBJECT)
+            best = self._log_odds(reading, h, pooled).argmax(1)
+            shown = Counter(reading.may.words[k] for k in best if k < len(reading.may.words) - 2)
+            domains = dict(zip(self._bank.domains, shares.mean(0).tolist(), strict=True))
+        return worth_trying(domains, shown, self._bank.kinds)
+
+    def wordings(self, interest: str) -> Sequence[str]:
+        """Of the interests that nano was taught those nearest to this one, by the meaning of the words."""
+        known = taught(tuple(self._bank.kinds))
+        with self._lock:
+            near = self._embeddings(known) @ self._embedding(prompts.plain(interest))
+        order = sorted(range(len(known)), key=lambda k: (-round(float(near[k]), 6), known[k]))
+        own = " ".join(interest.split()).casefold()
+        return [known[k] for k in order if near[k] >= _LEAST_NEAR and known[k].casefold() != own][:_MOST_WORDINGS]
+
+    @cached_property
+    def _english(self) -> frozenset[str]:
+        return frozenset(word.casefold() for text in self._bank.words for word in text.split())
+
     # The model's parts, loaded when first used
 
     @cached_property
@@ -201,6 +245,31 @@ class Nano:
         # Spinning threads starve each other where cores are shared: looks 10 -> 15 a second on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(str(self._folder / file), options, providers=["CPUExecutionProvider"])
+
+    def _run(self, session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Any:
+        """One batch through a session. Somebody else's file may loop for ever: raises ModelUnavailable then."""
+        if self._is_own:
+            return session.run(None, given, self._running)
+        running, late = self._running, threading.Event()
+
+        def stop() -> None:
+            late.set()
+            running.terminate = True
+
+        timer = threading.Timer(LONGEST_BATCH_S, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            return session.run(None, given, running)
+        except Exception:
+            if not late.is_set():
+                raise
+        finally:
+            timer.cancel()
+        raise ModelUnavailable(
+            f"nano computes a batch in {LONGEST_BATCH_S:g} s, with the files in {self._folder.name}/ it does not",
+            "do not use them, or allow it more processors",
+        )
 
     # Images
 
@@ -230,7 +299,7 @@ class Nano:
                 pixels[len(readable)] = np.asarray(picture, np.uint8)
                 readable.append(image_id)
             if readable:
-                positions, pooled = self._eyes.run(None, {"pixels": pixels}, self._running)
+                positions, pooled = self._run(self._eyes, {"pixels": pixels})
                 rows = np.concatenate([positions.reshape(PIXELS_BATCH, -1), pooled], 1).astype(np.float16)
                 fresh.update(zip(readable, rows, strict=False))
         if fresh and self._features is not None:
@@ -275,7 +344,7 @@ class Nano:
             places = rows[:, : positions * POSITION_WIDTH].reshape(BATCH, positions, POSITION_WIDTH)
             pooled = rows[:, positions * POSITION_WIDTH :]
             given = {"positions": places, "pooled": pooled, "interest": vector[None]}
-            (h,) = self._head.run(None, given, self._running)
+            (h,) = self._run(self._head, given)
             hs.append(h[: len(batch)])
             pools.append(pooled[: len(batch)])
         return np.concatenate(hs), np.concatenate(pools)

@@ -109,6 +109,7 @@ class Endpoint:
                     reply = await self._client.post(path, cast_to=object, body=body)
         except (sdk.OpenAIError, ValueError, TimeoutError, RecursionError) as error:
             problem = self._explain(error)
+            problem.unsent = bool(_names(error) & _NO_CONNECTION)
         if problem is None:
             try:
                 return self._checked(reply)
@@ -216,6 +217,10 @@ def _without(key: str, value: Any) -> Any:
 def _is_shallow(value: object, most: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return most > 0 and all(_is_shallow(one, most - 1) for one in inner if isinstance(one, dict | list))
+
+
+_NO_CONNECTION = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol"}
+"""The HTTP library's errors for requests of which no byte left."""
 
 
 def _names(error: BaseException | None) -> set[str]:

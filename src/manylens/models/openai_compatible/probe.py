@@ -179,8 +179,7 @@ def _ask_once(endpoint: Endpoint, path: str, body: Json) -> Json:
         try:
             answer = endpoint.ask_now(path, body)
         except ModelError as error:
-            if error.unbilled:
-                call.refused()
+            call.failed(error)
             raise
         call.took(counted_usage(answer))
         return answer

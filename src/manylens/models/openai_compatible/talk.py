@@ -132,8 +132,7 @@ async def send(endpoint: Endpoint, path: str, body: Json, bound: Bound | None = 
     try:
         reply = await endpoint.ask(path, body)
     except ModelError as error:
-        if error.unbilled:
-            call.refused()
+        call.failed(error)
         raise
     call.took(counted_usage(reply))
     return reply

@@ -43,15 +43,23 @@ class Exported:
 @dataclass(frozen=True, slots=True)
 class RunTable:
     """tables: one an interest, with the same rows in the same order. embeddings: by interest, image id -> (d,) float16,
-    unit length. place: where the pictures are, a path or an address, or None where it is not known."""
+    unit length. place: where the pictures are, a path or an address, or None where it is not known. recorded: an
+    address that the run folder names and nobody typed."""
 
     collection: Collection
     tables: tuple[FileTable, ...]
     embeddings: Mapping[str, Mapping[str, Vector]]
     place: Place | None
+    recorded: str = ""
 
     def open_pictures(self) -> Source:
-        """What holds the pictures. Raises UsageError where it is not known, or not there."""
+        """What holds the pictures. Raises UsageError where it is not known, or not there, or would be fetched from an
+        address because a run folder says so, which may be somebody else's."""
+        if self.place is None and self.recorded:
+            raise UsageError(
+                f"this export reads the pictures, which were at {printable(self.recorded)}",
+                "say so again and they are fetched: as the folder",
+            )
         if self.place is None or (isinstance(self.place, Path) and not self.place.exists()):
             where = "is not known" if self.place is None else f"is not at {printable(str(self.place))}"
             raise UsageError(f"this export reads the pictures, their folder {where}", "say where they are: the folder")
@@ -121,7 +129,8 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> R
     no longer where they were. Raises StoreError where there is no run, UsageError where it has no such result."""
     with RunFolder.open(out, must_exist=True) as run:
         recorded = run.place()
-        place = folder if folder is not None else None if recorded is None else as_place(recorded)
+        address = recorded if folder is None and recorded is not None and "://" in recorded else ""
+        place = folder if folder is not None else None if address or recorded is None else as_place(recorded)
         collection = collection_of(run, folder)
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         words = None if by is None else " ".join(by.split())
@@ -129,11 +138,11 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> R
         if not chosen:
             known = ", ".join(repr(c.interest.text) for c in clusterings)
             raise UsageError(
-                f"a run that is exported has results, {out} has none" + ("" if by is None else f" for {by!r}"),
-                f"it has {known}" if known else "finish it first: the command that began it",
+                f"results are read from a finished run, {out} has none" + ("" if by is None else f" for {by!r}"),
+                f"it has {known}" if known else "run the command that began it again, to its end",
             )
         embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
-    return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place)
+    return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place, address)
 
 
 def prefix(table: FileTable) -> str:

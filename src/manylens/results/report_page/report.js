@@ -42,8 +42,10 @@ const clusterName = (which, image) => {
   return place[0] === -1 ? "could not be read by the model" : data.interests[which].byId.get(place[0]).name;
 };
 
-const state = { which: 0, find: "", sort: "typical", opened: new Set() };
-const shown = (image) => !state.find || data.images[image].paths.some((path) => path.toLowerCase().includes(state.find));
+const state = { also: null, which: 0, find: "", sort: "typical", opened: new Set() };
+// also: [interest, cluster]: only images that this other interest has there
+const alike = (image) => !state.also || (places[image][state.also[0]] || [-2])[0] === state.also[1];
+const shown = (image) => alike(image) && (!state.find || data.images[image].paths.some((path) => path.toLowerCase().includes(state.find)));
 const confidence = (image) => places[image][state.which][1];
 const byName = (a, b) => a - b; // images are numbered in file name order
 
@@ -171,8 +173,59 @@ function overview(interest) {
   if (interest.verdict) box.append(element("p", { class: "verdict" }, interest.verdict));
   if (parts.length) box.append(element("ul", { class: "strip", "aria-label": "Clusters by size" }, ...parts));
   box.append(facts);
+  const pairs = data.crossed.filter(([one, two]) => one === state.which || two === state.which);
+  if (pairs.length) box.append(element("div", { class: "pairs" }, ...pairs.map(([one, two, sentence]) => crossed(one === state.which ? two : one, sentence))));
+  if (state.also) {
+    const back = element("button", { type: "button", class: "more" }, "Show all");
+    back.addEventListener("click", () => { state.also = null; draw(); });
+    const name = state.also[1] ? data.interests[state.also[0]].byId.get(state.also[1]).name : "unassigned";
+    box.append(element("p", { class: "also" }, "Only images that are in “", named(name), "” by " + data.interests[state.also[0]].text + ". ", back));
+  }
   if (interest.notes.length) box.append(element("ul", { class: "notes" }, ...interest.notes.map((note) => element("li", {}, note))));
   return box;
+}
+
+const MOST_LINES = 20; // of a cross-table, before the rest is put together
+function crossed(other, sentence) {
+  const [mine, its] = [state.which, other].map((which) => {
+    const lines = [...data.interests[which].clusters].map((cluster) => [cluster.id, cluster.name]);
+    return [...lines, [0, "unassigned"]];
+  });
+  const counts = new Map();
+  for (const place of places) {
+    if (!place[state.which] || !place[other] || place[state.which][0] < 0 || place[other][0] < 0) continue;
+    const key = place[state.which][0] + "/" + place[other][0];
+    counts.set(key, (counts.get(key) || 0) + 1);
+  }
+  const sum = (rows, columns) => rows.reduce((all, row) => all + columns.reduce((part, column) => part + (counts.get(row[0] + "/" + column[0]) || 0), 0), 0);
+  const lines = (every, size) => {
+    const kept = every.filter((line) => line[0] !== 0 || size(line) > 0).sort((a, b) => (a[0] === 0) - (b[0] === 0) || size(b) - size(a));
+    return [kept.slice(0, MOST_LINES), kept.slice(MOST_LINES)];
+  };
+  const [rows, lessRows] = lines(mine, (row) => sum([row], its));
+  const [columns, lessColumns] = lines(its, (column) => sum(mine, [column]));
+  const cell = (rowsOf, columnsOf) => {
+    const count = sum(rowsOf, columnsOf);
+    const item = element("td", {});
+    if (!count) return item;
+    item.style.setProperty("--share", (60 * count / sum(rowsOf, its)).toFixed(0) + "%");
+    if (rowsOf.length > 1 || columnsOf.length > 1) { item.append(number(count)); return item; }
+    const [[row, rowName], [column, columnName]] = [rowsOf[0], columnsOf[0]];
+    const button = element("button", { type: "button", "aria-label": rowName + " and " + columnName + ": " + plural(count, "image", "images") }, number(count));
+    button.addEventListener("click", () => {
+      state.also = [other, column];
+      draw();
+      const to = $(row ? "c" + row : "loose");
+      if (to) to.scrollIntoView();
+    });
+    item.append(button);
+    return item;
+  };
+  const heading = element("tr", {}, element("td", {}), ...columns.map(([, name]) => element("th", { scope: "col" }, named(name))), lessColumns.length ? element("th", { scope: "col" }, number(lessColumns.length) + " others") : null);
+  const line = (rowsOf, name) => element("tr", {}, element("th", { scope: "row" }, named(name)), ...columns.map((column) => cell(rowsOf, [column])), lessColumns.length ? cell(rowsOf, lessColumns) : null);
+  const body = element("tbody", {}, ...rows.map((row) => line([row], row[1])), lessRows.length ? line(lessRows, number(lessRows.length) + " others") : null);
+  const table = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" }, element("table", { class: "crossed" }, element("thead", {}, heading), body));
+  return element("details", {}, element("summary", {}, sentence), table);
 }
 
 function draw() {
@@ -288,6 +341,7 @@ document.addEventListener("keydown", (event) => {
 
 function select(which) {
   state.which = which;
+  state.also = null;
   state.opened.clear();
   document.querySelectorAll("[role=tab]").forEach((tab, position) => {
     tab.setAttribute("aria-selected", String(position === which));
