@@ -4,17 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := .venv-models
 EXPORTS := .venv-exports
+RAY := .venv-ray
 FIFTYONE := .venv-fiftyone
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-models test-exports check fuzz bench bench-scale mutants docs web web-check wheel clean
+.PHONY: help demo test test-models test-exports test-ray check fuzz bench bench-scale mutants docs web web-check wheel clean
 
 help: ## list the targets
 	@echo "make demo         sort a sample collection three ways and print where the report is"
 	@echo "make test         run the tests; TESTS='-m \"not slow\"' for fewer"
 	@echo "make test-models  run the tests that need torch, in an environment of their own (6 GB)"
 	@echo "make test-exports run the tests that need pandas, pyarrow, datasets and FiftyOne, in environments of their own (2 GB)"
+	@echo "make test-ray     run the tests that kill workers of a Ray cluster, in an environment of their own (1 GB)"
 	@echo "make check        tests, types, style: all that must hold before a change lands"
 	@echo "make fuzz         random attacks on all that reads what others wrote; FUZZ_MINUTES=60 for longer"
 	@echo "make bench        speed, comparison with other methods, simulation; BENCH='--limit 100' for less"
@@ -74,6 +76,15 @@ test-exports: $(EXPORTS)/.installed $(FIFTYONE)/.installed ## open every export 
 	$(EXPORTS)/bin/python -m pytest -m exports
 	$(FIFTYONE)/bin/python -m pytest -m exports tests/test_export_fiftyone.py
 
+$(RAY)/.installed: pyproject.toml
+	@test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	@echo "Installing Ray into $(RAY) (once; some 1 GB) ..."
+	@$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,ray]"
+	@touch $@
+
+test-ray: $(RAY)/.installed ## run on replicas and kill them; MANYLENS_RAY_PICTURES=2000 for longer runs
+	$(RAY)/bin/python -m pytest -m ray
+
 check: $(STAMP) ## all that must hold
 	$(BIN)/ruff check src tests bench training
 	$(BIN)/ruff format --check src tests bench training
@@ -115,5 +126,5 @@ wheel: $(STAMP) ## build the wheel
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean: ## remove what was made
-	rm -rf $(VENV) $(MODELS) $(EXPORTS) $(FIFTYONE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
+	rm -rf $(VENV) $(MODELS) $(EXPORTS) $(FIFTYONE) $(RAY) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,14 +14,16 @@ from test_api import COLORS, SIZES, picture
 
 import manylens
 from manylens.cli import main as cli
+from manylens.collection.changes import Changes, changes
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import Known, placed_by_words, sorting_with
+from manylens.method.addition import RELIABILITY, Known, lessons_of, placed_by_words, sorting_with
+from manylens.method.likelihood import ChoiceModel
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.sorting import NO_ANSWER, NONE
 from manylens.method.walk import EdgeScale
 from manylens.models.scripted import ScriptedModel
 from manylens.results.result import Result
-from manylens.types import NOT_APPLICABLE, Interest
+from manylens.types import NOT_APPLICABLE, Image, Interest
 
 
 def put(folder: Path, kinds: Iterable[str], numbers: range) -> None:
@@ -119,9 +122,11 @@ def test_adding_refuses_what_is_no_addition(tmp_path: Path, begun: Result) -> No
 def test_the_command_line_adds(
     tmp_path: Path, begun: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("manylens.session.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("manylens.engine.base.load_model", lambda *_, **__: model())
     put(tmp_path / "pictures", ("blue",), range(3))
-    assert cli.run(["add", str(tmp_path / "out"), str(tmp_path / "pictures")]) == 0
+    assert cli.run(["add", str(tmp_path / "out"), str(tmp_path / "pictures")]) == 1
+    assert "got 'scripted'" in capsys.readouterr().err, "the run's own model, which no name stands for"
+    assert cli.run(["add", str(tmp_path / "out"), str(tmp_path / "pictures"), "--model", "nano"]) == 0
     shown = capsys.readouterr().out
     assert "blue" in shown
     assert "6 images added later: 6 placed, 1 new cluster." in shown
@@ -144,9 +149,121 @@ def test_a_description_places_only_where_earlier_images_agree() -> None:
     )
 
 
+def lessons_world(agree: bool) -> tuple[Looks, list[Known], dict[int, int]]:
+    """Forty images each described alone, in two kinds; earlier answers agree with what their looks are like, or not."""
+    random = np.random.default_rng(3)
+    kind = np.arange(40) % 2
+    centres = np.eye(2, 8)
+    h = centres[kind] + 0.3 * random.standard_normal((40, 8))
+    words = tuple(f"words {i}" for i in range(40))
+    unit = (h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32)
+    seen = Looks(Interest("kind"), tuple(f"{i:02d}" for i in range(40)), words, words, np.ones(40, np.float32), unit)
+    where = {i: int(kind[i]) if agree else int(random.integers(2)) for i in range(40)}
+    return seen, [Known(str(n), "", tuple(i for i in where if where[i] == n)) for n in (0, 1)], where
+
+
+def test_earlier_answers_say_how_far_likeness_can_be_trusted() -> None:
+    edge = EdgeScale(7.0, -4.0)
+    agreeing, differing = (lessons_of(*lessons_world(agree), edge, RELIABILITY) for agree in (True, False))
+    assert agreeing is not None and differing is not None
+    choice = [
+        ChoiceModel(edge.scale, edge.offset).fitted(one.features, one.answers, one.shown, one.misplaced)
+        for one in (agreeing, differing)
+    ]
+    assert choice[0].scale > 7.0 > choice[1].scale
+    seen, known, where = lessons_world(True)
+    slips = {7: 0, 20: 1}  # answered otherwise than their looks are like
+    known = [Known(k.name, "", tuple(i for i in where if (where | slips)[i] == n)) for n, k in enumerate(known)]
+    slipped = lessons_of(seen, known, where | slips, edge, RELIABILITY)
+    assert slipped is not None
+    assert set(np.argsort(-slipped.elsewhere)[:2].tolist()) == set(slips)
+    assert lessons_of(seen, known, {}, edge, RELIABILITY) is None
+
+
+def test_lessons_do_not_depend_on_the_order_of_what_is_known() -> None:
+    seen, known, where = lessons_world(True)
+    edge = EdgeScale(7.0, -4.0)
+    one = lessons_of(seen, known, where, edge, RELIABILITY)
+    shuffled = dict(sorted(where.items(), key=lambda entry: -entry[0]))
+    other = lessons_of(seen, known, shuffled, edge, RELIABILITY)
+    assert one is not None and other is not None
+    assert np.array_equal(one.features, other.features) and np.array_equal(one.answers, other.answers)
+
+
 def test_a_refusal_is_no_kind() -> None:
     refusal = normalise_description(NOT_APPLICABLE)
     seen = looks("sunny", "sunny", refusal, refusal, "rainy")
     sorting = sorting_with(seen, [Known("sunny", "", (0, 1))], [2, 3, 4], EdgeScale(7.0, -4.0), manylens.Settings())
     category = dict(zip(sorting.units.words, sorting.category.tolist(), strict=True))
     assert category == {"sunny": NONE, refusal: NO_ANSWER, "rainy": NONE}
+
+
+def test_notes_that_count_are_made_anew(tmp_path: Path) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    put(folder, ("red", "green", "blue"), range(4))
+    begun = manylens.cluster(folder, "color", model=model(), out=out, into=["red", "green"])["color"].clustering
+    why = "none of the given clusters fits, or the model does not know these words"
+    assert begun.notes == begun.counting_notes == (f"8 images are unassigned: {why}.",)
+    put(folder, ("red", "blue"), range(4, 6))
+    grown = manylens.add(out, folder, model=model())["color"].clustering
+    assert grown.counting_notes == (f"12 images are unassigned: {why}.",)
+    assert grown.notes == ("8 images added later: 4 placed.", *grown.counting_notes)
+    for file in folder.glob("blue-*.png"):
+        file.unlink()
+    assert manylens.add(out, folder, model=model())["color"].clustering.notes == ("8 images added later: 4 placed.",)
+
+
+def test_removed_moved_and_edited_files_are_told(tmp_path: Path, begun: Result) -> None:
+    folder = tmp_path / "pictures"
+    (folder / "red-wide-0.png").unlink()
+    (folder / "red-wide-1.png").rename(folder / "renamed.png")
+    (folder / "red-wide-2.png").write_bytes(picture("green", "wide", 20))
+    (folder / "new.png").write_bytes(picture("green", "tall", 21))
+    notices: list[str] = []
+    result = begun.add(model=model(), on_event=lambda event: notices.append(getattr(event, "text", "")))
+    assert result.changes == Changes(
+        added=("new.png",),
+        removed=("red-wide-0.png",),
+        moved=(("red-wide-1.png", "renamed.png"),),
+        edited=("red-wide-2.png",),
+    )
+    told = [notice for notice in notices if notice.startswith(f"since {tmp_path / 'out'} was sorted, ")]
+    assert len(told) == 1
+    assert "1 file was removed (red-wide-0.png); 1 file was moved (red-wide-1.png to renamed.png); " in told[0]
+    assert result["color"].labels["renamed.png"] == "red"
+    assert result["color"].labels["red-wide-2.png"] == "green"
+    assert "are replaced" not in "".join(notices), "nothing is replaced by an addition"
+    sizes = {cluster.name: cluster.size for cluster in result["color"].clusters}
+    assert sizes == {"red": 14, "green": 18}
+
+
+def test_a_copy_that_goes_is_removed_and_a_swap_is_two_edits() -> None:
+    one, other = Image("1", ("a", "b"), 1, 1), Image("2", ("c",), 1, 1)
+    assert changes([one, other], [Image("1", ("a",), 1, 1), other]) == Changes(removed=("b",))
+    assert changes([other], [Image("2", ("c", "d"), 1, 1)]) == Changes(added=("d",))
+    swapped = [Image("1", ("c",), 1, 1), Image("2", ("a",), 1, 1)]
+    assert changes([Image("1", ("a",), 1, 1), other], swapped) == Changes(edited=("a", "c"))
+
+
+def test_what_was_left_out_stays_out(tmp_path: Path) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    put(folder, ("red", "green"), range(4))
+    put(folder / "old", ("blue",), range(4))
+    (folder / "draft.png").write_bytes(picture("blue", "wide", 9))
+    how: dict[str, list[str]] = {"exclude": ["old/"], "include": ["*-*.png"]}
+    manylens.cluster(folder, "color", model=model(), out=out, **how)  # type: ignore[arg-type]
+    put(folder / "old", ("blue",), range(4, 6))
+    put(folder, ("red",), range(4, 5))
+    grown = manylens.add(out, folder, model=model())
+    assert grown.collection.files_found == 18
+    assert grown.changes is not None and set(grown.changes.added) == {"red-tall-4.png", "red-wide-4.png"}
+
+
+def test_a_run_folder_does_not_say_where_pictures_are_sent(
+    tmp_path: Path, begun: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may come from somebody else."""
+    with sqlite3.connect(tmp_path / "out" / "run.sqlite") as database:
+        database.execute("UPDATE clusterings SET model = 'openai:gpt'")
+    with pytest.raises(UsageError, match="pictures leave this computer when that is said"):
+        manylens.add(tmp_path / "out", tmp_path / "pictures")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image as PillowImage
 
 import manylens
-import manylens.session
+import manylens.engine.base
 from manylens.cli import main as cli
 from manylens.cli.demo import DEMO_INTERESTS
 from manylens.models.scripted import Noise, ScriptedModel
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             labels[hashlib.sha256(buffer.getvalue()).hexdigest()] = color
             table.append(f"{name},{color}")
     (tmp_path / "labels.csv").write_text("\n".join(table))
-    monkeypatch.setattr(manylens.session, "load_model", lambda *_, **__: ScriptedModel({"color": labels}))
+    monkeypatch.setattr(manylens.engine.base, "load_model", lambda *_, **__: ScriptedModel({"color": labels}))
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -262,7 +262,7 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> ScriptedModel:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(manylens.session, "load_model", interrupted)
+    monkeypatch.setattr(manylens.engine.base, "load_model", interrupted)
     assert cli.run(["cluster", str(folder), "--by", "color"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 
@@ -310,7 +310,7 @@ def test_the_demo_is_compared_with_its_truth(
         known = [(hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest(), row) for row in rows]
         return ScriptedModel({name: {id_: row[name] for id_, row in known} for name in DEMO_INTERESTS})
 
-    monkeypatch.setattr(manylens.session, "load_model", load)
+    monkeypatch.setattr(manylens.engine.base, "load_model", load)
     assert cli.run(["demo"]) == 0
     shown = capsys.readouterr().out
     for interest, clusters in (("suit", 4), ("rank", 13), ("color", 2)):
@@ -334,7 +334,7 @@ def failing(folder: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> list
         loaded.append(Named({"color": labels}, noise=Noise(failed_look=share)))
         return loaded[-1]
 
-    monkeypatch.setattr(manylens.session, "load_model", load)
+    monkeypatch.setattr(manylens.engine.base, "load_model", load)
     return loaded
 
 
@@ -476,7 +476,7 @@ def test_an_interest_that_lists_its_options_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = {hashlib.sha256(file.read_bytes()).hexdigest(): file.name.split("-")[0] for file in folder.iterdir()}
-    monkeypatch.setattr(manylens.session, "load_model", lambda *_, **__: ScriptedModel({"red or blue?": labels}))
+    monkeypatch.setattr(manylens.engine.base, "load_model", lambda *_, **__: ScriptedModel({"red or blue?": labels}))
     assert cli.run(["cluster", str(folder), "--by", "red or blue?", "--out", "run"]) == 0
     shown = capsys.readouterr()
     told = '"red or blue?" is read as a closed list of clusters: red, blue; what fits none of them is left out'
@@ -508,14 +508,14 @@ def test_an_interest_is_compared_with_one_column(capsys: pytest.CaptureFixture[s
 def test_a_signal_ends_the_process_with_130(folder: Path) -> None:
     """The real signal, in a process of its own: a run that never ends by itself."""
     script = (
-        "import asyncio, sys, manylens.session; from manylens.cli import main as cli; import manylens.models.base\n"
+        "import asyncio, sys, manylens.engine.base; from manylens.cli import main as cli; import manylens.models.base\n"
         "class Slow:\n"
         "    name = identity = 'slow'\n"
         "    capabilities = manylens.models.base.Capabilities(False, False)\n"
         "    def render(self, request): return str(request)\n"
         "    async def look(self, requests):\n"
         "        print('looking', flush=True); await asyncio.sleep(60)\n"
-        "manylens.session.load_model = lambda *_, **__: Slow()\n"
+        "manylens.engine.base.load_model = lambda *_, **__: Slow()\n"
         f"sys.exit(cli.run(['cluster', {str(folder)!r}, '--by', 'color']))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -227,9 +227,9 @@ def test_the_review_is_a_file_to_edit(tmp_path: Path, begun: Result, capsys: pyt
 def test_the_command_line_sorts_again(
     begun: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("manylens.session.load_model", lambda *_, **__: model())
+    monkeypatch.setattr("manylens.engine.base.load_model", lambda *_, **__: model())
     monkeypatch.setattr("manylens.session.check_model_name", lambda *_: None)
-    monkeypatch.setattr("manylens.session.probe_model", lambda *_: None)
+    monkeypatch.setattr("manylens.engine.base.probe_model", lambda *_: None)
     assert cli.run(["resort", str(begun.out)]) == 0
     assert "Nothing to sort again" in capsys.readouterr().out
     manylens.correct(begun, "color", [{"kind": "move", "images": [RED], "cluster": "green"}])

@@ -463,9 +463,9 @@ def test_the_command_tunes_by_several_interests_within_the_calls(
         asked.append(spec)
         return teacher
 
-    monkeypatch.setattr("manylens.session.load_model", load)
+    monkeypatch.setattr("manylens.engine.base.load_model", load)
     monkeypatch.setattr("manylens.session.check_model_name", lambda *given: None)
-    monkeypatch.setattr("manylens.session.probe_model", lambda *given: None)
+    monkeypatch.setattr("manylens.engine.base.probe_model", lambda *given: None)
     words = ["tune", str(pictures), "--by", "color", "--by", "hue", "--teacher", "someone", "--teacher-calls", "61"]
     words += ["--out", str(tmp_path / "out"), "--student", tiny["llava"], "--device", "cpu", "--steps", "4"]
     assert cli.run(words) == 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from manylens.api import add, cluster, correct, export, plan, redo, resort, review, undo
     from manylens.correcting.corrector import Change
+    from manylens.engine import RayEngine
     from manylens.errors import ManylensError
     from manylens.estimator import InterestClustering
     from manylens.explore import cross, preview, suggest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from manylens.results.sampled import Preview, Suggestions
     from manylens.settings import ModelOptions, Settings
     from manylens.types import Correction
+    from manylens.watching import watch
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "ModelOptions",
     "Plan",
     "Preview",
+    "RayEngine",
     "Result",
     "Settings",
     "Suggestions",
@@ -57,6 +60,7 @@ __all__ = [
     "review",
     "suggest",
     "undo",
+    "watch",
 ]
 
 _HOMES = {
@@ -70,6 +74,7 @@ _HOMES = {
     "ModelOptions": "settings",
     "Plan": "pipeline.plan",
     "Preview": "results.sampled",
+    "RayEngine": "engine",
     "Result": "results.result",
     "Settings": "settings",
     "Suggestions": "results.sampled",
@@ -86,6 +91,7 @@ _HOMES = {
     "review": "api",
     "suggest": "explore",
     "undo": "api",
+    "watch": "watching",
 }
 
 

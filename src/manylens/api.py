@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from manylens import __version__
+from manylens.collection.changes import changes
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.near_duplicates import fingerprint, stand_ins
 from manylens.collection.pictures import StoredImages
@@ -28,6 +29,7 @@ from manylens.correcting.files import write_files
 from manylens.correcting.resort import Resorted, sort_again, take_over
 from manylens.correcting.review import Review
 from manylens.correcting.settle import evidence_of, record, record_added, settled
+from manylens.engine import Engine, engine_named
 from manylens.errors import UsageError
 from manylens.events import Notice
 from manylens.method.observations import Looks
@@ -67,6 +69,7 @@ def cluster(
     include: Sequence[str] = (),
     model: str | Model = "nano",
     options: ModelOptions | None = None,
+    engine: str | Engine | None = None,
     out: PathLike | None = None,
     settings: Settings | None = None,
     level: Level | None = None,
@@ -87,6 +90,8 @@ def cluster(
     model: a name (`nano`, `openai:NAME`) or any object that follows `manylens.models.base.Model`; where it has `open`,
     it is given the pictures through that.
     options: what else there is to say about a named model: its server's address, the size of the images it is sent.
+    engine: who carries out the model's calls: `local`, this process, or `ray`, replicas of the model on this machine or
+    on those of a cluster (`RayEngine(address=...)`); the results are the same.
     out: the run folder; by default `<folder's name>-manylens` in the current directory. A run that is there already is
     continued: answers it has are not asked again. level, n_clusters, into: how fine the clusters are, how many, or
     which (as in `Settings`, where they may stand, too); another level of a finished run asks few questions, or none.
@@ -110,6 +115,7 @@ def cluster(
                 include=include,
                 model=model,
                 options=options or ModelOptions(),
+                engine=engine_named(engine),
                 out=Path(out) if out is not None else default_out(place),
                 settings=chosen,
                 links=links,
@@ -214,7 +220,8 @@ def add(
     folder: PathLike,
     *,
     model: str | Model | None = None,
-    options: ModelOptions | None = None,
+    options: ModelOptions | Mapping[str, Any] | None = None,
+    engine: str | Engine | None = None,
     settings: Settings | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -222,16 +229,19 @@ def add(
     """Pictures that came into the folder since it was sorted join its clusterings, every interest of the run `out`.
 
     What was placed stays where it is, clusters keep their ids and names, new ones may appear. Pictures that are gone
-    leave their clusters. model: the one that the run used, and needs saying only where it is an object. settings:
-    limits on what the addition may cost (`budget_calls`, `budget_usd`); all else is as the run had it. progress: as for
-    `cluster`. Raises as that does, and UsageError where the folder holds none of the run's pictures.
+    leave their clusters; what was removed, moved or edited is told (`Result.changes`). model: the one that the run
+    used, which needs saying where it is an object, or behind a server. options: as for `cluster`, or some of them by
+    name. settings: limits on what the addition may cost (`budget_calls`, `budget_usd`); all else, `exclude` and
+    `include` too, is as the run had it. engine, progress: as for `cluster`. Raises as that does, and UsageError where
+    the folder holds none of the run's pictures.
     """
     with following(progress, on_event) as emit:
         return run_until_done(
             _add(
                 as_place(folder),
                 model=model,
-                options=options or ModelOptions(),
+                options=options,
+                engine=engine_named(engine),
                 out=Path(out),
                 budget=settings or Settings(),
                 emit=emit,
@@ -421,6 +431,7 @@ async def _cluster(
     include: Sequence[str],
     model: str | Model,
     options: ModelOptions,
+    engine: Engine,
     out: Path,
     settings: Settings,
     links: bool,
@@ -439,9 +450,10 @@ async def _cluster(
             emit(Notice(doubt))
     pace = earlier(out, model, options, len(simple)) if isinstance(model, str) else None
     async with open_session(
-        folder, out, model, options, settings, emit, files, exclude=exclude, include=include
+        folder, out, model, options, settings, emit, files, exclude=exclude, include=include, engine=engine
     ) as session:
         collection, recorded = session.collection, session.model
+        session.run.put_read_as({"exclude": list(exclude), "include": list(include), "image_px": options.image_px})
         planned = plan_run(collection, simple, recorded.name, options, settings)
         is_named = isinstance(model, str)
         emit = forecaster = Forecaster(
@@ -503,22 +515,37 @@ async def _add(
     folder: Place,
     *,
     model: str | Model | None,
-    options: ModelOptions,
+    options: ModelOptions | Mapping[str, Any] | None,
+    engine: Engine,
     out: Path,
     budget: Settings,
     emit: OnEvent,
 ) -> Result:
     began = time.monotonic()
     with RunFolder.open(out, must_exist=True) as run:
-        held = run.clusterings()
+        held, before, read_as = run.clusterings(), run.images(), run.read_as()
     if not held:
         raise UsageError(
             f"pictures are added to a finished clustering, {out} has none",
             "run the command that began it to its end; one of an earlier manylens needs it once more",
         )
     named = model or held[0][0].model
-    async with open_session(folder, out, named, options, held[0][1], emit) as session:
+    if not isinstance(options, ModelOptions):
+        known = {"image_px": read_as["image_px"]} if isinstance(read_as.get("image_px"), int) else {}
+        options = ModelOptions(**{**known, **(options or {})})
+    if model is None and not is_local(str(named), options):
+        raise UsageError(
+            f"pictures leave this computer when that is said; this run's model, {named!r}, is behind a server",
+            f"pass --model {named}, with --base-url where it had one",
+        )
+    left_out, taken = (_texts(read_as.get(name)) for name in ("exclude", "include"))
+    async with open_session(
+        folder, out, named, options, held[0][1], emit, exclude=left_out, include=taken, engine=engine, is_addition=True
+    ) as session:
         collection, recorded = session.collection, session.model
+        changed = changes(before, collection.images)
+        if changed.line:
+            emit(Notice(f"since {out} was sorted, {changed.line}"))
         ids = [image.id for image in collection.images]
         if not {image.id for image in collection.images} & {a.image_id for one, _ in held for a in one.assignments}:
             raise UsageError(
@@ -545,7 +572,13 @@ async def _add(
         calls_asked=recorded.asked.total(),
         calls_kept=recorded.reused.total(),
         max_failed=budget.max_failed,
+        changes=changed,
     )
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    """Of what a run folder holds, which may be anything, the texts."""
+    return tuple(value for value in values if isinstance(value, str)) if isinstance(values, list) else ()
 
 
 def _write(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable
@@ -112,6 +113,52 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
+
+
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gfs", "glusterfs", "lustre", "gpfs", "beegfs", "davfs", "ocfs2")
+_NETWORK_FUSE = (
+    "sshfs",
+    "rclone",
+    "s3fs",
+    "gcsfuse",
+    "goofys",
+    "davfs",
+    "gvfsd-fuse",
+    "mount-s3",
+    "cephfs",
+    "glusterfs",
+)
+"""File systems, as /proc/mounts calls them, whose files other machines may change."""
+
+
+def network_drive(path: str | os.PathLike[str], mounts: str = "/proc/mounts") -> str:
+    """The kind of network file system that a path is on, or will be; empty where it is on none, or that is not known.
+
+    mounts: a table as Linux keeps it, one mount a line; elsewhere there is none, and nothing is known but on Windows,
+    where such a drive is named by the system.
+    """
+    place = os.path.realpath(path)
+    if sys.platform == "win32":
+        import ctypes
+
+        drive = os.path.splitdrive(place)[0]
+        is_remote = drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == 4  # DRIVE_REMOTE
+        return "network" if is_remote else ""
+    try:
+        lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ""
+    found, longest = "", -1
+    for line in lines:
+        _, point, kind, *_ = [*line.split(" "), "", "", ""]
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point)
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= longest:  # of two at one place the later one covers the other
+            found, longest = "" if point == "/" else kind, len(point)  # who starts from the network has no disk
+    outer, _, inner = found.partition(".")
+    if outer == "fuse":
+        return found if inner.startswith(_NETWORK_FUSE) else ""
+    return found if found.startswith(_NETWORK) else ""
 
 
 def public_name(model: str) -> str:

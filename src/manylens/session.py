@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from manylens.collection.addresses import shown_address
 from manylens.collection.find import Collection, find_images, open_source
 from manylens.collection.pictures import StoredImages
 from manylens.collection.source import Place, Source
+from manylens.engine import Engine, LocalEngine
 from manylens.errors import ModelUnavailable, UsageError
 from manylens.events import Event, Notice, StageAdvanced, StageFinished, StageStarted, Stopping
-from manylens.models.base import Model, ModelOptions, check_model, open_model
+from manylens.files import network_drive
+from manylens.models.base import Model, ModelOptions, check_model
 from manylens.models.caching import CachingModel, open_account
-from manylens.models.registry import check_model_name, close_model, load_model, probe_model
+from manylens.models.registry import check_model_name
 from manylens.models.retrying import RetryingModel
 from manylens.results.table import collection_of
 from manylens.settings import Settings
@@ -33,6 +36,20 @@ OnEvent: TypeAlias = Callable[[Event], None]
 
 MODELS_NAME = "models.json"
 """In a run folder: what was found out about models behind servers."""
+
+
+_ON_NETWORK = (
+    "{out} is on a network drive ({kind}), where a database can be damaged and each answer waits for the network: keep "
+    "it on a disk of this computer, such as {here}, and copy the finished folder"
+)
+
+
+def _local_place(out: Path) -> Path:
+    """Where on this computer a run folder of that name could be."""
+    for place in (Path.home(), Path(tempfile.gettempdir())):
+        if not network_drive(place):
+            break
+    return place / out.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +77,14 @@ async def open_session(
     include: Sequence[str] = (),
     is_sample: bool = False,
     reread: bool = True,
+    engine: Engine | None = None,
+    is_addition: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the run at `out` on the images of `folder` (any place that `open_source` opens), or on those of its `files`
     alone; the limits of the settings hold from the first request on. is_sample: the files stand for others, and what
     the run knows of its collection stays as it is. reread: find out what the folder holds; else it is what the run
-    recorded.
+    recorded. engine: who carries out the model's calls, by default this process. is_addition: what was found of
+    pictures that are still there stays.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -75,45 +95,42 @@ async def open_session(
     if isinstance(folder, str):
         emit(Notice(f"reading {printable(shown_address(folder))}"))  # an archive or a table is fetched whole
     source = open_source(folder)  # raises and says why, before a run folder is made
+    engine = engine or LocalEngine()
     fresh = not out.exists()
     with RunFolder.open(out) as run:
+        if kind := network_drive(out):
+            emit(Notice(_ON_NETWORK.format(out=out, kind=kind, here=_local_place(out))))
         account = open_account(run)
         account.limit(settings)
         try:
-            if isinstance(model, str):
-                with account.probing():
-                    probe_model(model, options, out / MODELS_NAME)
+            with account.probing():
+                engine.probe(model, options, out / MODELS_NAME)
             collection = (
-                _read(source, files, exclude, include, run, emit, is_sample) if reread else collection_of(run, folder)
+                _read(source, files, exclude, include, run, emit, is_sample, is_addition)
+                if reread
+                else collection_of(run, folder)
             )
         except (UsageError, ModelUnavailable):
             if fresh:  # a mistyped folder or address must not leave an empty run behind
                 shutil.rmtree(out, ignore_errors=True)
             raise
         images = StoredImages(source, collection.images, run.thumbnail)
-        if isinstance(model, str):
-            chosen = load_model(model, images, run.features, options, recorded=out / MODELS_NAME)
+        async with engine.opened(model, images, options, run.features, out / MODELS_NAME) as chosen:
             if hasattr(chosen, "on_notice"):
                 chosen.on_notice = lambda text: emit(Notice(text))
-        else:
-            chosen = model
-            open_model(chosen, images)
-        is_served = chosen.capabilities.batch_size == 1
-        recorded = CachingModel(
-            RetryingModel(
-                chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text))
+            is_served = chosen.capabilities.batch_size == 1
+            recorded = CachingModel(
+                RetryingModel(
+                    chosen, timeout_s=options.timeout_s, seed=settings.seed, notify=lambda text: emit(Notice(text))
+                )
+                if is_served
+                else chosen,
+                run,
+                lambda calls: emit(Stopping(calls)),
+                account,
+                ask_again=options.ask_again,
             )
-            if is_served
-            else chosen,
-            run,
-            lambda calls: emit(Stopping(calls)),
-            account,
-            ask_again=options.ask_again,
-        )
-        try:
             yield Session(run, collection, images, recorded, fresh)
-        finally:
-            await close_model(chosen)
 
 
 _NAMED = 5
@@ -144,6 +161,7 @@ def _read(
     run: RunFolder,
     emit: OnEvent,
     is_sample: bool = False,
+    is_addition: bool = False,
 ) -> Collection:
     """Stage `read`: find, hash and shrink the images; the run keeps their thumbnails."""
     emit(StageStarted("read", "", None))
@@ -158,7 +176,7 @@ def _read(
     )
     before = set() if is_sample else run.image_ids()
     gone = before - {image.id for image in collection.images}
-    if gone and collection.images:
+    if gone and collection.images and not is_addition:
         images = counted(len(gone), "picture that is", "pictures that are")
         emit(
             Notice(

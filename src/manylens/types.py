@@ -260,7 +260,8 @@ class Clustering:
     assignments: one per readable image, in image id order. failed: (image id, reason) of images whose look failed.
     estimate: how many of the placed images are misplaced; None where the judge could not be used. density: share of
     pairs of descriptions that are edges. vocabulary: normalised description -> the writer's category. notes: what the
-    person should know, in sentences. not_looked: image ids that were not looked at because the budget was spent.
+    person should know, in sentences. counting_notes: those of them that count images, made anew when that changes.
+    not_looked: image ids that were not looked at because the budget was spent.
     is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
     verdict: the model's own, None where it gives none; with "not understood" the clusters are groups by look. edge:
     beta and b, by which the weight of an edge follows from the cosine of two embeddings; None where it is not known.
@@ -276,6 +277,7 @@ class Clustering:
     estimate: Misplaced | None = None
     vocabulary: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    counting_notes: tuple[str, ...] = ()
     not_looked: tuple[str, ...] = ()
     is_partial: bool = False
     foreseen_calls: tuple[int, int] = (0, 0)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from manylens.cli.options import DEFAULTS, PLACE, check_interests, choose_files, gone, model_options, settings_from
+from manylens.cli.options import (
+    DEFAULTS,
+    PLACE,
+    check_interests,
+    choose_files,
+    engine_option,
+    gone,
+    model_options,
+    settings_from,
+)
 from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
+
+if TYPE_CHECKING:
+    from manylens.engine import Engine
 
 
 @click.command(
@@ -48,6 +61,7 @@ from manylens.settings import CALLS_PER_PICTURE, ModelOptions, listed_names
 )
 @choose_files
 @model_options
+@engine_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results. [default: <FOLDER's name>-manylens]"
 )
@@ -123,6 +137,7 @@ def cluster(
     include: tuple[str, ...],
     model: str,
     options: ModelOptions,
+    engine: Engine,
     out: Path | None,
     seed: int | None,
     tau: float | None,
@@ -198,6 +213,7 @@ def cluster(
             include=include,
             model=model,
             options=options,
+            engine=engine,
             out=out,
             settings=settings,
             links=links,

@@ -222,7 +222,11 @@ def _lacks(error: Exception) -> bool:
 
 def _interrupted(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    asks = bool(words) and words[0] in ("cluster", "demo", "suggest", "preview", "tune") and "--dry-run" not in words
+    asks = (
+        bool(words)
+        and words[0] in ("add", "cluster", "demo", "suggest", "preview", "tune")
+        and "--dry-run" not in words
+    )
     kept = " What was asked so far is kept: the same command continues from there." if asks else ""
     click.echo(f"\nInterrupted.{kept}", err=True)
     return EXIT_INTERRUPTED

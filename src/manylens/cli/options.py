@@ -55,12 +55,15 @@ def _about_models(named: Callable[[_Command], _Command]) -> Callable[[_Command],
     return functools.partial(_with_options, named)
 
 
-def _with_options(named: Callable[[_Command], _Command], command: _Command) -> _Command:
+def _with_options(
+    named: Callable[[_Command], _Command], command: _Command, made: Callable[..., Any] = ModelOptions
+) -> _Command:
+    """made: of what was said, by name, the `options` that the command gets."""
     defaults = {field.name: field.default for field in dataclasses.fields(ModelOptions)}
 
     def with_options(**given: Any) -> None:
         said = {name: given.pop(name) for name in defaults}
-        command(options=ModelOptions(**{name: value for name, value in said.items() if value is not None}), **given)
+        command(options=made(**{name: value for name, value in said.items() if value is not None}), **given)
 
     add: list[Callable[[_Command], _Command]] = [
         named,
@@ -139,6 +142,16 @@ model_options = _about_models(
 )
 
 
+run_model_options = functools.partial(
+    _with_options,
+    click.option(
+        "--model", metavar="NAME", help="The model that the run used. [default: the run's own, if not served]"
+    ),
+    made=dict,
+)
+"""Of a run that is there: the command gets `options` as what was said alone."""
+
+
 teacher_options = _about_models(
     click.option(
         "--teacher",
@@ -162,3 +175,31 @@ def check_interests(texts: Sequence[str]) -> None:
         parse_interests(texts)
     except UsageError as error:
         raise click.UsageError(str(error)) from error
+
+
+def engine_option(command: _Command) -> _Command:
+    """Who carries out the model's calls; the command gets `engine` of it, as `manylens.cluster` takes it."""
+
+    @functools.wraps(command)
+    def with_engine(*, engine: str, ray_address: str | None, replicas: int | None, **given: Any) -> None:
+        from manylens.engine import engine_named
+
+        try:
+            command(engine=engine_named(engine, ray_address, replicas), **given)
+        except UsageError as error:
+            if "--engine" not in error.hint:
+                raise
+            raise click.UsageError(str(error)) from error
+
+    decorated: _Command = with_engine
+    for option in (
+        click.option("--replicas", type=click.IntRange(1), metavar="N",
+                     help="Of --engine ray: replicas of the model. [default: one for each slot of the cluster]"),
+        click.option("--ray-address", metavar="HOST:PORT",
+                     help="Of --engine ray: where the cluster is. [default: one on this computer]"),
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                     metavar="NAME", help="Who carries out the model's calls: local, this process, or ray, replicas of "
+                     "the model on this computer or on a cluster."),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    return decorated

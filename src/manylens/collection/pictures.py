@@ -109,9 +109,14 @@ class StoredImages:
     """An `ImageSource` over a run's thumbnails and, for larger sizes, the original files, in a folder or a `Source`."""
 
     def __init__(self, source: Path | Source, images: Iterable[Image], thumbnail_bytes: Callable[[str], bytes]) -> None:
-        self._source = source
+        self.source: Path | Source = source
         self._images = {image.id: image for image in images}
         self._thumbnail_bytes = thumbnail_bytes
+
+    def packed(self, image_ids: Iterable[str]) -> tuple[tuple[Image, ...], dict[str, bytes]]:
+        """What another process needs to have these images, too, beside the folder itself."""
+        ids = list(image_ids)
+        return tuple(self._images[i] for i in ids), {i: self._thumbnail_bytes(i) for i in ids}
 
     def thumbnail(self, image_id: str) -> Picture:
         with PIL.Image.open(io.BytesIO(self._thumbnail_bytes(image_id)), formats=("JPEG",)) as picture:
@@ -125,7 +130,7 @@ class StoredImages:
             return encode_jpeg(picture, quality=quality)
         for path in image.paths:
             try:
-                with open_image(self._source, path, image_id) as content:
+                with open_image(self.source, path, image_id) as content:
                     # A file that changed since is another image; an answer about it must not be stored under this one.
                     if content is not None:
                         return encode_jpeg(decode(content, longest_side_px)[0], quality=quality)

@@ -15,12 +15,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from manylens.method.check import Check
-from manylens.method.likelihood import MemberModel, member_features
+from manylens.method.likelihood import ChoiceModel, Lessons, MemberModel, member_features
 from manylens.method.observations import REFUSALS, Looks, directions, sum_by_group
-from manylens.method.questions import Steps
+from manylens.method.questions import MOST_OPTIONS, Steps
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.settings import Settings
+
+_MOST_LESSONS = 2000
+"""As many answers as a run fits its choice model to."""
+
+_LESSON_ROUNDS = 3
+
+RELIABILITY = 0.95
+"""As `Sorting` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +83,70 @@ def placed_by_words(
     return found
 
 
+def lessons_of(
+    looks: Looks, known: Sequence[Known], places: Mapping[int, int], edge: EdgeScale, reliability: float
+) -> Lessons | None:
+    """What earlier images teach whose own answer was the last word on them. places: image -> index into the known ones
+    where it is, NONE for in no cluster. None where there are none.
+
+    An image's place stands for its answer, as far as the judge is reliable; the options are the clusters nearest to it,
+    as they would be without it. Of the images, the newest run's checks need only a part (`_MOST_LESSONS`).
+    """
+    filled = [number for number, cluster in enumerate(known) if cluster.images]
+    images = sorted(places, key=lambda image: looks.image_ids[image])[:_MOST_LESSONS]
+    if not images or not filled:
+        return None
+    row_of = {number: row for row, number in enumerate(filled)}
+    of_image = np.concatenate([np.full(len(known[n].images), row) for row, n in enumerate(filled)])
+    members = np.concatenate([np.array(known[n].images, dtype=np.int64) for n in filled])
+    sums = sum_by_group(looks.embeddings[members], of_image, len(filled))
+    own = np.array([row_of.get(places[image], NONE) for image in images])
+    vectors = looks.embeddings[images]
+    similarity = vectors @ sums.T / np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
+    placed = np.flatnonzero(own != NONE)
+    rest = sums[own[placed]] - vectors[placed]
+    lengths = np.linalg.norm(rest, axis=1)
+    left = np.einsum("ud,ud->u", vectors[placed], rest) / np.where(lengths > 1e-3, lengths, np.nan)
+    similarity[placed, own[placed]] = left
+    width = min(MOST_OPTIONS, len(filled))
+    near = np.argsort(-np.nan_to_num(similarity, nan=np.inf), axis=1, kind="stable")[:, :width]
+    chosen = near == own[:, None]
+    similarity = np.take_along_axis(similarity, near, axis=1).astype(np.float64)
+    shown = np.zeros((len(images), MOST_OPTIONS), dtype=bool)
+    shown[:, :width] = ~np.isnan(similarity)
+    features = np.zeros((len(images), MOST_OPTIONS, 3))
+    features[:, :width, 0], features[:, :width, 1] = np.nan_to_num(similarity), 1.0
+    slip = (1 - reliability) / (width + 1)
+    answers = np.zeros((len(images), MOST_OPTIONS + 1))
+    answers[:, :width] = reliability * chosen + slip
+    answers[:, -1] = reliability * ~chosen.any(axis=1) + slip
+    sizes = Counter(looks.words)
+    every = member_features(looks.confidences, np.array([max(1, sizes[words]) for words in looks.words]))
+    rows = every[images]
+    wrong = MemberModel.prior().misplaced(rows)
+    choice = ChoiceModel(edge.scale, edge.offset)
+    elsewhere = wrong
+    for _ in range(_LESSON_ROUNDS):  # which answers surprise depends on the model, and the model on the answers
+        choice = ChoiceModel(edge.scale, edge.offset).fitted(features, answers, shown, wrong)
+        odds = np.where(shown, choice.odds(features[:, :, 0], features[:, :, 2]), -np.inf)
+        odds = np.concatenate([odds, np.zeros((len(images), 1))], axis=1)
+        before = np.exp(odds - odds.max(axis=1, keepdims=True))
+        before /= before.sum(axis=1, keepdims=True)
+        by_kind = (1 - wrong) * (before * answers).sum(axis=1)
+        anywhere = 0.5 * before + 0.5 / (len(filled) + 1)
+        by_chance = wrong * (anywhere * answers).sum(axis=1)
+        elsewhere = by_chance / (by_chance + by_kind)
+        wrong = MemberModel.prior().fitted(rows, elsewhere).misplaced(rows)
+    return Lessons(features, answers, shown, wrong, rows, elsewhere)
+
+
 def sorting_with(
-    looks: Looks, known: Sequence[Known], pool: Sequence[int], edge: EdgeScale, settings: Settings
+    looks: Looks,
+    known: Sequence[Known],
+    pool: Sequence[int],
+    edge: EdgeScale,
+    settings: Settings,
+    lessons: Lessons | None = None,
 ) -> Sorting:
     """The known clusters, each one unit, and the walks' units of the images in `pool`."""
     inside = walk(selected(looks, pool), edge, settings)
@@ -96,7 +166,9 @@ def sorting_with(
         density=inside.density,
     )
     silent = np.array([NO_ANSWER if w in REFUSALS else NONE for w in units.words], dtype=np.int64)
-    sorting = Sorting(looks, units, edge, silent, price=settings.price, exemplars=settings.exemplars_asked)
+    sorting = Sorting(
+        looks, units, edge, silent, price=settings.price, exemplars=settings.exemplars_asked, lessons=lessons
+    )
     founders = iter(range(len(held)))
     for cluster in known:
         sorting.add(Cluster(next(founders) if cluster.images else NONE, cluster.name, cluster.definition))

@@ -18,6 +18,10 @@ from manylens.types import Assignment
 _SHOWN_REASON = 200
 
 
+NO_ANSWER_REASON = "which does not answer the interest"
+"""How the reason of an image ends whose description is none of what was asked."""
+
+
 def assign(
     sorting: Sorting, groups: Sequence[Group], names: Sequence[str], spent: bool, closed: bool
 ) -> list[Assignment]:
@@ -69,7 +73,7 @@ def _why(sorting: Sorting, image: int, name: str) -> str:
 def _why_unassigned(sorting: Sorting, image: int, spent: bool, closed: bool) -> str:
     unit = int(sorting.units.of_image[image])
     if sorting.category[unit] == NO_ANSWER:
-        return "which does not answer the interest"
+        return NO_ANSWER_REASON
     if image in sorting.unanswered:
         return "the question about it failed"
     if spent and image not in sorting.answers:

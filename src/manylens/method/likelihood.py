@@ -118,6 +118,19 @@ class MemberModel:
         return MemberModel(weights, np.linalg.inv(curvature))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lessons:
+    """What answers of earlier runs teach the two models, as their `fitted` takes it: of the choice model features,
+    answers, shown, misplaced; of the member model members, elsewhere."""
+
+    features: FloatArray
+    answers: FloatArray
+    shown: NDArray[np.bool_]
+    misplaced: FloatArray
+    members: FloatArray
+    elsewhere: FloatArray
+
+
 def member_features(confidences: NDArray[np.float32], sizes: NDArray[np.int64]) -> FloatArray:
     """(n, 3): 1, the log-odds of the look's confidence around its mean (0 where all are equal, or not known), and the
     log2 of how many images share its unit: common descriptions are the more reliable ones."""

@@ -22,13 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.method.likelihood import (
-    UNIT_STRENGTH,
-    ChoiceModel,
-    FloatArray,
-    MemberModel,
-    member_features,
-)
+from manylens.method.likelihood import UNIT_STRENGTH, ChoiceModel, FloatArray, Lessons, MemberModel, member_features
 from manylens.method.observations import Looks, sum_by_group
 from manylens.method.questions import MOST_OPTIONS, Statement
 from manylens.method.walk import EdgeScale, Units
@@ -88,6 +82,7 @@ class Sorting:
         price: float,
         exemplars: int,
         reliability: float = 0.95,
+        lessons: Lessons | None = None,
     ) -> None:
         m = len(units)
         self.looks, self.units, self.exemplars = looks, units, exemplars
@@ -119,7 +114,12 @@ class Sorting:
         self._choice = self._choice_prior
         self._counts = np.zeros(m, dtype=np.int64)
         self._first = np.array([unit[0] for unit in units.members], dtype=np.int64)
+        self._lessons = lessons
+        """Of earlier runs, beside the answers of this one."""
         self.members = MemberModel.prior()
+        if lessons is not None:
+            self.members = self.members.fitted(lessons.members, lessons.elsewhere)
+            self._choice = self._choice.fitted(lessons.features, lessons.answers, lessons.shown, lessons.misplaced)
         self.features = member_features(looks.confidences, units.sizes[units.of_image])
         self._measure_shares()
 
@@ -402,8 +402,11 @@ class Sorting:
             asked.append(images)
         every = np.concatenate([np.zeros(0, dtype=np.int64), *asked])
         own = np.array([image not in self.told for image in every.tolist()], dtype=bool)
-        shares = np.concatenate([np.zeros(0), *misplaced])
-        self.members = MemberModel.prior().fitted(self.features[every[own]], shares[own])
+        features, elsewhere = self.features[every[own]], np.concatenate([np.zeros(0), *misplaced])[own]
+        if self._lessons is not None:
+            features = np.concatenate([self._lessons.members, features])
+            elsewhere = np.concatenate([self._lessons.elsewhere, elsewhere])
+        self.members = MemberModel.prior().fitted(features, elsewhere)
         self._measure_shares()
 
     def _blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
@@ -558,6 +561,9 @@ class Sorting:
             answers[at, : len(rows)] = answer.likelihoods[:-1]
             answers[at, -1] = answer.likelihoods[-1]
         misplaced = self.share[[self.asked[unit][0] for unit in units]]
+        if (known := self._lessons) is not None:
+            features, answers = np.concatenate([known.features, features]), np.concatenate([known.answers, answers])
+            shown, misplaced = np.concatenate([known.shown, shown]), np.concatenate([known.misplaced, misplaced])
         self._choice = self._choice_prior.fitted(features, answers, shown, misplaced)
 
     # What comes of it

@@ -258,6 +258,9 @@ class Model(Protocol):
     end of a sentence about them, or nothing; `interests(image_ids) -> Sequence[str]`, which of those that it was taught
     are worth trying on these pictures; and `wordings(interest) -> Sequence[str]`, those that are nearest to an
     interest. Plain functions, too: a run says the first before it asks anything, `suggest` and `preview` use the rest.
+
+    A model that has to run before it knows how it words a request may have `facts() -> Mapping`, what it found out, and
+    `assume(facts)`: the engine ray lets a replica find out, and words requests where there is no GPU.
     """
 
     @property

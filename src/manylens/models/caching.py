@@ -7,9 +7,9 @@ next run, unless it was given up (`GivenUp`); a model that is gone (`ModelUnavai
 is cancelled (Ctrl-C) waits for the calls of a server that are under way, because they are paid for; cancelled again, it
 does not, and loses at most those, as a kill does.
 
-A model in this process gets batches of `batch_size`; a server (`batch_size` 1) gets one request a call, `concurrency`
-calls side by side. Retries and pacing (`retrying`) go between `CachingModel` and the server: they see only what must be
-asked.
+A call holds `batch_size` requests, and `concurrency` calls are under way side by side: one batch after another for a
+model in this process, a batch for each replica of the engine ray, single requests for a server (`batch_size` 1).
+Retries and pacing (`retrying`) go between `CachingModel` and the server: they see only what must be asked.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class CachingModel(ModelWrapper):
         self.given_up: set[str] = set()
         self.account = account or open_account(run)
         known = model.capabilities
-        self.account.forgiven = max(known.concurrency, known.batch_size)
+        self.account.forgiven = known.concurrency * known.batch_size
         self._on_stopping = on_stopping
         self._in_flight: dict[str, asyncio.Future[Reply | ModelError | None]] = {}
         self.asked: Counter[str] = Counter()
@@ -242,10 +242,7 @@ class CachingModel(ModelWrapper):
                     raise reply
 
         try:
-            if self._model.capabilities.batch_size == 1:
-                await self._ask_side_by_side(keys, wanted, ask, keep)
-            else:
-                await self._ask_in_batches(keys, wanted, ask, keep)
+            await self._ask_side_by_side(keys, wanted, ask, keep)
         finally:
             for key, claim in claims.items():
                 if not claim.done():
@@ -253,56 +250,34 @@ class CachingModel(ModelWrapper):
                 del self._in_flight[key]
         return outcomes
 
-    async def _ask_in_batches(
-        self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
-    ) -> None:
-        size = self._model.capabilities.batch_size
-        for start in range(0, len(keys), size):
-            calls = {key: Call(self.account, key, self._bound(wanted[key])) for key in keys[start : start + size]}
-            unsent: dict[str, BudgetSpent] = {}
-            for key, call in calls.items():
-                try:
-                    call.send(save=False)
-                except BudgetSpent as error:
-                    unsent[key] = error
-            self.account.save()
-            batch: list[str] = [key for key in calls if key not in unsent]
-            began = time.monotonic()
-            replies: Sequence[Reply | ModelError] = ()
-            if batch:
-                replies = await self._call(ask, [wanted[key] for key in batch])
-            seconds = (time.monotonic() - began) / max(1, len(batch))
-            answers: list[tuple[str, Reply | ModelError]] = [*zip(batch, replies, strict=True), *unsent.items()]
-            keep([(key, reply, seconds, calls[key]) for key, reply in answers])
-
     async def _ask_side_by_side(
         self, keys: Sequence[str], wanted: dict[str, _Request], ask: _Ask[_Request], keep: _Keep
     ) -> None:
-        """At most `concurrency` calls at once, the next one begun when one ends. What has arrived while the loop was
-        busy is stored in one transaction; whatever ends this early, what has arrived until then is stored, too."""
-        waiting = iter(keys)
-        running: set[asyncio.Task[None]] = set()
+        """Calls of `batch_size` requests, at most `concurrency` of them at once, the next one begun when one ends. What
+        has arrived while the loop was busy is stored in one transaction; whatever ends this early, what has arrived
+        until then is stored, too."""
+        known = self._model.capabilities
+        is_served = known.batch_size == 1
+        waiting = iter([keys[start : start + known.batch_size] for start in range(0, len(keys), known.batch_size)])
+        running: dict[asyncio.Task[list[_Arrived]], int] = {}
         arrived: list[_Arrived] = []
         broken: list[BaseException] = []
         news = asyncio.Event()
+        call = self._ask_server if is_served else self._ask_batch
 
-        async def call(key: str) -> None:
-            began = time.monotonic()
-            sends = Call(self.account, key, self._bound(wanted[key]))
-            with working_for(sends):
-                (reply,) = await self._call(self._first_try(ask, sends), [wanted[key]])
-            arrived.append((key, reply, time.monotonic() - began, sends))
-
-        def end(task: asyncio.Task[None]) -> None:
-            running.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
-                broken.append(error)
+        def end(task: asyncio.Task[list[_Arrived]]) -> None:
+            running.pop(task)
+            if not task.cancelled():
+                if (error := task.exception()) is not None:
+                    broken.append(error)
+                else:
+                    arrived.extend(task.result())
             news.set()
 
         def begin() -> None:
-            while len(running) < self._model.capabilities.concurrency and (key := next(waiting, None)) is not None:
-                task = asyncio.create_task(call(key))
-                running.add(task)
+            while len(running) < known.concurrency and (some := next(waiting, None)) is not None:
+                task = asyncio.create_task(call(some, wanted, ask))
+                running[task] = len(some)
                 task.add_done_callback(end)
 
         def take() -> list[_Arrived]:
@@ -320,7 +295,7 @@ class CachingModel(ModelWrapper):
                 begin()
                 keep(take())
         except (ModelUnavailable, asyncio.CancelledError) as reason:
-            if running:  # what is under way may be answered, and paid for, all the same
+            if running and is_served:  # what is under way may be answered, and paid for, all the same
                 if self._on_stopping is not None and isinstance(reason, asyncio.CancelledError):
                     self._on_stopping(len(running))
                 await asyncio.wait(running, timeout=LAST_ANSWERS_S)
@@ -333,6 +308,38 @@ class CachingModel(ModelWrapper):
             if arrived:
                 with contextlib.suppress(ModelUnavailable):  # another call's has been raised already
                     keep(take())
+
+    async def _ask_server(
+        self, keys: Sequence[str], wanted: Mapping[str, _Request], ask: _Ask[_Request]
+    ) -> list[_Arrived]:
+        """One request, which the model writes down itself, or we do for it."""
+        (key,) = keys
+        began = time.monotonic()
+        sends = Call(self.account, key, self._bound(wanted[key]))
+        with working_for(sends):
+            (reply,) = await self._call(self._first_try(ask, sends), [wanted[key]])
+        return [(key, reply, time.monotonic() - began, sends)]
+
+    async def _ask_batch(
+        self, keys: Sequence[str], wanted: Mapping[str, _Request], ask: _Ask[_Request]
+    ) -> list[_Arrived]:
+        """A batch of which each request is written down before, without those that could pass a limit."""
+        calls = {key: Call(self.account, key, self._bound(wanted[key])) for key in keys}
+        unsent: dict[str, BudgetSpent] = {}
+        for key, call in calls.items():
+            try:
+                call.send(save=False)
+            except BudgetSpent as error:
+                unsent[key] = error
+        self.account.save()
+        batch: list[str] = [key for key in calls if key not in unsent]
+        began = time.monotonic()
+        replies: Sequence[Reply | ModelError] = ()
+        if batch:
+            replies = await self._call(ask, [wanted[key] for key in batch])
+        seconds = (time.monotonic() - began) / max(1, len(batch))
+        answers: list[tuple[str, Reply | ModelError]] = [*zip(batch, replies, strict=True), *unsent.items()]
+        return [(key, reply, seconds, calls[key]) for key, reply in answers]
 
     def _first_try(self, ask: _Ask[_Request], call: Call) -> _Ask[_Request]:
         """`ask`, written down before it is sent where the model does not do that itself."""

@@ -7,13 +7,24 @@ it is; clusters keep their ids and names; what a question about a new image cost
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from manylens.errors import UsageError
-from manylens.method.addition import ByWords, Known, joined, old_of, place, placed_by_words, selected, sorting_with
+from manylens.method.addition import (
+    RELIABILITY,
+    ByWords,
+    Known,
+    joined,
+    lessons_of,
+    old_of,
+    place,
+    placed_by_words,
+    selected,
+    sorting_with,
+)
 from manylens.method.assignment import assign, exemplars
 from manylens.method.levels import Group
 from manylens.method.naming import name_groups
@@ -23,6 +34,7 @@ from manylens.models.base import Model
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
+from manylens.pipeline.notes import count_notes
 from manylens.pipeline.run import Emit, edge_scale
 from manylens.pipeline.verdict import place_by_look
 from manylens.settings import Settings
@@ -54,49 +66,75 @@ async def add_images(
     known_ids = {a.image_id for a in clustering.assignments}
     fresh = sorted(set(image_ids) - known_ids)
     if not fresh:
-        return clustering
+        return recounted(clustering, settings)
     interest = clustering.interest
     before = (await look_at_images(sorted(known_ids), [interest], model, emit, Budget(model, Settings())))[interest]
     after = (await look_at_images(fresh, [interest], model, emit, budget))[interest]
     looks = joined(before, after)
-    session = JudgeSession(after, model, emit, budget, budget.part(1.0))
-    session.looks = looks
-    clusters, placed = await _place(clustering, looks, set(after.image_ids), settings, session, last_id)
+
+    def open_session(asked_about: Looks) -> JudgeSession:
+        return JudgeSession(asked_about, model, emit, budget, budget.part(1.0))
+
+    session = open_session(selected(looks, ()))
+    if clustering.verdict is not None and clustering.verdict.word == "not understood":
+        clusters, placed = list(clustering.clusters), await place_by_look(clustering, after.image_ids, model)
+    else:
+        clusters, placed, session = await _place(
+            clustering, looks, set(after.image_ids), settings, open_session, last_id
+        )
     kept = tuple(a for a in clustering.assignments if a.image_id not in placed)
-    assignments = tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id))
-    sizes = Counter(a.cluster for a in assignments)
     came = [a for a in placed.values() if a.cluster is not None]
-    new = len(clusters) - len(clustering.clusters)
+    new = len({a.cluster for a in came} - {cluster.id for cluster in clustering.clusters})
     note = f"{counted(len(fresh), 'image')} added later: {len(came):,} placed" + (
         f", {counted(new, 'new cluster')}" if new else ""
     )
     asked = clustering.calls
-    return replace(
+    grown = replace(
         clustering,
-        clusters=tuple(replace(cluster, size=sizes[cluster.id]) for cluster in clusters),
-        assignments=assignments,
+        clusters=tuple(clusters),
+        assignments=tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id)),
         failed=after.failed,
         calls=replace(
             asked,
-            look=len(looks) + len(after.failed),
+            look=len(before) + len(after) + len(after.failed),
             choose=asked.choose + session.chosen,
             complete=asked.complete + session.written,
             failed=len(session.failures) + len(after.failed),
-            tokens=asked.tokens + session.tokens,
+            tokens=asked.tokens + after.tokens + session.tokens,
         ),
         estimate=_estimate(clustering, came, settings.seed),
         notes=(*clustering.notes, f"{note}."),
         not_looked=after.not_looked,
         is_partial=clustering.is_partial or session.spent or bool(after.not_looked),
     )
+    return recounted(grown, settings)
+
+
+def recounted(clustering: Clustering, settings: Settings) -> Clustering:
+    """Sizes and notes as the assignments are now. A cluster that has lost all its images is none."""
+    sizes = Counter(a.cluster for a in clustering.assignments)
+    counts = clustering.counting_notes
+    by_look = clustering.verdict is not None and clustering.verdict.word == "not understood"
+    anew = tuple(
+        count_notes(() if by_look else clustering.assignments, clustering.failed, settings, clustering.is_partial)
+    )
+    return replace(
+        clustering,
+        clusters=tuple(replace(c, size=sizes[c.id]) for c in clustering.clusters if sizes[c.id]),
+        notes=(*(note for note in clustering.notes if note not in counts), *anew),
+        counting_notes=anew,
+    )
 
 
 async def _place(
-    clustering: Clustering, looks: Looks, fresh: set[str], settings: Settings, session: JudgeSession, last_id: int
-) -> tuple[list[Cluster], dict[str, Assignment]]:
-    """All clusters, and the places of the new images."""
-    if clustering.verdict is not None and clustering.verdict.word == "not understood":
-        return list(clustering.clusters), await place_by_look(clustering, sorted(fresh), session.model)
+    clustering: Clustering,
+    looks: Looks,
+    fresh: set[str],
+    settings: Settings,
+    open_session: Callable[[Looks], JudgeSession],
+    last_id: int,
+) -> tuple[list[Cluster], dict[str, Assignment], JudgeSession]:
+    """All clusters, the places of the new images, and the session in which questions about them were asked."""
     at = {image_id: i for i, image_id in enumerate(looks.image_ids)}
     inside: dict[int, list[int]] = {cluster.id: [] for cluster in clustering.clusters}
     pool = sorted(at[image_id] for image_id in fresh)
@@ -125,21 +163,28 @@ async def _place(
         for image, place_ in by_words.items()
     }
     pool = [image for image in pool if image not in by_words]
+    keep = sorted({*pool, *(image for cluster in known for image in cluster.images)})
+    session = open_session(selected(looks, keep))
     if pool:
         session.start("check")
-        keep = sorted({*pool, *(image for cluster in known for image in cluster.images)})
         row = {image: i for i, image in enumerate(keep)}
         own = [replace(cluster, images=tuple(row[i] for i in cluster.images)) for cluster in known]
-        session.looks = selected(looks, keep)
         mine = [row[image] for image in pool]
-        sorting = sorting_with(session.looks, own, mine, edge_scale(session.model.capabilities), settings)
+        edge = edge_scale(session.model.capabilities)
+        number_of = {cluster.id: n for n, cluster in enumerate(clusters)}
+        answered = {
+            at[a.image_id]: NONE if a.cluster is None else number_of[a.cluster]
+            for a in clustering.assignments
+            if a.decided_by == "choice" and a.image_id in at
+        }
+        lessons = lessons_of(looks, known, answered, edge, RELIABILITY)
+        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
         await session.drive(place(sorting, settings, clustering.estimate is not None))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
         found.update(places)
-    used = {a.cluster for a in found.values()}
-    return [cluster for cluster in clusters if cluster.size or cluster.exemplars or cluster.id in used], found
+    return clusters, found, session
 
 
 def _by_words(looks: Looks, image: int, by: ByWords, cluster: Cluster) -> Assignment:

@@ -50,7 +50,9 @@ async def look_at_images(
     unsent: set[int] = set()
     for interest in distinct:
         emit(StageStarted("look", interest.text, len(ids)))
-    batch = max(IMAGES_PER_BATCH, model.capabilities.batch_size, _ROUNDS_PER_BATCH * model.capabilities.concurrency)
+    known = model.capabilities
+    at_once = known.concurrency * known.batch_size if known.concurrency > 1 else 1
+    batch = max(IMAGES_PER_BATCH, known.batch_size, _ROUNDS_PER_BATCH * at_once)
     looked = 0
     while looked < len(ids):
         images = ids[looked : looked + batch]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from manylens.method.assignment import NO_ANSWER_REASON
 from manylens.method.observations import REFUSALS, Looks
 from manylens.method.trial import Trial
-from manylens.method.vocabulary import Vocabulary
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.settings import Settings
 from manylens.text import counted
@@ -22,15 +22,13 @@ UNSURE_LOOKS = 0.5
 
 def write_notes(
     looks: Looks,
-    assignments: Sequence[Assignment],
     session: JudgeSession,
     trial: Trial,
-    vocabulary: Vocabulary,
     settings: Settings,
     verdict: Verdict | None = None,
     recall: float = 1.0,
 ) -> list[str]:
-    """recall: of the graph's edges."""
+    """Those that hold however many images join; `count_notes` has the others. recall: of the graph's edges."""
     notes = [verdict.advice] if verdict is not None and verdict.advice else []
     if recall < 1:
         notes.append(
@@ -64,17 +62,25 @@ def write_notes(
             f"{counted(len(session.failures), 'model call')} failed, and the clustering does without "
             f"{'it' if len(session.failures) == 1 else 'them'}. {_most_often(session.failures)}"
         )
-    notes += _failed_note(looks)
-    silent = sum(words in vocabulary.no_answer and words not in REFUSALS for words in looks.words)
+    return notes
+
+
+def count_notes(
+    assignments: Sequence[Assignment], failed: Sequence[tuple[str, str]], settings: Settings, is_spent: bool
+) -> list[str]:
+    """The notes that count images: made anew whenever images join or leave. failed: as in `Clustering`. is_spent:
+    whether the budget left a question unasked."""
+    notes = _failed_note(failed)
+    reasons = Counter(assignment.reason for assignment in assignments if assignment.cluster is None)
+    silent = sum(count for reason, count in reasons.items() if reason.endswith(NO_ANSWER_REASON))
     if silent:
         say = "The description of 1 image does" if silent == 1 else f"The descriptions of {silent:,} images do"
         notes.append(f"{say} not answer the interest.")
-    reasons = Counter(assignment.reason for assignment in assignments if assignment.cluster is None)
     for reason in [reason for reason in REFUSALS.values() if reasons[reason]]:
         notes.append(f'{counted(reasons[reason], "image is", "images are")} unassigned: "{reason}".')
     unassigned = sum(count for reason, count in reasons.items() if reason not in REFUSALS.values())
     if unassigned:
-        if session.spent:
+        if is_spent:
             why = "the budget was spent before a cluster was found"
         elif settings.into:
             why = "none of the given clusters fits, or the model does not know these words"
@@ -87,14 +93,14 @@ def write_notes(
 def look_notes(looks: Looks, verdict: Verdict, settings: Settings) -> list[str]:
     """Of a clustering by look."""
     notes = [f"The groups are of pictures that look alike, and do not answer the interest. {verdict.advice}".rstrip()]
-    return [*notes, *([_budget_note(looks, settings)] if looks.not_looked else []), *_failed_note(looks)]
+    return [*notes, *([_budget_note(looks, settings)] if looks.not_looked else [])]
 
 
-def _failed_note(looks: Looks) -> list[str]:
-    if not looks.failed:
+def _failed_note(failed: Sequence[tuple[str, str]]) -> list[str]:
+    if not failed:
         return []
-    reason = _most_often(reason for _, reason in looks.failed)
-    images = counted(len(looks.failed), "image could not be described and is", "images could not be described and are")
+    reason = _most_often(reason for _, reason in failed)
+    images = counted(len(failed), "image could not be described and is", "images could not be described and are")
     return [f"{images} in no cluster. {reason}"]
 
 

@@ -31,7 +31,7 @@ from manylens.pipeline.budget import Allowance, Budget
 from manylens.pipeline.forecast import calls_after_looks, calls_before_looks
 from manylens.pipeline.judge_session import JudgeSession
 from manylens.pipeline.look import look_at_images
-from manylens.pipeline.notes import write_notes
+from manylens.pipeline.notes import count_notes, write_notes
 from manylens.pipeline.verdict import judge_interest, sort_by_look
 from manylens.settings import Settings
 from manylens.text import counted
@@ -216,6 +216,7 @@ async def present(
     unassigned = sum(assignment.cluster is None for assignment in assignments)
     loose = f", {counted(unassigned, 'picture')} unassigned" if unassigned else ""
     session.finish("name", f"{counted(len(clusters), 'cluster')} named{loose}")
+    counts = tuple(count_notes(assignments, looks.failed, settings, session.spent))
     return Clustering(
         interest=looks.interest,
         model=session.model.name,
@@ -226,9 +227,8 @@ async def present(
         density=sorting.units.density,
         estimate=overall,
         vocabulary=dict(sorted(vocabulary.category.items())),
-        notes=tuple(
-            write_notes(looks, assignments, session, trial, vocabulary, settings, verdict, sorting.units.recall)
-        ),
+        notes=(*write_notes(looks, session, trial, settings, verdict, sorting.units.recall), *counts),
+        counting_notes=counts,
         not_looked=looks.not_looked,
         is_partial=session.spent or bool(looks.not_looked),
         foreseen_calls=foreseen,

@@ -15,7 +15,7 @@ from manylens.method.by_look import group_by_look, nearest, usual_groups
 from manylens.method.observations import Looks
 from manylens.models.base import Model, ask_verdict
 from manylens.pipeline.judge_session import JudgeSession
-from manylens.pipeline.notes import look_notes
+from manylens.pipeline.notes import count_notes, look_notes
 from manylens.settings import Settings
 from manylens.sync import in_thread
 from manylens.text import counted
@@ -55,6 +55,7 @@ async def sort_by_look(looks: Looks, verdict: Verdict, settings: Settings, sessi
         for image_id in looks.image_ids
     ]
     session.finish("name", f"{counted(len(clusters), 'group')} by look")
+    counts = tuple(count_notes((), looks.failed, settings, is_spent=False))
     return Clustering(
         interest=looks.interest,
         model=session.model.name,
@@ -63,7 +64,8 @@ async def sort_by_look(looks: Looks, verdict: Verdict, settings: Settings, sessi
         failed=looks.failed,
         calls=session.counts(),
         density=0.0,
-        notes=tuple(look_notes(looks, verdict, settings)),
+        notes=(*look_notes(looks, verdict, settings), *counts),
+        counting_notes=counts,
         not_looked=looks.not_looked,
         is_partial=bool(looks.not_looked),
         verdict=verdict,

@@ -6,12 +6,14 @@ Promise: read only; nothing here writes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import manylens
+from manylens.collection.changes import Changes
 from manylens.collection.find import Collection
 from manylens.errors import ManylensError, ModelError, UsageError
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE
@@ -72,6 +74,7 @@ class Result(Mapping[str, InterestResult]):
     the run folder already held. planned_calls: what `plan` expected. max_failed: as in `Settings`.
     in_vain: requests that were sent beside them over all runs of the folder (failed tries, mended answers, probes of
     the model), and their tokens in and out.
+    changes: of an addition, what happened to the folder's files since; else None.
     edge: beta and b, by which the weight of an edge follows from the cosine of two embeddings.
     """
 
@@ -87,7 +90,9 @@ class Result(Mapping[str, InterestResult]):
         max_failed: float = 1.0,
         in_vain: tuple[int, int, int] = (0, 0, 0),
         edge: tuple[float, float] = (DEFAULT_EDGE_SCALE, DEFAULT_EDGE_OFFSET),
+        changes: Changes | None = None,
     ) -> None:
+        self.changes = changes
         self.edge = edge
         self.max_failed = max_failed
         self.in_vain = in_vain
@@ -124,6 +129,13 @@ class Result(Mapping[str, InterestResult]):
 
     def _repr_html_(self) -> str:
         return clusters_html([one.files for one in self.values()], self.out)
+
+    def add(self, folder: str | os.PathLike[str] | None = None, **how: Any) -> Result:
+        """`manylens.add` of this run. folder: by default the one that was sorted. Returns the result with the pictures
+        that came since; this value is of before."""
+        source = self.collection.source
+        sorted_before = self.collection.root if source is None else source.place
+        return manylens.add(self.out, sorted_before if folder is None else folder, **how)
 
     def correct(self, interest: str, corrections: Sequence[Any]) -> Any:
         """`manylens.correct` of this run: what a person says of an interest. Returns what changed; this value is of

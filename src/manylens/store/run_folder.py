@@ -19,7 +19,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -66,6 +66,7 @@ _T = TypeVar("_T")
 
 _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
+_READ_AS = "how the collection was read"
 _STALE = "result files that are out of date"
 """The name of its row in `meta`: slugs, JSON."""
 
@@ -234,6 +235,21 @@ class RunFolder:
         rows = self._rows("SELECT value FROM meta WHERE name = 'folder'")
         with self._as_written("places"):
             return _typed(str, json.loads(_typed(str, rows[0][0]))) if rows else None
+
+    def put_read_as(self, values: Mapping[str, Any]) -> None:
+        """Remember how the collection was read, as JSON-able values: pictures that come later are read in the same way.
+        Nothing that says where pictures may be sent belongs here: a folder may come from somebody else."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_READ_AS, json.dumps(values)))
+
+    def read_as(self) -> dict[str, Any]:
+        """What `put_read_as` was given last; empty in runs of earlier versions, or where it cannot be read."""
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (_READ_AS,))
+        try:
+            values = json.loads(rows[0][0]) if rows else {}
+        except (TypeError, ValueError, RecursionError):
+            return {}
+        return values if isinstance(values, dict) else {}
 
     def images(self) -> tuple[Image, ...]:
         """The images of the collection as last recorded, by id."""

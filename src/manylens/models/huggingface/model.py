@@ -15,7 +15,8 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
@@ -119,6 +120,17 @@ class HuggingFace:
         if not self._compares_pictures:
             return 0
         return MOST_EXEMPLARS if self._tells_apart(MOST_EXEMPLARS + 1) else _FEWEST_TRIED - 1
+
+    def facts(self) -> dict[str, Any]:
+        """What only a computer that runs the checkpoint finds out; another one that words requests needs it."""
+        compares, exemplars = self._compares_pictures, self._choice_exemplars
+        return {"dtype": self._checkpoint.dtype, "compares_pictures": compares, "choice_exemplars": exemplars}
+
+    def assume(self, facts: Mapping[str, Any]) -> None:
+        """Take `facts` of elsewhere: this one words requests, and loads no weights."""
+        self._checkpoint = replace(self._checkpoint, dtype=facts["dtype"])
+        self._compares_pictures = facts["compares_pictures"]
+        self._choice_exemplars = facts["choice_exemplars"]
 
     def _tells_apart(self, count: int) -> bool:
         others = ("red", "green", "blue")

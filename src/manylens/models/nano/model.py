@@ -91,7 +91,7 @@ class Nano:
         self._images = images
         self._open_features = open_features
         self._folder = folder or Path(str(resources.files("manylens.models") / "nano"))
-        self._threads = threads or min(os.cpu_count() or 1, 8)
+        self._threads = threads or _threads()
         self._lock = threading.Lock()
         self._running = onnxruntime.RunOptions()  # of all sessions, so that a Ctrl-C ends what they are doing
         self._is_own = folder is None
@@ -454,6 +454,12 @@ class Nano:
                 spread=float(1 - np.linalg.norm(h.mean(0))),
             )
         )
+
+
+def _threads() -> int:
+    """As many as OMP_NUM_THREADS allows, with which a scheduler shares out a machine's cores, else at most eight."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else min(os.cpu_count() or 1, 8)
 
 
 class _Reading:
