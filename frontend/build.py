@@ -41,7 +41,8 @@ def build(to: Path) -> None:
         subprocess.run([*command, *words], cwd=HERE, env=around, check=True)
 
     if not (HERE / "node_modules" / ".package-lock.json").is_file():
-        npm("ci", "--no-audit", "--no-fund")
+        # Not `npm ci`: it asks for optional packages of other systems, which a lock written on this one may lack.
+        npm("install", "--no-save", "--no-audit", "--no-fund")
     npm("run", "--silent", "check")
     npm("run", "--silent", "build", "--", "--outDir", str(to), "--emptyOutDir", "--logLevel", "warn")
 

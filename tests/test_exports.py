@@ -97,6 +97,21 @@ def test_an_export_of_one_interest_has_no_other(place: Path) -> None:
         export(place, "json", by="mood")
 
 
+def test_a_selection_is_exported_alone(place: Path) -> None:
+    chosen = ["2023/img_00.png", "2024/img_03.png"]
+    done = manylens.export(place / "run", "csv", dest=place / "some.csv", only=chosen)
+    rows = list(csv.DictReader((place / "some.csv").open(encoding="utf-8-sig", newline="")))
+    assert [row["image"] for row in rows] == chosen and done.files == 2
+    (place / "chosen.txt").write_text("2023/img_00.png\n\n2024/img_03.png\n", "utf-8")
+    folders = ["--to", "folders", "--dest", str(place / "sorted"), "--by", "shape", "--only", str(place / "chosen.txt")]
+    assert cli.run(["export", str(place / "run"), *folders]) == 0
+    assert sorted(file.name for file in (place / "sorted").rglob("*.png")) == ["img_00.png", "img_03.png"]
+    with pytest.raises(UsageError, match="a selection names pictures of the run, got 'none'"):
+        manylens.export(place / "run", "json", only=[])
+    with pytest.raises(UsageError, match=r"got 'nowhere.png'"):
+        manylens.export(place / "run", "json", only=["nowhere.png"])
+
+
 def test_coco_has_each_file_once_and_a_category_for_each_cluster(place: Path) -> None:
     values = json.loads(export(place, "coco").path.read_text("utf-8"))
     files = {image["id"]: image["file_name"] for image in values["images"]}

@@ -1,8 +1,7 @@
 """From a folder and some interests to a finished run folder: what the command line, the estimator and Python share.
 
-In: a folder of images, interests in plain words, a model. Out: a `Result`, and the files of `export` and `report` in
-the run folder. Promise: the same call with the same `out` continues where an earlier one stopped, asks nothing twice,
-and ends with the same files.
+In: images, interests in plain words, a model. Out: a `Result`, and files in the run folder. Promise: the same call with
+the same `out` continues where an earlier one stopped, asks nothing twice, and ends with the same files.
 """
 
 from __future__ import annotations
@@ -167,6 +166,7 @@ def export(
     dest: PathLike | None = None,
     folder: PathLike | None = None,
     by: str | None = None,
+    only: Sequence[str] | None = None,
     mode: Mode | None = None,
     preview: bool = False,
     undo: bool = False,
@@ -177,15 +177,15 @@ def export(
     confidence and embedding), `csv` or `json` (the same without embeddings), `hf` (a Hugging Face dataset with the
     pictures), `fiftyone` (a dataset in FiftyOne, or with `dest` its form on disk), `coco`, `xmp` (keywords in
     side-cars) or `folders`. dest: where to; by default `OUT/exports/`, beside the pictures for `xmp`, and for `folders`
-    it must be said. folder: where the pictures are, if no longer where they were.
-    by: this interest alone. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview: say what
-    would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
+    it must be said. folder: where the pictures are, if no longer where they were. by: this interest alone. only: these
+    pictures, by their paths or ids. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview:
+    say what would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
 
     Nothing is overwritten, and what could not be done is in `left` with its reason. Raises StoreError where there is no
     run, UsageError for what cannot be exported so, or where the form's library is not installed.
     """
     run = out.out if isinstance(out, Result) else out
-    return export_run(run, to, dest=dest, folder=folder, by=by, mode=mode, preview=preview, undo=undo)
+    return export_run(run, to, dest=dest, folder=folder, by=by, only=only, mode=mode, preview=preview, undo=undo)
 
 
 def describe(

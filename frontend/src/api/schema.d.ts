@@ -1402,6 +1402,11 @@ export interface components {
             by?: string | null;
             /** Dest */
             dest?: string | null;
+            /**
+             * Images
+             * @description These alone; by default all.
+             */
+            images?: string[] | null;
             /** Mode */
             mode?: ("copy" | "hardlink" | "symlink" | "move") | null;
             /**
@@ -1413,7 +1418,7 @@ export interface components {
              * To
              * @enum {string}
              */
-            to: "parquet" | "hf" | "csv" | "json" | "folders" | "xmp" | "coco";
+            to: "parquet" | "hf" | "fiftyone" | "csv" | "json" | "folders" | "xmp" | "coco";
         };
         /**
          * NewJob

@@ -96,6 +96,7 @@ export const de: Messages = {
 
   chosenPictures: "Gewählte Bilder",
   chosen: (count) => `${n(count)} gewählt`,
+  chosenOnly: (count) => (count === 1 ? "Nur das gewählte Bild" : `Nur die ${n(count)} gewählten Bilder`),
   clear: "Aufheben",
   moveTo: "Verschieben …",
   moveWhere: (count) => `${some(count, "Bild", "Bilder")} verschieben nach`,
@@ -208,7 +209,7 @@ export const de: Messages = {
 
   export: "Ausgeben",
   form: "Form",
-  formatName: (name) => ({ csv: "Tabelle (CSV)", json: "JSON", parquet: "Parquet", hf: "Hugging-Face-Datensatz", folders: "Ordner mit Bildern", xmp: "XMP-Begleitdateien", coco: "COCO" })[name] ?? name,
+  formatName: (name) => ({ csv: "Tabelle (CSV)", json: "JSON", parquet: "Parquet", hf: "Hugging-Face-Datensatz", folders: "Ordner mit Bildern", xmp: "XMP-Begleitdateien", coco: "COCO", fiftyone: "FiftyOne" })[name] ?? name,
   mode: "Bilder werden",
   asUsual: "wie üblich",
   modeCopy: "kopiert",

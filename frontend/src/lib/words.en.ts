@@ -100,6 +100,7 @@ export const en = {
   // Corrections
   chosenPictures: "Chosen pictures",
   chosen: (count: number) => `${n(count)} chosen`,
+  chosenOnly: (count: number) => (count === 1 ? "Only the chosen picture" : `Only the ${n(count)} chosen pictures`),
   clear: "Clear",
   moveTo: "Move to …",
   moveWhere: (count: number) => `Move ${some(count, "picture", "pictures")} to`,
@@ -216,7 +217,7 @@ export const en = {
   // Export and command
   export: "Export",
   form: "Form",
-  formatName: (name: string) => ({ csv: "Table (CSV)", json: "JSON", parquet: "Parquet", hf: "Hugging Face dataset", folders: "Folders of pictures", xmp: "XMP side-cars", coco: "COCO" })[name] ?? name,
+  formatName: (name: string) => ({ csv: "Table (CSV)", json: "JSON", parquet: "Parquet", hf: "Hugging Face dataset", folders: "Folders of pictures", xmp: "XMP side-cars", coco: "COCO", fiftyone: "FiftyOne" })[name] ?? name,
   mode: "Pictures are",
   asUsual: "as usual",
   modeCopy: "copied",

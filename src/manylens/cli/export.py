@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -34,6 +35,7 @@ _SHOWN_STEPS = 20
       manylens export photos-manylens --to folders --dest sorted --by "kind of object"
       manylens export photos-manylens --to folders --dest sorted --by "kind of object" --mode move
       manylens export photos-manylens --to folders --dest sorted --undo
+      manylens export photos-manylens --to csv --dest some.csv --only chosen.txt
     """
 )
 @click.argument("out", type=click.Path(path_type=Path))
@@ -49,6 +51,12 @@ _SHOWN_STEPS = 20
     help="The file or folder to write. [default: in OUT/exports; xmp: beside the pictures; folders: must be said]",
 )
 @click.option("--by", metavar="INTEREST", help="This interest alone. [default: all that OUT holds]")
+@click.option(
+    "--only",
+    type=click.File("r", encoding="utf-8-sig"),
+    metavar="FILE",
+    help="These pictures alone: a text file with a path, as in the tables, on each line; - is standard input.",
+)
 @click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
 @click.option(
     "--mode",
@@ -62,6 +70,7 @@ def export(
     to: str,
     dest: Path | None,
     by: str | None,
+    only: TextIO | None,
     folder: str | Path | None,
     mode: str | None,
     preview: bool,
@@ -72,7 +81,8 @@ def export(
     from manylens.results.exports import export_run
     from manylens.text import counted, shown_name
 
-    done = export_run(out, to, dest=dest, folder=folder, by=by, mode=mode, preview=preview, undo=undo)
+    chosen = None if only is None else [line for line in only.read().splitlines() if line]
+    done = export_run(out, to, dest=dest, folder=folder, by=by, only=chosen, mode=mode, preview=preview, undo=undo)
     console = render.open_console()
     for step in done.steps[:_SHOWN_STEPS]:
         render.say(console, shown_name(step))

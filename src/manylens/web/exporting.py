@@ -22,7 +22,7 @@ from manylens.web.shown import NotAllowed
 
 router = APIRouter(prefix="/api", tags=["exports"], responses=PROBLEMS)
 
-_NEEDS = {"parquet": ("pyarrow", "parquet"), "hf": ("datasets", "hf")}
+_NEEDS = {"parquet": ("pyarrow", "parquet"), "hf": ("datasets", "hf"), "fiftyone": ("fiftyone", "fiftyone")}
 """By form: the library that writes it, and the extra that brings it."""
 
 _MOST_SHOWN = 200
@@ -39,7 +39,9 @@ def get_formats(run: RunDep) -> Formats:
     }
     folder = run.folder
     if folder is None or not folder.is_dir():
-        missing |= dict.fromkeys(("folders", "hf", "xmp"), "it reads the pictures, whose folder is not there")
+        missing |= dict.fromkeys(
+            ("fiftyone", "folders", "hf", "xmp"), "it reads the pictures, whose folder is not there"
+        )
     return Formats(formats=list(FORMATS), missing=missing)
 
 
@@ -58,6 +60,7 @@ def export(run: RunDep, wanted: NewExport, request: Request) -> ExportDone:
             dest=None if wanted.dest is None else Path(wanted.dest).expanduser(),
             folder=run.folder,
             by=wanted.by,
+            only=None if wanted.images is None else run.images().whole_ids(wanted.images),
             mode=wanted.mode,
             preview=wanted.preview,
         )

@@ -129,7 +129,8 @@ class NewJob(In):
 
 
 class NewExport(In):
-    to: Literal["parquet", "hf", "csv", "json", "folders", "xmp", "coco"]
+    to: Literal["parquet", "hf", "fiftyone", "csv", "json", "folders", "xmp", "coco"]
+    images: Annotated[_Images | None, Field(description="These alone; by default all.")] = None
     by: Annotated[str | None, Field(max_length=MAX_INTEREST_CHARACTERS)] = None
     dest: Annotated[str | None, Field(max_length=4096)] = None
     mode: Literal["copy", "hardlink", "symlink", "move"] | None = None

@@ -7,6 +7,7 @@ are never changed; a file is replaced only where it is the export itself: the ta
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -43,6 +44,7 @@ def export_run(
     dest: str | os.PathLike[str] | None = None,
     folder: str | os.PathLike[str] | None = None,
     by: str | None = None,
+    only: Collection[str] | None = None,
     mode: str | None = None,
     preview: bool = False,
     undo: bool = False,
@@ -58,7 +60,7 @@ def export_run(
         )
     if to == "folders" and undo:
         return folders.undo_folders(_needed(dest), preview=preview)
-    run = read_run(Path(out), None if folder is None else as_place(folder), by)
+    run = read_run(Path(out), None if folder is None else as_place(folder), by, only)
     if to == "folders":
         return folders.write_folders(run, _needed(dest), mode or "copy", preview=preview)
     if to == "xmp":

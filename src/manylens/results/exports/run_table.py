@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection as Some
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -124,14 +125,17 @@ def write_picture(source: Source, path: str, image_id: str, target: Path) -> Pat
     return target
 
 
-def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> RunTable:
+def read_run(out: Path, folder: Place | None = None, by: str | None = None, only: Some[str] | None = None) -> RunTable:
     """The run at `out`: of all its interests, or of the one in words `by`. folder: where its pictures are, if they are
-    no longer where they were. Raises StoreError where there is no run, UsageError where it has no such result."""
+    no longer where they were. only: of the images with these ids, or the files with these paths. Raises StoreError
+    where there is no run, UsageError where it has no such result."""
     with RunFolder.open(out, must_exist=True) as run:
         recorded = run.place()
         address = recorded if folder is None and recorded is not None and "://" in recorded else ""
         place = folder if folder is not None else None if address or recorded is None else as_place(recorded)
         collection = collection_of(run, folder)
+        if only is not None:
+            collection = _selected(collection, frozenset(only))
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
         words = None if by is None else " ".join(by.split())
         chosen = [c for c in clusterings if words is None or words == c.interest.text]
@@ -143,6 +147,22 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None) -> R
             )
         embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
     return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place, address)
+
+
+def _selected(collection: Collection, only: frozenset[str]) -> Collection:
+    """Raises UsageError where one of them is not in the collection, and where there is none."""
+    known = {image.id for image in collection.images} | {path for image in collection.images for path in image.paths}
+    if not only or only - known:
+        strange = min(only - known, default="none")
+        raise UsageError(
+            f"a selection names pictures of the run, got {printable(strange)!r}", "name them as its tables do"
+        )
+    images = [
+        image if image.id in only else replace(image, paths=tuple(path for path in image.paths if path in only))
+        for image in collection.images
+    ]
+    chosen = tuple(image for image in images if image.paths)
+    return replace(collection, images=chosen, unreadable=(), files_found=sum(len(image.paths) for image in chosen))
 
 
 def prefix(table: FileTable) -> str:
