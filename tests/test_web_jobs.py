@@ -185,7 +185,8 @@ def test_events_tell_a_listener_of_the_run_and_of_a_job(tmp_path: Path, pictures
         body = json.dumps({"by": ["color"]}).encode()
         urllib.request.urlopen(urllib.request.Request(served.address + "/api/jobs", body, headers), timeout=20).close()
         listening.join(PATIENCE_S)
-        assert not listening.is_alive() and events.count("job") >= 3
+        assert not listening.is_alive()
+        assert events.count("job") >= 2, "begun, and done"
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def serve(
     if not is_local:
         say("Anyone who can reach this computer and knows the address can see the pictures and change the run.")
     say(f"The page of {run.name}: {address}")
+    if not run.read_only:
+        say("Corrections are kept at once; the result files follow a minute after the last one, or with Ctrl-C.")
     if browse:
         with contextlib.suppress(webbrowser.Error, OSError):
             webbrowser.open(address)
