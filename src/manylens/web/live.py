@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
@@ -44,10 +45,19 @@ class Watch:
 
     async def watch(self) -> None:
         self._loop = asyncio.get_running_loop()
+        logged = ""
         while True:
-            with contextlib.suppress(ManylensError):  # the folder is away for a moment, or for good: it is asked again
+            try:
                 for event in await asyncio.to_thread(self._look):
                     self._tell(event)
+            except ManylensError:
+                pass  # the folder is away for a moment, or for good: it is asked again
+            except (
+                Exception
+            ) as error:  # one that ends here would leave every page without events, and jobs without care
+                if repr(error) != logged:  # not three times a second
+                    logged = repr(error)
+                    logging.getLogger("manylens").exception("the page could not look at its run, and tries again")
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _EVERY_S if self._listeners else _IDLE_EVERY_S)

@@ -1,0 +1,58 @@
+"""The page and its server go on when something beside them fails, and give nothing away."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from test_add import put
+from web_page import page_of
+
+from manylens.web import live
+from manylens.web.job_keeper import JobKeeper
+from manylens.web.live import Watch
+from manylens.web.shown import ShownRun
+
+PATIENCE_S = 30.0
+
+THEIRS = "http://attacker.example/v1"
+
+
+def no_process(*_: object, **__: object) -> None:
+    raise OSError(11, "Resource temporarily unavailable")
+
+
+def test_a_job_whose_process_cannot_be_begun_has_failed_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "pictures", ("red",), range(2))
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    with page_of(tmp_path / "out", tmp_path / "pictures") as page:
+        job = page.post("/api/jobs", {"by": ["color"]})
+        assert job["state"] == "failed" and "temporarily unavailable" in job["problem"]["rule"]
+        assert page.post(f"/api/jobs/{job['id']}/continue")["state"] == "failed", "it can be tried again"
+
+
+def test_one_error_does_not_end_the_watch_over_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_IDLE_EVERY_S", 0.01)
+    looks: list[int] = []
+
+    class Stumbling(JobKeeper):
+        def look_after(self) -> None:
+            looks.append(1)
+            if len(looks) < 3:
+                raise RuntimeError("a fault of ours")
+
+    async def watched() -> None:
+        run = ShownRun(tmp_path)
+        watching = asyncio.create_task(Watch(run, Stumbling(run)).watch())
+        end = time.monotonic() + PATIENCE_S
+        while len(looks) < 4 and not watching.done() and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert not watching.done() and len(looks) >= 4
+        watching.cancel()
+
+    asyncio.run(watched())
