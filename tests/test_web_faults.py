@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from test_add import put
-from web_page import page_of
+from web_page import begin, page_of
 
+from manylens.settings import ModelOptions
 from manylens.web import live
-from manylens.web.job_keeper import JobKeeper
+from manylens.web.job_keeper import JobKeeper, job_request
 from manylens.web.live import Watch
 from manylens.web.shown import ShownRun
 
@@ -56,3 +57,28 @@ def test_one_error_does_not_end_the_watch_over_a_run(tmp_path: Path, monkeypatch
         watching.cancel()
 
     asyncio.run(watched())
+
+
+def test_a_page_that_is_open_to_others_lets_nobody_name_a_server_that_gets_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = begin(tmp_path, ("color",))
+    monkeypatch.setattr(subprocess, "Popen", no_process)  # what is let through is not carried out
+    body = {"by": ["shape"], "model": "openai:some", "base_url": THEIRS}
+    ask = "/api/interests/color/re-sort/ask"
+    with page_of(out, is_local=False) as page:
+        assert "open to others" in page.post("/api/jobs", body, 403)["rule"]
+        assert "open to others" in page.post(ask, {"base_url": THEIRS}, 403)["rule"]
+        assert page.get("/api/jobs")["jobs"] == []
+        own = job_request(
+            tmp_path / "pictures",
+            ["color"],
+            model="openai:some",
+            options=ModelOptions(base_url="http://own.example/v1"),
+        )
+        page.run.store.add_job(own)
+        page.post("/api/jobs", {**body, "base_url": "http://own.example/v1/"})
+        page.post("/api/jobs", body, 403)
+        page.post("/api/jobs", {"by": ["shape"]})
+    with page_of(out) as page:
+        page.post("/api/jobs", body)
