@@ -12,6 +12,7 @@ from test_add import put
 from web_page import begin, page_of
 
 from manylens.settings import ModelOptions
+from manylens.store.run_folder import RunFolder
 from manylens.web import live
 from manylens.web.job_keeper import JobKeeper, job_request
 from manylens.web.live import Watch
@@ -57,6 +58,18 @@ def test_one_error_does_not_end_the_watch_over_a_run(tmp_path: Path, monkeypatch
         watching.cancel()
 
     asyncio.run(watched())
+
+
+def test_files_of_a_correction_are_written_when_the_run_is_free_again(tmp_path: Path) -> None:
+    out = begin(tmp_path, ("color",))
+    with page_of(out) as page:
+        body = {"kind": "rename", "cluster": page.cluster("red"), "name": "crimson"}
+        page.post("/api/interests/color/corrections", body)
+        with RunFolder.open(out):  # as another process holds it
+            page.run.write_files_after_pause(0)
+        assert "crimson" not in (out / "color" / "assignments.csv").read_text()
+        page.run.write_files_after_pause(0)
+        assert "crimson" in (out / "color" / "assignments.csv").read_text()
 
 
 def test_a_page_that_is_open_to_others_lets_nobody_name_a_server_that_gets_the_key(

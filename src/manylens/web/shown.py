@@ -315,9 +315,11 @@ class ShownRun:
         """The result files of what was corrected, once the person pauses and nobody else is at work on the run."""
         if self._corrected_at is None or time.monotonic() - self._corrected_at < pause_s or self.is_running:
             return
-        self._corrected_at = None
+        tried_at = self._corrected_at = time.monotonic()  # what fails is tried again after another pause
         with contextlib.suppress(StoreError), self.writing() as run:
             bring_up_to_date(run, log_notice)
+            if self._corrected_at == tried_at:
+                self._corrected_at = None
 
     def files_of(self, images: ImageColumns, row: int) -> list[Path]:
         """Where the image's files should be: below the folder of the pictures, whatever their recorded paths say."""
