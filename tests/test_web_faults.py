@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -70,6 +71,35 @@ def test_files_of_a_correction_are_written_when_the_run_is_free_again(tmp_path: 
         assert "crimson" not in (out / "color" / "assignments.csv").read_text()
         page.run.write_files_after_pause(0)
         assert "crimson" in (out / "color" / "assignments.csv").read_text()
+
+
+def test_a_second_server_leaves_a_job_alone_that_the_first_is_about_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    with RunFolder.open(tmp_path / "out"):
+        pass
+    first, second = ShownRun(tmp_path / "out"), ShownRun(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        asked = time.time() - 3600
+        patch.setattr(time, "time", lambda: asked)
+        number = first.store.add_job(job_request(tmp_path, ["color"])).id
+
+    def looked_after() -> tuple[str, int]:
+        JobKeeper(second).look_after()
+        row = first.store.job(number)
+        assert row is not None
+        return row.state, row.attempts
+
+    assert first.store.take_next_job() is not None
+    assert looked_after() == ("running", 1), "no process is there yet"
+    first.store.set_job(number, pid=os.getpid(), progress={"calls": 1})
+    assert looked_after() == ("running", 1), "its process does not hold its lock yet"
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert looked_after() == ("failed", 2), "but not for good: it was begun anew, which fails here"
+    first.close()
+    second.close()
 
 
 def test_a_page_that_is_open_to_others_lets_nobody_name_a_server_that_gets_the_key(

@@ -42,7 +42,7 @@ _MOST_ATTEMPTS = 4
 """A job that takes all of the memory is killed each time."""
 
 _STARTING_S = 30.0
-"""How long a process that was begun may take until it holds its lock."""
+"""How long a job that was taken may be without a process, and its process without its lock."""
 
 
 _WINDOWS_GROUP = 0x200 if sys.platform == "win32" else 0
@@ -158,7 +158,7 @@ class JobKeeper:
             return False
         if _is_locked(self._run.path / JOB_LOCK_NAME):
             return True
-        return time.time() - row.began < _STARTING_S and row.pid is not None and row.progress == {}
+        return time.time() - row.began < _STARTING_S  # another server may have taken it, and be about to begin it
 
     def _start(self, row: JobRow) -> bool:
         """Whether it began; one that cannot has failed, and says why."""
