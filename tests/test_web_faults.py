@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from test_add import put
 from web_page import begin, page_of
 
+from manylens.files import DATABASE_NAME
 from manylens.settings import ModelOptions
 from manylens.store.run_folder import RunFolder
 from manylens.web import live
@@ -125,3 +127,19 @@ def test_a_page_that_is_open_to_others_lets_nobody_name_a_server_that_gets_the_k
         page.post("/api/jobs", {"by": ["shape"]})
     with page_of(out) as page:
         page.post("/api/jobs", body)
+
+
+def test_a_thumbnail_that_is_no_jpeg_is_not_sent(tmp_path: Path) -> None:
+    out = begin(tmp_path, ("color",))
+    with page_of(out) as page:
+        image_id = page.run.images().whole_ids([page.key("red-wide-0.png")])[0]
+        address = f"/api/images/{image_id[:16]}/thumbnail"
+        kept = out / "thumbnails" / image_id[:2] / f"{image_id}.jpg"
+        assert page.client.get(address, params={"size": "large"}).content == kept.read_bytes()
+        kept.write_bytes(b"<script>alert(1)</script>")
+        assert page.client.get(address, params={"size": "large"}).content.startswith(b"\xff\xd8\xff")
+        with sqlite3.connect(out / DATABASE_NAME) as connection:
+            connection.execute(
+                "UPDATE thumbnails SET jpeg = ?, checksum = NULL WHERE image_id = ?", (b"<script>", image_id)
+            )
+        assert page.get(address, 503)["rule"]
