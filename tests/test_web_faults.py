@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fastapi.sse import ServerSentEvent
 from test_add import put
 from web_page import begin, page_of
 
@@ -61,6 +62,23 @@ def test_one_error_does_not_end_the_watch_over_a_run(tmp_path: Path, monkeypatch
         watching.cancel()
 
     asyncio.run(watched())
+
+
+def test_a_page_that_falls_behind_is_ended_so_that_it_asks_anew(tmp_path: Path) -> None:
+    async def told() -> int:
+        run = ShownRun(tmp_path)
+        watch = Watch(run, JobKeeper(run))
+        events = watch.listen()
+        await anext(events)
+        for _ in range(live._MOST_WAITING + 1):
+            watch._tell(ServerSentEvent(event="run"))
+
+        async def rest() -> int:
+            return len([event async for event in events])
+
+        return await asyncio.wait_for(rest(), PATIENCE_S / 10)
+
+    assert asyncio.run(told()) == live._MOST_WAITING
 
 
 def test_files_of_a_correction_are_written_when_the_run_is_free_again(tmp_path: Path) -> None:

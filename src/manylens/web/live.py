@@ -28,7 +28,7 @@ _IDLE_EVERY_S = 2.0
 """How often the run is looked at, while a page is open and while none is."""
 
 _MOST_WAITING = 1000
-"""Events that a page may be behind; one that does not read at all is let go."""
+"""Events that a page may be behind; the connection of one that is further behind ends, and it connects again."""
 
 
 class Watch:
@@ -88,6 +88,7 @@ class Watch:
         for listener in list(self._listeners):
             if listener.qsize() >= _MOST_WAITING:
                 self._listeners.discard(listener)
+                listener.put_nowait(None)  # its connection ends, and the page asks anew
             else:
                 listener.put_nowait(event)
 
