@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.sse import ServerSentEvent
@@ -161,3 +162,26 @@ def test_a_thumbnail_that_is_no_jpeg_is_not_sent(tmp_path: Path) -> None:
                 "UPDATE thumbnails SET jpeg = ?, checksum = NULL WHERE image_id = ?", (b"<script>", image_id)
             )
         assert page.get(address, 503)["rule"]
+
+
+def test_a_change_between_two_looks_at_the_run_mixes_up_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = begin(tmp_path, ("color",))
+    with page_of(out) as page:
+        last = page.run.images().keys[-1]
+        before = page.get(f"/api/images/{last}/neighbours", interest="color")
+        both = ShownRun.both
+        changes = [1]
+
+        def then_changed(run: ShownRun, slug: str) -> Any:
+            found = both(run, slug)
+            if changes:
+                changes.pop()
+                with RunFolder.open(out) as other:
+                    other.record_collection(other.images()[1:], [])
+            return found
+
+        monkeypatch.setattr(ShownRun, "both", then_changed)
+        assert page.get(f"/api/images/{last}/neighbours", interest="color") == before
+        assert len(before["neighbours"]) > 1 and not changes

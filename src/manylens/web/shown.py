@@ -239,8 +239,8 @@ class ShownRun:
         """Of every interest, in the order in which they were first asked."""
         return [] if self.is_new else [(slug, self.columns(slug)) for slug in self.reader().slugs()]
 
-    def embeddings(self, slug: str) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        """(m, d) unit length, and the rows of the images that they are of, ascending."""
+    def embedded(self, slug: str) -> tuple[ImageColumns, ClusterColumns, NDArray[np.float16], NDArray[np.int64]]:
+        """`both`, the embeddings, (m, d) of unit length, and the rows of the images that they are of, ascending."""
         with self._guard:
             images, columns = self.both(slug)
             of = (images.version, self.reader().answers_mark())
@@ -256,7 +256,7 @@ class ShownRun:
             self._embeddings.move_to_end(slug)
             while len(self._embeddings) > _MOST_EMBEDDINGS:
                 self._embeddings.popitem(last=False)
-            return known[1], known[2]
+            return images, columns, known[1], known[2]
 
     def clustering(self, slug: str) -> tuple[Clustering, Settings]:
         """As stored, whole. Raises NotThere."""
