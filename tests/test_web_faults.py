@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,15 @@ from fastapi.sse import ServerSentEvent
 from test_add import put
 from web_page import begin, page_of
 
+from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME
 from manylens.settings import ModelOptions
+from manylens.store.lock import RunLock
 from manylens.store.run_folder import RunFolder
 from manylens.web import live
 from manylens.web.job_keeper import JobKeeper, job_request
 from manylens.web.live import Watch
+from manylens.web.server import _listen
 from manylens.web.shown import ShownRun
 
 PATIENCE_S = 30.0
@@ -185,3 +190,27 @@ def test_a_change_between_two_looks_at_the_run_mixes_up_no_rows(
         monkeypatch.setattr(ShownRun, "both", then_changed)
         assert page.get(f"/api/images/{last}/neighbours", interest="color") == before
         assert len(before["neighbours"]) > 1 and not changes
+
+
+def test_a_lock_whose_holder_cannot_be_written_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(StoreError, match="No space left"):
+            RunLock(tmp_path / "lock")
+    RunLock(tmp_path / "lock").release()
+
+
+def test_a_port_is_shared_with_nobody_where_the_system_would_share_it() -> None:
+    """Windows shares a port between sockets with SO_REUSEADDR; another option stands for the one that it alone has."""
+    code = (
+        "import socket; socket.SO_EXCLUSIVEADDRUSE = socket.SO_KEEPALIVE\n"
+        "from manylens.web.server import _listen\n"
+        "s = _listen('127.0.0.1', 0)\n"
+        "print([s.getsockopt(socket.SOL_SOCKET, o) for o in (socket.SO_KEEPALIVE, socket.SO_REUSEADDR)])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[1, 0]"
+    with _listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
