@@ -67,13 +67,6 @@ class NotAllowed(StoreError):
         self.status = status
 
 
-class NotYet(StoreError):
-    """A route that is promised and not built."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} of a page are not built yet", "use the command line")
-
-
 class ShownRun:
     """path: the run folder. folder: of the pictures, where the person named one. read_only: why nothing may be
     changed, or empty. Every method may be called from any thread."""
