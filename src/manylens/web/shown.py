@@ -67,13 +67,6 @@ class NotAllowed(StoreError):
         self.status = status
 
 
-class NotYet(StoreError):
-    """A route that is promised and not built."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} of a page are not built yet", "use the command line")
-
-
 class ShownRun:
     """path: the run folder. folder: of the pictures, where the person named one. read_only: why nothing may be
     changed, or empty. Every method may be called from any thread."""
@@ -239,8 +232,8 @@ class ShownRun:
         """Of every interest, in the order in which they were first asked."""
         return [] if self.is_new else [(slug, self.columns(slug)) for slug in self.reader().slugs()]
 
-    def embeddings(self, slug: str) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        """(m, d) unit length, and the rows of the images that they are of, ascending."""
+    def embedded(self, slug: str) -> tuple[ImageColumns, ClusterColumns, NDArray[np.float16], NDArray[np.int64]]:
+        """`both`, the embeddings, (m, d) of unit length, and the rows of the images that they are of, ascending."""
         with self._guard:
             images, columns = self.both(slug)
             of = (images.version, self.reader().answers_mark())
@@ -256,7 +249,7 @@ class ShownRun:
             self._embeddings.move_to_end(slug)
             while len(self._embeddings) > _MOST_EMBEDDINGS:
                 self._embeddings.popitem(last=False)
-            return known[1], known[2]
+            return images, columns, known[1], known[2]
 
     def clustering(self, slug: str) -> tuple[Clustering, Settings]:
         """As stored, whole. Raises NotThere."""
@@ -315,9 +308,11 @@ class ShownRun:
         """The result files of what was corrected, once the person pauses and nobody else is at work on the run."""
         if self._corrected_at is None or time.monotonic() - self._corrected_at < pause_s or self.is_running:
             return
-        self._corrected_at = None
+        tried_at = self._corrected_at = time.monotonic()  # what fails is tried again after another pause
         with contextlib.suppress(StoreError), self.writing() as run:
             bring_up_to_date(run, log_notice)
+            if self._corrected_at == tried_at:
+                self._corrected_at = None
 
     def files_of(self, images: ImageColumns, row: int) -> list[Path]:
         """Where the image's files should be: below the folder of the pictures, whatever their recorded paths say."""
