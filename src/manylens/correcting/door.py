@@ -129,7 +129,7 @@ def correct_from_edited(
 ) -> list[Change]:
     """What the edited `assignments.csv` comes to, and those kept aside before it, a step each, in order.
 
-    Raises UsageError where nothing was edited, or what was is no correction.
+    Raises UsageError where nothing was edited, or what was is no correction: the files before that one are taken.
     """
     with RunFolder.open(out, must_exist=True) as run:
         slug = slug_in(run, by)
@@ -152,11 +152,13 @@ def correct_from_edited(
             )
         corrector = Corrector(run, slug)
         changes = []
-        for file in files:
-            said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
-            changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
-            mark_taken(file)
-        bring_up_to_date(run, notify)
+        try:
+            for file in files:
+                said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
+                changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
+                mark_taken(file)
+        finally:  # where a later file is refused, the earlier ones hold
+            bring_up_to_date(run, notify)
     return changes
 
 
