@@ -26,7 +26,7 @@ from manylens.files import write_atomically
 from manylens.results.files import csv_bytes, path_cell, text_cell
 from manylens.results.table import collection_of
 from manylens.store.run_folder import RunFolder
-from manylens.types import Correction
+from manylens.types import Correction, find_interest, only_interest
 
 Notify: TypeAlias = Callable[[str], None]
 
@@ -37,16 +37,9 @@ def log_notice(text: str) -> None:
 
 
 def slug_in(run: RunFolder, by: str | None) -> str:
-    """The interest meant: in words, by its slug, or the only one. Raises UsageError where none or several are."""
+    """Of the interest meant (`types.find_interest`), or of the only one. Raises UsageError where it is not there."""
     held = [clustering.interest for clustering, _ in run.clusterings()]
-    words = None if by is None else " ".join(by.split())
-    found = [one.slug for one in held if words is None or words in (one.text, one.slug)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(repr(one.text) for one in held)
-    got = "none" if by is None else repr(by)
-    cure = f"say which: {known}" if known else "finish a run first; one of an earlier manylens needs it once more"
-    raise UsageError(f"corrections are about one interest of the run, got {got}", cure)
+    return (only_interest(held) if by is None else find_interest(held, by)).slug
 
 
 @contextlib.contextmanager
