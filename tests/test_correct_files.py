@@ -207,6 +207,18 @@ def test_an_edit_that_cannot_be_read_is_said_and_stays(begun: Result, run: Run) 
         manylens.correct(begun, "color", [{"kind": "unassign", "images": ["nothing.png"]}])
 
 
+def test_where_a_later_file_is_refused_the_files_show_the_earlier_one(begun: Result, run: Run) -> None:
+    before = names(begun.out)
+    aside = begun.out / "color" / "assignments.edited.corrections.csv"
+    aside.write_text(f"{RED},green\n", encoding="utf-8")
+    refused = aside.with_name("assignments.edited-2.corrections.csv")
+    refused.write_text(f"{RED},in,#77\n", encoding="utf-8")
+    code, _, error = run("--from-edited")
+    assert (code, "77" in error) == (1, True)
+    assert names(begun.out) == {**before, RED: "green"}
+    assert refused.exists() and not aside.exists()
+
+
 def test_the_review_is_a_file_to_edit(tmp_path: Path, begun: Result, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "review.csv"
     assert cli.run(["review", str(begun.out), "--limit", "4"]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from manylens.cli import main as cli
 from manylens.cli.sample import write_sample
 from manylens.collection.sample import spread
 from manylens.errors import UsageError
+from manylens.models.scripted import ScriptedModel
 from manylens.pipeline.preview import TEXTS
 from manylens.pipeline.suggest import SampleGroup, likeness, read_proposals, splits
 from manylens.store.run_folder import RunFolder
@@ -188,3 +190,33 @@ def test_two_interests_of_a_run_are_compared(tmp_path: Path, capsys: pytest.Capt
     assert cli.run(["cross", out, "color", "colour"]) == 1
     assert "did you mean 'color'" in capsys.readouterr().err
     assert manylens.cross(out, "color", "shape").placed == 24
+
+
+@pytest.mark.parametrize("words", ["Main Color", " main  color ", "main-color", "MAIN-COLOR"])
+def test_an_interest_of_a_run_is_meant_by_its_words_or_its_folder_everywhere(tmp_path: Path, words: str) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(2))
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    colors = {sha256(file.read_bytes()).hexdigest(): file.name.split("-")[0] for file in pictures}
+    by = {"main color": colors, "shape": colors}
+    out = tmp_path / "out"
+    manylens.cluster(tmp_path / "pictures", list(by), model=ScriptedModel(by), out=out)
+    moved = [{"kind": "move", "images": ["red-wide-0.png"], "cluster": "green"}]
+    assert manylens.correct(out, words, moved, dry_run=True).moved
+    assert manylens.export(out, to="csv", by=words, dest=tmp_path / "one.csv").files == 8
+    assert manylens.cross(out, words, "shape").placed == 8
+
+
+def test_an_interest_that_a_run_has_not_is_said_alike_everywhere(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(2))
+    out = tmp_path / "out"
+    manylens.cluster(tmp_path / "pictures", ["color", "shape"], model=model(), out=out)
+    said = set()
+    for ask in (
+        lambda: manylens.correct(out, "colour", []),
+        lambda: manylens.export(out, to="csv", by="colour", dest=tmp_path / "one.csv"),
+        lambda: manylens.cross(out, "colour", "shape"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            ask()
+        said.add(str(caught.value))
+    assert said == {"the run has no interest 'colour': did you mean 'color'?"}

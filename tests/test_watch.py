@@ -81,18 +81,27 @@ def test_python_watches_until_it_is_told_to_stop(tmp_path: Path) -> None:
     assert found == [16, 18]
 
 
-def test_what_the_caller_writes_is_no_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["folder", ".", "../folder", "link", "a run behind a link"])
+def test_what_the_caller_writes_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     pytest.importorskip("watchfiles")
-    own = tmp_path / "own"
-    own.mkdir()
+    monkeypatch.setattr("manylens.collection.watch.QUIET_MS", 100)
+    folder = tmp_path / "folder"
+    own = folder / "own"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    if named == "a run behind a link":
+        (tmp_path / "elsewhere").mkdir()
+        own.symlink_to(tmp_path / "elsewhere")
+    else:
+        own.mkdir()
+    monkeypatch.chdir(folder if named.startswith(".") else tmp_path)
     stop = threading.Event()
-    timer = threading.Timer(3.0, stop.set)
     seen = 0
-    for _ in turns(tmp_path, own, stop):
+    for _ in turns(Path("folder" if named.startswith("a run") else named), own, stop):
         seen += 1
         if seen == 1:
             (own / "result.csv").write_text("x")
-            timer.start()
+            threading.Timer(1.0, stop.set).start()
     assert seen == 1
 
 

@@ -6,7 +6,6 @@ the folder; what is asked is kept in the run folder, where a run finds it, and n
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -34,8 +33,8 @@ from manylens.results.table import FileTable
 from manylens.session import OnEvent, Session, open_session
 from manylens.settings import Settings
 from manylens.sync import run_until_done
-from manylens.text import counted, printable, slug_of
-from manylens.types import Interest, parse_interests
+from manylens.text import counted, printable
+from manylens.types import Interest, find_interest, parse_interests
 
 PREVIEWED = 20
 """Pictures of a preview: as many as a person takes in at a glance."""
@@ -156,7 +155,7 @@ def cross(out: PathLike | Result, rows: str, columns: str) -> CrossTable:
     their folders. Raises StoreError where there is no run, UsageError where it has no such interest.
     """
     tables = interests_of(out)
-    return cross_tables(find_interest(tables, rows), find_interest(tables, columns))
+    return cross_tables(table_of(tables, rows), table_of(tables, columns))
 
 
 def interests_of(out: PathLike | Result) -> Mapping[str, FileTable]:
@@ -167,13 +166,9 @@ def interests_of(out: PathLike | Result) -> Mapping[str, FileTable]:
     }
 
 
-def find_interest(tables: Mapping[str, FileTable], words: str) -> FileTable:
-    """By its words, whatever their case, or the name of its folder. Raises UsageError where there is none."""
-    by_slug = {table.clustering.interest.slug: table for table in tables.values()}
-    if slug_of(words) not in by_slug:
-        near = difflib.get_close_matches(words, tables) or list(tables)
-        raise UsageError(f"the run has no interest {words!r}", f"did you mean {' or '.join(map(repr, near))}?")
-    return by_slug[slug_of(words)]
+def table_of(tables: Mapping[str, FileTable], words: str) -> FileTable:
+    """Of the interest meant (`types.find_interest`)."""
+    return tables[find_interest((table.clustering.interest for table in tables.values()), words).text]
 
 
 def closest(tables: Mapping[str, FileTable]) -> list[CrossTable]:

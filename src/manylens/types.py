@@ -6,6 +6,7 @@ In and out: plain Python values (JSON-able). Promise: no storage ids, no pixels,
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import re
@@ -135,6 +136,31 @@ def parse_interests(by: str | Sequence[str]) -> tuple[Interest, ...]:
             )
         taken[interest.slug] = interest.text
     return interests
+
+
+def find_interest(held: Iterable[Interest], words: str) -> Interest:
+    """That of a run which is meant: by its words, whatever their case, or by the name of its folder. Raises UsageError
+    where there is none."""
+    known = {interest.slug: interest for interest in held}
+    found = known.get(slug_of(" ".join(words.split())))
+    if found is None:
+        texts = [interest.text for interest in known.values()]
+        near = difflib.get_close_matches(words, texts)
+        cure = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(map(repr, texts))}"
+        raise UsageError(f"the run has no interest {words!r}", cure if texts else _NOT_FINISHED)
+    return found
+
+
+def only_interest(held: Iterable[Interest]) -> Interest:
+    """The one of a run that has one. Raises UsageError where none or several are."""
+    known = list(held)
+    if len(known) != 1:
+        cure = f"say which: {', '.join(repr(interest.text) for interest in known)}" if known else _NOT_FINISHED
+        raise UsageError(f"where no interest is named the run has one, this has {len(known)}", cure)
+    return known[0]
+
+
+_NOT_FINISHED = "run the command that began it again, to its end; one of an earlier manylens needs it once more"
 
 
 def answer_key(model_identity: str, request: str) -> str:

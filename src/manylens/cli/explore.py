@@ -161,13 +161,13 @@ def cross(out: Path, interests: tuple[str, ...]) -> None:
     if len(interests) not in (0, 2):
         raise click.UsageError(f"two interests of the run are compared, got {len(interests)}: name both, or none")
     from manylens.cli import render, render_explore
-    from manylens.explore import closest, find_interest, interests_of
+    from manylens.explore import closest, interests_of, table_of
     from manylens.results.cross import cross as cross_tables
 
     console = render.open_console()
     tables = interests_of(out)
     if interests:
-        render_explore.print_cross(console, cross_tables(*(find_interest(tables, interest) for interest in interests)))
+        render_explore.print_cross(console, cross_tables(*(table_of(tables, interest) for interest in interests)))
         return
     compared = closest(tables)
     render_explore.print_cross(console, compared[0])

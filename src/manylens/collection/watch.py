@@ -47,13 +47,15 @@ def turns(folder: Place, apart_from: Path, stop: Event | None = None) -> Iterato
         raise UsageError(f"what is watched is a folder, {folder} is none", "leave out --watch, and add when it changed")
     from watchfiles import Change, watch
 
-    ours = os.path.abspath(apart_from)
+    ours = os.path.realpath(apart_from)
 
     def concerns(change: Change, path: str) -> bool:
-        return not (path == ours or path.startswith(ours + os.sep))
+        # The library says paths as the folder was named, and what lies behind a link as below the link.
+        real = os.path.realpath(path)
+        return not (real == ours or real.startswith(ours + os.sep))
 
     changed = watch(
-        folder,
+        os.path.realpath(folder),
         watch_filter=concerns,
         step=QUIET_MS,
         debounce=LONGEST_MS,

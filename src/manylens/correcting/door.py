@@ -26,7 +26,7 @@ from manylens.files import write_atomically
 from manylens.results.files import csv_bytes, path_cell, text_cell
 from manylens.results.table import collection_of
 from manylens.store.run_folder import RunFolder
-from manylens.types import Correction
+from manylens.types import Correction, find_interest, only_interest
 
 Notify: TypeAlias = Callable[[str], None]
 
@@ -37,16 +37,9 @@ def log_notice(text: str) -> None:
 
 
 def slug_in(run: RunFolder, by: str | None) -> str:
-    """The interest meant: in words, by its slug, or the only one. Raises UsageError where none or several are."""
+    """Of the interest meant (`types.find_interest`), or of the only one. Raises UsageError where it is not there."""
     held = [clustering.interest for clustering, _ in run.clusterings()]
-    words = None if by is None else " ".join(by.split())
-    found = [one.slug for one in held if words is None or words in (one.text, one.slug)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(repr(one.text) for one in held)
-    got = "none" if by is None else repr(by)
-    cure = f"say which: {known}" if known else "finish a run first; one of an earlier manylens needs it once more"
-    raise UsageError(f"corrections are about one interest of the run, got {got}", cure)
+    return (only_interest(held) if by is None else find_interest(held, by)).slug
 
 
 @contextlib.contextmanager
@@ -129,7 +122,7 @@ def correct_from_edited(
 ) -> list[Change]:
     """What the edited `assignments.csv` comes to, and those kept aside before it, a step each, in order.
 
-    Raises UsageError where nothing was edited, or what was is no correction.
+    Raises UsageError where nothing was edited, or what was is no correction: the files before that one are taken.
     """
     with RunFolder.open(out, must_exist=True) as run:
         slug = slug_in(run, by)
@@ -152,11 +145,13 @@ def correct_from_edited(
             )
         corrector = Corrector(run, slug)
         changes = []
-        for file in files:
-            said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
-            changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
-            mark_taken(file)
-        bring_up_to_date(run, notify)
+        try:
+            for file in files:
+                said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
+                changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
+                mark_taken(file)
+        finally:  # where a later file is refused, the earlier ones hold
+            bring_up_to_date(run, notify)
     return changes
 
 

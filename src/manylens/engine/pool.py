@@ -79,7 +79,8 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for handle in self._handles:
-            ray.kill(handle.actor)
+            with contextlib.suppress(Exception):  # one that is gone, or a cluster that is: the others end all the same
+                ray.kill(handle.actor)
 
     async def answer(self, verb: str, requests: Sequence[Request], shown: Sequence[str]) -> list[Reply | ModelError]:
         """shown: ids of the images that the requests are about."""
@@ -239,6 +240,9 @@ class Pool:
                 handle.actor = handle.start()
             except RayError:
                 await asyncio.sleep(_AGAIN_S)
+            except Exception as error:  # the model does not travel, or the connection is gone: no waiting helps
+                face = error
+                break
         if isinstance(face, ManylensError):
             self._broken = face
         elif not isinstance(face, Face):

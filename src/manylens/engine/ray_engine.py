@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -31,10 +32,10 @@ from manylens.models.registry import OpenFeatures, is_local, load_model, probe_m
 class RayEngine:
     """Replicas of the model on the machines of a Ray cluster.
 
-    address: of the cluster, `HOST:6379` or `auto`; None is the one in RAY_ADDRESS or on this machine, else one that is
-    started here for the run. replicas: how many; None is one for each slot that the cluster has now. An autoscaler may
-    bring machines for more; the run begins with the first that is up. cpus, gpus: of one slot; gpus None is one where
-    the model is a checkpoint (`hf:`) and the cluster has any, else none.
+    address: of the cluster, `HOST:6379` or `auto`; None is the one that this process is in, in RAY_ADDRESS or on this
+    machine, else one that is started here for the run. replicas: how many; None is one for each slot that the cluster
+    has now. An autoscaler may bring machines for more; the run begins with the first that is up. cpus, gpus: of one
+    slot; gpus None is one where the model is a checkpoint (`hf:`) and the cluster has any, else none.
     """
 
     address: str | None = None
@@ -54,6 +55,7 @@ class RayEngine:
     def probe(self, model: str | Model, options: ModelOptions, recorded: Path) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("the engine ray needs Ray, it is not installed", "pip install 'manylens[ray]'")
+        self._check_connection()
         if not isinstance(model, str):
             check_model(model)
             if model.capabilities.batch_size == 1:
@@ -79,6 +81,7 @@ class RayEngine:
     ) -> AsyncIterator[Model]:
         import ray
 
+        self._check_connection()
         begun = not ray.is_initialized()
         if begun:
             _connect(self.address)
@@ -105,10 +108,25 @@ class RayEngine:
                 speaks.assume(face.found_out)  # type: ignore[attr-defined]  # who has `facts` has this
             yield (RayModelWithVerdict if face.has_verdict else RayModel)(speaks, face, pool)
         finally:
-            if pool is not None:
-                await pool.close()
-            if begun:
-                ray.shutdown()
+            try:
+                if pool is not None:
+                    await pool.close()
+            finally:
+                if begun:
+                    ray.shutdown()
+
+    def _check_connection(self) -> None:
+        """A process is in one cluster at a time. Raises UsageError where it is in another than the one that was named;
+        `auto` is any that is there."""
+        ray = sys.modules.get("ray")  # what was not imported has connected to nothing
+        if self.address in (None, "auto") or ray is None or not ray.is_initialized():
+            return
+        there = ray.get_runtime_context().gcs_address
+        if self.address != there:
+            raise UsageError(
+                f"a process is in one Ray cluster at a time, this one is in {there}, not in {self.address}",
+                "call ray.shutdown() first, or leave out address to use the one that it is in",
+            )
 
     def _gpus(self, model: str | Model, options: ModelOptions, there: float) -> float:
         if self.gpus is not None:

@@ -107,6 +107,8 @@ class ChooseRequest(_Request):
 
 
 MOST_EXEMPLARS = 8
+VERDICT_PICTURES = 256
+"""A verdict is about an interest and not about each picture; engines send these to where the model is."""
 """Exemplar pictures that a choice shows at most, beside its candidate. A judgement shows three; a picture of 256 px
 takes some 100 to 3,000 tokens, so with more of them one choice would cost as much as dozens of judgements."""
 
@@ -250,9 +252,10 @@ class Model(Protocol):
     list[EmbedReply | ModelError]`, which is asked for those that were described.
 
     A model may also say how well it understands an interest on some pictures, from what it has in this process:
-    `verdict(interest, image_ids) -> Verdict`. It then has `appearance(image_ids)` as well: image id -> (d,) features of
-    unit length, whatever the interest, without those that cannot be read. By these a run groups the pictures where the
-    verdict is "not understood". Both are plain functions and no calls; the same arguments get the same result.
+    `verdict(interest, image_ids) -> Verdict`; it is asked about at most `VERDICT_PICTURES`. It then has
+    `appearance(image_ids)` as well: image id -> (d,) features of unit length, whatever the interest, without those that
+    cannot be read. By these a run groups the pictures where the verdict is "not understood". Both are plain functions
+    and no calls; the same arguments get the same result.
 
     A model that was taught certain interests may have `doubt(interest) -> str`, why it may not read these words, as the
     end of a sentence about them, or nothing; `interests(image_ids) -> Sequence[str]`, which of those that it was taught
@@ -351,10 +354,16 @@ def open_model(model: Model, images: ImageSource) -> None:
 
 
 def ask_verdict(model: Model, interest: str, image_ids: Sequence[str]) -> Verdict | None:
-    """The model's verdict, or None where it gives none."""
+    """The model's verdict on at most `VERDICT_PICTURES` of the pictures, or None where it gives none."""
     ask = getattr(model, "verdict", None)
-    found: Verdict | None = None if ask is None else ask(interest, image_ids)
+    found: Verdict | None = None if ask is None else ask(interest, verdict_sample(image_ids))
     return found
+
+
+def verdict_sample(image_ids: Sequence[str]) -> Sequence[str]:
+    """At most `VERDICT_PICTURES` ids, spread over their order; the sample of a sample is itself."""
+    ordered = sorted(set(image_ids))
+    return ordered[:: max(1, -(-len(ordered) // VERDICT_PICTURES))]
 
 
 def ask_doubt(model: Model, interest: str) -> str:

@@ -42,6 +42,7 @@ from manylens.models.base import (
     LookReply,
     LookRequest,
     Request,
+    verdict_sample,
 )
 from manylens.models.nano import language
 from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
@@ -63,7 +64,6 @@ NAMES_KEPT = 4096  # embeddings of names asked about
 POSITION_WIDTH = 256
 MODEL_FILES = ("nano.json", "eyes.onnx", "head.onnx", *BANK_FILES)
 SAME_WORD = 0.8  # cosine from which a known word means the same as a name that is asked about
-VERDICT_PICTURES = 256
 _SUBJECT = "what the picture shows"
 _LEAST_NEAR, _MOST_WORDINGS = (
     0.3,
@@ -165,10 +165,8 @@ class Nano:
     def verdict(self, interest: str, image_ids: Sequence[str]) -> Verdict:
         """How well nano understands an interest on these pictures, from what it says of at most `VERDICT_PICTURES` of
         them, spread over the ids' order; no label is needed. Pictures that cannot be read do not count."""
-        ordered = sorted(set(image_ids))
-        some = ordered[:: max(1, -(-len(ordered) // VERDICT_PICTURES))]
         with self._lock:
-            return self._verdict(prompts.plain(interest), some)
+            return self._verdict(prompts.plain(interest), verdict_sample(image_ids))
 
     def appearance(self, image_ids: Sequence[str]) -> dict[str, FloatArray]:
         """What each picture looks like whatever the interest, (1280,) of unit length, to group by look; pictures that

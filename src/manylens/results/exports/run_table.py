@@ -22,6 +22,7 @@ from manylens.results.table import FileTable, as_of, collection_of, join
 from manylens.store.answers import Vector
 from manylens.store.run_folder import RunFolder
 from manylens.text import printable
+from manylens.types import find_interest
 
 FILE_COLUMNS = ("image", "sha256", "width_px", "height_px", "frames")
 
@@ -126,9 +127,9 @@ def write_picture(source: Source, path: str, image_id: str, target: Path) -> Pat
 
 
 def read_run(out: Path, folder: Place | None = None, by: str | None = None, only: Some[str] | None = None) -> RunTable:
-    """The run at `out`: of all its interests, or of the one in words `by`. folder: where its pictures are, if they are
-    no longer where they were. only: of the images with these ids, or the files with these paths. Raises StoreError
-    where there is no run, UsageError where it has no such result."""
+    """The run at `out`: of all its interests, or of the one that `by` means (`types.find_interest`). folder: where its
+    pictures are, if they are no longer where they were. only: of the images with these ids, or the files with these
+    paths. Raises StoreError where there is no run, UsageError where it has no such result."""
     with RunFolder.open(out, must_exist=True) as run:
         recorded = run.place()
         address = recorded if folder is None and recorded is not None and "://" in recorded else ""
@@ -137,14 +138,13 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None, only
         if only is not None:
             collection = _selected(collection, frozenset(only))
         clusterings = [as_of(clustering, collection) for clustering, _ in run.clusterings()]
-        words = None if by is None else " ".join(by.split())
-        chosen = [c for c in clusterings if words is None or words == c.interest.text]
-        if not chosen:
-            known = ", ".join(repr(c.interest.text) for c in clusterings)
+        if not clusterings:
             raise UsageError(
-                f"results are read from a finished run, {out} has none" + ("" if by is None else f" for {by!r}"),
-                f"it has {known}" if known else "run the command that began it again, to its end",
+                f"results are read from a finished run, {out} has none",
+                "run the command that began it again, to its end",
             )
+        meant = None if by is None else find_interest((c.interest for c in clusterings), by)
+        chosen = [c for c in clusterings if meant is None or c.interest == meant]
         embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
     return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place, address)
 
