@@ -39,14 +39,21 @@ class Allowance:
 
 
 class Budget:
-    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests."""
+    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests.
+
+    The account of a model that keeps one has its limits already, from where the run was opened: making a budget changes
+    nothing.
+    """
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
         self._is_kept = isinstance(model, CachingModel)
-        self._account = model.account if isinstance(model, CachingModel) else Account()
-        self._account.limit(settings)
+        if isinstance(model, CachingModel):
+            self._account = model.account
+        else:
+            self._account = Account()
+            self._account.limit(settings)
 
     @property
     def calls(self) -> int:
