@@ -68,8 +68,8 @@ async def add_images(
     if not fresh:
         return recounted(clustering, settings)
     interest = clustering.interest
-    # Stored, as a rule. Where they are not (a model of the same name was changed), the account's limits hold.
-    before = (await look_at_images(sorted(known_ids), [interest], model, emit))[interest]
+    with budget.reading():  # where they are not stored (the model was changed), the account's limits hold
+        before = (await look_at_images(sorted(known_ids), [interest], model, emit))[interest]
     after = (await look_at_images(fresh, [interest], model, emit, budget))[interest]
     looks = joined(before, after)
 

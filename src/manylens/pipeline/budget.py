@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from manylens.errors import ModelError
@@ -62,6 +63,10 @@ class Budget:
     @property
     def usd(self) -> float:
         return self._account.usd
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Stored answers that are used in here cost this budget nothing."""
+        return self._account.reading()
 
     @property
     def passed_usd(self) -> float:
