@@ -92,6 +92,7 @@ async def add_images(
     asked = clustering.calls
     grown = replace(
         clustering,
+        identity=clustering.identity if before.not_looked else model.identity,
         clusters=tuple(clusters),
         assignments=tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id)),
         failed=after.failed,

@@ -364,10 +364,17 @@ class RunFolder:
             text = request if dictionary is None else unpack(request, dictionary, image_id)
             yield key, text.decode("utf-8", "surrogatepass")
 
-    def embeddings(self, interest: str) -> dict[str, Vector]:
-        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest. Of several
-        models, those of the one that has most; of several of an image, the newest."""
-        return max(self._vectors(interest).values(), key=len, default={})
+    def embeddings(self, interest: str, identity: str = "") -> dict[str, Vector]:
+        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest, by the model
+        of this identity; where it has none, by the one that has most, of equals the newest. Of several of an image, the
+        newest."""
+        return self._of_model(self._vectors(interest), identity)
+
+    def _of_model(self, by_model: Mapping[int, dict[str, _T]], identity: str) -> dict[str, _T]:
+        for number, known in self._rows("SELECT id, identity FROM models"):
+            if known == identity and number in by_model:
+                return by_model[number]
+        return max(reversed(list(by_model.values())), key=len, default={})  # what an earlier manylens recorded
 
     def _vectors(self, interest: str) -> dict[int, dict[str, Vector]]:
         rows = self._rows(
@@ -380,7 +387,7 @@ class RunFolder:
             by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
         return by_model
 
-    def looked(self, interest: str) -> dict[str, Looked]:
+    def looked(self, interest: str, identity: str = "") -> dict[str, Looked]:
         """Image id -> its look through one interest; of several models and looks as in `embeddings`."""
         rows = self._rows(
             "SELECT model, image_id, reply FROM answers WHERE kind = 'look' AND interest = ? ORDER BY rowid",
@@ -394,7 +401,7 @@ class RunFolder:
                     fields = json.loads(reply)
                     look = Looked(_typed(str, fields["description"]), float(fields["confidence"]), vector)
                     by_model.setdefault(model, {})[image_id] = look
-        return max(by_model.values(), key=len, default={})
+        return self._of_model(by_model, identity)
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
@@ -478,7 +485,7 @@ class RunFolder:
         """Of the interests that have decisions, in the order in which they were first asked."""
         return [_typed(str, row[0]) for row in self._rows("SELECT slug FROM clusterings ORDER BY id")]
 
-    def looks(self, interest: str) -> dict[str, str]:
+    def looks(self, interest: str, identity: str = "") -> dict[str, str]:
         """Image id -> its description through one interest; of several models and looks, as for `embeddings`."""
         rows = self._rows(
             "SELECT model, image_id, json_extract(reply, '$.description') FROM answers "
@@ -488,7 +495,7 @@ class RunFolder:
         by_model: dict[int, dict[str, str]] = {}
         for model, image_id, description in rows:
             by_model.setdefault(model, {})[image_id] = str(description)
-        return max(by_model.values(), key=len, default={})
+        return self._of_model(by_model, identity)
 
     def answers_mark(self) -> int:
         """Of the newest answer; `answers_since` counts those that came after it."""

@@ -145,7 +145,7 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None, only
                 f"results are read from a finished run, {out} has none" + ("" if by is None else f" for {by!r}"),
                 f"it has {known}" if known else "run the command that began it again, to its end",
             )
-        embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
+        embeddings = {c.interest.text: run.embeddings(c.interest.text, c.identity) for c in chosen}
     return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place, address)
 
 
