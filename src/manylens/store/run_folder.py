@@ -355,14 +355,15 @@ class RunFolder:
         return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
 
     def requests(self) -> Iterator[tuple[str, str]]:
-        """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored."""
+        """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored.
+        Damaged ones are left out."""
         rows = self._rows(
             "SELECT key, image_id, request, content FROM answers LEFT JOIN dictionaries ON id = dictionary "
             "ORDER BY answers.rowid"
         )
         for key, image_id, request, dictionary in rows:
-            text = request if dictionary is None else unpack(request, dictionary, image_id)
-            yield key, text.decode("utf-8", "surrogatepass")
+            if (text := _rendered(request, dictionary, image_id, "surrogatepass")) is not None:
+                yield key, text
 
     def embeddings(self, interest: str, identity: str = "") -> dict[str, Vector]:
         """Image id -> (d,) float16, unit length, of the images that were looked at through one interest, by the model
@@ -521,10 +522,10 @@ class RunFolder:
         )
         found = []
         for interest, identity, request, dictionary, seconds, *reply in rows:
-            if reply_problem(*reply) is None:
-                text = bytes(request) if dictionary is None else unpack(request, dictionary, image_id)
+            text = _rendered(request, dictionary, image_id, "replace")
+            if text is not None and reply_problem(*reply) is None:
                 stored = StoredReply(reply[0], json.loads(reply[1]))
-                found.append((interest, reply[0], identity, text.decode("utf-8", "replace"), stored, float(seconds)))
+                found.append((interest, reply[0], identity, text, stored, float(seconds)))
         return found
 
     def decided(self, slug: str) -> Clustering | None:
@@ -580,6 +581,14 @@ def _mark_stale(connection: sqlite3.Connection, more: set[str], fewer: set[str])
     rows = connection.execute("SELECT value FROM meta WHERE name = ?", (_STALE,)).fetchall()
     slugs = json.dumps(sorted((_stale(rows) | more) - fewer))
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_STALE, slugs))
+
+
+def _rendered(request: Any, dictionary: Any, image_id: str, errors: str) -> str | None:
+    """A stored request as text; None for a damaged one."""
+    try:
+        return (request if dictionary is None else unpack(request, dictionary, image_id)).decode("utf-8", errors)
+    except (zlib.error, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _typed(kind: type[_T], value: Any) -> _T:
