@@ -91,8 +91,8 @@ class ShownRun:
         self.store = PageStore(path)
         self.exclude: tuple[str, ...] = ()
         self.include: tuple[str, ...] = ()
-        self._looks: dict[str, tuple[tuple[int, int], Described]] = {}
-        self._embeddings: OrderedDict[str, tuple[tuple[int, int], NDArray[np.float16], NDArray[np.int64]]] = (
+        self._looks: dict[str, tuple[tuple[int, int, str], Described]] = {}
+        self._embeddings: OrderedDict[str, tuple[tuple[int, int, str], NDArray[np.float16], NDArray[np.int64]]] = (
             OrderedDict()
         )
         self.read_only = "the page was opened with --read-only" if read_only else ""
@@ -213,16 +213,16 @@ class ShownRun:
                     self._columns.pop(slug, None)
                     raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
                 ((clustering, settings),) = found
-                looks = self._described(slug, clustering.interest.text, images, reader)
+                looks = self._described(slug, clustering, images, reader)
                 known = self._columns[slug] = cluster_columns(clustering, settings, looks, images, version)
             return images, known
 
-    def _described(self, slug: str, interest: str, images: ImageColumns, reader: RunFolder) -> Described:
+    def _described(self, slug: str, shown: Clustering, images: ImageColumns, reader: RunFolder) -> Described:
         """A correction changes no description: they are read again only when there are other images or answers."""
-        of = (images.version, reader.answers_mark())
+        of = (images.version, reader.answers_mark(), shown.identity)
         known = self._looks.get(slug)
         if known is None or known[0] != of:
-            known = self._looks[slug] = (of, described(reader.looks(interest), images))
+            known = self._looks[slug] = (of, described(reader.looks(shown.interest.text, shown.identity), images))
         return known[1]
 
     def columns(self, slug: str) -> ClusterColumns:
@@ -236,10 +236,10 @@ class ShownRun:
         """`both`, the embeddings, (m, d) of unit length, and the rows of the images that they are of, ascending."""
         with self._guard:
             images, columns = self.both(slug)
-            of = (images.version, self.reader().answers_mark())
+            of = (images.version, self.reader().answers_mark(), columns.of.identity)
             known = self._embeddings.get(slug)
             if known is None or known[0] != of:
-                by_id = self.reader().embeddings(columns.of.interest.text)
+                by_id = self.reader().embeddings(columns.of.interest.text, columns.of.identity)
                 rows = np.array([row for row, image_id in enumerate(images.ids) if image_id in by_id], np.int64)
                 vectors = (
                     np.stack([by_id[images.ids[row]] for row in rows]) if rows.size else np.zeros((0, 1), np.float16)
