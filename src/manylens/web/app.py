@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def make_app(run: ShownRun, *, token: str, hosts: Sequence[str], cookie: str, is
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(watch.watch())
-        threading.Thread(target=_warm, args=(run,), name="manylens-warm", daemon=True).start()
         try:
             yield
         finally:
@@ -79,12 +77,6 @@ def make_app(run: ShownRun, *, token: str, hosts: Sequence[str], cookie: str, is
     app.add_middleware(GZipMiddleware, minimum_size=_LEAST_ZIPPED_BYTES, compresslevel=_ZIP_LEVEL)
     app.add_middleware(Guard, token=token, hosts=hosts, cookie=cookie)
     return app
-
-
-def _warm(run: ShownRun) -> None:
-    """Read what the page asks for first while the browser starts: of 50,000 images that takes a second or two."""
-    with contextlib.suppress(ManylensError, OSError):
-        run.all_columns()
 
 
 class _PageFiles(StaticFiles):

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ import uvicorn
 
 from manylens.api import default_out
 from manylens.collection.find import open_source
-from manylens.errors import UsageError
+from manylens.errors import ManylensError, UsageError
 from manylens.files import DATABASE_NAME
 from manylens.settings import ModelOptions, Settings
 from manylens.web.app import make_app
+from manylens.web.gallery import get_layout
 from manylens.web.job_keeper import JobKeeper, job_request, short_path
+from manylens.web.routing import Filters
 from manylens.web.shown import ShownRun
 
 DEFAULT_PORT = 8672
@@ -55,6 +58,7 @@ def serve(
     Raises UsageError where nothing can listen there.
     """
     listener = _listen(host, port)
+    threading.Thread(target=_warm, args=(run,), name="manylens-warm", daemon=True).start()
     number = int(listener.getsockname()[1])
     token = page_token(run)
     is_local = host in (LOOPBACK, "localhost", "::1")
@@ -80,6 +84,13 @@ def serve(
             say(f"What was begun goes on by itself; manylens open {short_path(str(run.path))} shows it again.")
         run.write_files_after_pause(0)
         run.close()
+
+
+def _warm(run: ShownRun) -> None:
+    """Read what the page asks for first while the browser starts: of 50,000 images that takes a second or two."""
+    with contextlib.suppress(ManylensError, OSError):
+        for slug in run.versions():
+            get_layout(slug, run, Filters())
 
 
 def serve_job(
