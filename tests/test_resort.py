@@ -14,10 +14,12 @@ from test_api import COLORS, SIZES
 from test_correct import RED, names, rows
 
 import manylens
+from manylens.cli import main as cli
 from manylens.errors import ModelError, UsageError
 from manylens.models.base import ChooseReply, ChooseRequest
 from manylens.models.scripted import ScriptedModel
 from manylens.results.result import Result
+from manylens.settings import ModelOptions
 from manylens.store.run_folder import RunFolder
 from manylens.types import Cluster
 
@@ -167,3 +169,33 @@ def found_clusters(result: Result) -> Sequence[Cluster]:
     with RunFolder.open(result.out) as run:
         ((clustering, _),) = run.clusterings()
     return clustering.clusters
+
+
+@pytest.mark.parametrize("how", ["add", "re-sort", "command"])
+def test_pictures_are_sent_as_large_as_the_run_sent_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    sizes: list[int] = []
+
+    def load(_name: str, _images: object, _features: object, options: ModelOptions, **_: object) -> ScriptedModel:
+        sizes.append(options.image_px)
+        return model()
+
+    monkeypatch.setattr("manylens.engine.base.load_model", load)
+    put(folder, ("red", "green"), range(3))
+    manylens.cluster(folder, "color", model="nano", options=ModelOptions(image_px=700), out=out)
+    put(folder, ("red",), range(3, 4))
+    if how == "command":
+        assert cli.run(["resort", str(out), "--ask", "--model", "nano"]) == 0
+    else:
+        pytest.importorskip("pydantic")
+        from manylens.web.job import Progress, carry_out
+        from manylens.web.page_store import PageStore
+
+        request = {
+            "kind": how, "folder": str(folder), "by": ["color"], "model": "nano",
+            "settings": manylens.Settings().to_dict(), "options": ModelOptions().to_dict(),
+        }  # fmt: skip
+        carry_out(out, request, Progress(PageStore(out), 1, out, manylens.Settings()))
+    assert sizes == [700, 700]

@@ -47,7 +47,7 @@ from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
 from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
-from manylens.session import OnEvent, Session, open_session, tell_failures
+from manylens.session import OnEvent, Session, open_session, run_options, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
 from manylens.store.peek import peek_pace
 from manylens.store.run_folder import RunFolder
@@ -296,7 +296,7 @@ def resort(
     apply: bool = False,
     folder: PathLike | None = None,
     model: str | Model | None = None,
-    options: ModelOptions | None = None,
+    options: ModelOptions | Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -307,16 +307,14 @@ def resort(
     By default it asks nothing and says what is expected to move and to be asked. ask: ask the model, and say what would
     move; the answers are stored, so that it costs nothing the next time. apply: ask, and take the moves over, as one
     step that `undo` takes back. What a person placed never moves. folder, model, options: where the pictures are, and
-    the model, where they are not those of the run. settings: limits on what may be spent. Raises as `correct` and
-    `cluster` do, and UsageError where the clustering was made with another model.
+    the model, where they are not those of the run; options as for `add`. settings: limits on what may be spent. Raises
+    as `correct` and `cluster` do, and UsageError where the clustering was made with another model.
     """
     run = _run_of(out)
     if not (ask or apply):
         return door.foresee_resort(run, by)
     with following(progress, on_event) as emit:
-        return run_until_done(
-            _resort(run, by, apply, folder, model, options or ModelOptions(), settings or Settings(), emit)
-        )
+        return run_until_done(_resort(run, by, apply, folder, model, options, settings or Settings(), emit))
 
 
 async def _resort(
@@ -325,7 +323,7 @@ async def _resort(
     apply: bool,
     folder: PathLike | None,
     model: str | Model | None,
-    options: ModelOptions,
+    options: ModelOptions | Mapping[str, Any] | None,
     limits: Settings,
     emit: OnEvent,
 ) -> Resorted:
@@ -333,12 +331,13 @@ async def _resort(
         slug = door.slug_in(run, by)
         shown = Corrector(run, slug).shown
         recorded = run.place() if folder is None else folder
+        chosen = run_options(run, options)
     # An address in a run folder, which may be somebody else's, is not asked because it stands there.
     if recorded is None or (folder is None and "://" in str(recorded)):
         where = "their folder is not known" if recorded is None else f"which were at {printable(str(recorded))}"
         raise UsageError(f"sorting again reads the pictures, {where}", "say where they are: folder")
     async with open_session(
-        as_place(recorded), out, model or shown.model, options, limits, emit, reread=False
+        as_place(recorded), out, model or shown.model, chosen, limits, emit, reread=False
     ) as session:
         corrector = Corrector(session.run, slug)
         resorted = await sort_again(corrector, session.model, emit, limits)
@@ -524,23 +523,21 @@ async def _add(
     began = time.monotonic()
     with RunFolder.open(out, must_exist=True) as run:
         held, before, read_as = run.clusterings(), run.images(), run.read_as()
+        chosen = run_options(run, options)
     if not held:
         raise UsageError(
             f"pictures are added to a finished clustering, {out} has none",
             "run the command that began it to its end; one of an earlier manylens needs it once more",
         )
     named = model or held[0][0].model
-    if not isinstance(options, ModelOptions):
-        known = {"image_px": read_as["image_px"]} if isinstance(read_as.get("image_px"), int) else {}
-        options = ModelOptions(**{**known, **(options or {})})
-    if model is None and not is_local(str(named), options):
+    if model is None and not is_local(str(named), chosen):
         raise UsageError(
             f"pictures leave this computer when that is said; this run's model, {named!r}, is behind a server",
             f"pass --model {named}, with --base-url where it had one",
         )
     left_out, taken = (_texts(read_as.get(name)) for name in ("exclude", "include"))
     async with open_session(
-        folder, out, named, options, budget, emit, exclude=left_out, include=taken, engine=engine, is_addition=True
+        folder, out, named, chosen, budget, emit, exclude=left_out, include=taken, engine=engine, is_addition=True
     ) as session:
         collection, recorded = session.collection, session.model
         changed = changes(before, collection.images)

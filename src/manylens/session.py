@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from manylens.collection.addresses import shown_address
 from manylens.collection.find import Collection, find_images, open_source
@@ -133,6 +133,15 @@ async def open_session(
                 ask_again=options.ask_again,
             )
             yield Session(run, collection, images, recorded, fresh)
+
+
+def run_options(run: RunFolder, said: ModelOptions | Mapping[str, Any] | None) -> ModelOptions:
+    """Of a run that is there. said: all of them, or some by name: pictures are then sent as large as they were."""
+    if isinstance(said, ModelOptions):
+        return said
+    size = run.read_as().get("image_px")
+    known = {"image_px": size} if isinstance(size, int) else {}
+    return ModelOptions(**{**known, **(said or {})})
 
 
 _NAMED = 5

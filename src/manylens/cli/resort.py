@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from manylens.cli.options import PLACE, model_options, settings_from
-from manylens.settings import ModelOptions
+from manylens.cli.options import PLACE, run_model_options, settings_from
 from manylens.text import counted, shown_name
 
 if TYPE_CHECKING:
@@ -40,25 +38,22 @@ _SHOWN_FLOWS = 20
 @click.option("--ask", is_flag=True, help="Ask the model, and say what would move.")
 @click.option("--apply", "is_applied", is_flag=True, help="Ask, and take the moves over.")
 @click.option("--folder", type=PLACE, help="Where the pictures are, if they were moved.")
-@model_options
+@run_model_options
 @click.option("--budget-calls", type=int, metavar="N", help="Hard limit on calls. [default: none]")
-@click.pass_context
 def resort(
-    context: click.Context,
     out: Path,
     by: str | None,
     ask: bool,
     is_applied: bool,
     folder: str | Path | None,
-    model: str,
-    options: ModelOptions,
+    model: str | None,
+    options: dict[str, Any],
     budget_calls: int | None,
 ) -> None:
     from manylens import api, progress
     from manylens.cli import render
     from manylens.correcting import door
 
-    named = None if context.get_parameter_source("model") == ParameterSource.DEFAULT else model
     settings = settings_from(budget_calls=budget_calls)
     with progress.show_progress() as show:
         done = api.resort(
@@ -67,7 +62,7 @@ def resort(
             ask=ask,
             apply=is_applied,
             folder=folder,
-            model=named,
+            model=model,
             options=options,
             settings=settings,
             on_event=show.event,

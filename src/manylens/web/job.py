@@ -156,15 +156,17 @@ def carry_out(out: Path, request: Mapping[str, Any], progress: Progress) -> Many
 
     settings = Settings.from_dict(request["settings"])
     options = ModelOptions.from_dict(request["options"])
+    usual = ModelOptions().to_dict()
+    said = {name: value for name, value in options.to_dict().items() if value != usual[name]}
     if request["kind"] == "add":
         return api.add(
-            out, request["folder"], model=request["model"], options=options, settings=settings,
+            out, request["folder"], model=request["model"], options=said, settings=settings,
             on_event=progress.event, progress=False,
         ).problem  # fmt: skip
     if request["kind"] == "re-sort":
         (interest,) = request["by"]
         found = api.resort(
-            out, interest, ask=True, folder=request["folder"], model=request["model"], options=options,
+            out, interest, ask=True, folder=request["folder"], model=request["model"], options=said,
             settings=settings, on_event=progress.event, progress=False,
         )  # fmt: skip
         slug = Interest(interest).slug
