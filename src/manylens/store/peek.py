@@ -1,7 +1,7 @@
 """What a run folder holds, read without holding or changing it.
 
 In: the path of a folder. Out: what is asked, or nothing where there is no run, or one of another schema, which whoever
-continues it brings up to date. Promise: no file is written, and whoever holds the run is not disturbed.
+continues it brings up to date. Promise: nothing of the run is changed, and whoever holds it is not disturbed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME
 from manylens.store.explained import explained, refuse_strangers, usable
+from manylens.store.schema import open_to_read
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -86,11 +87,5 @@ def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
-    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
-    database = (folder / DATABASE_NAME).resolve()
-    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
-    with (
-        explained(folder),
-        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
-    ):
+    with explained(folder), contextlib.closing(open_to_read(folder / DATABASE_NAME)) as reader:
         yield reader
