@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -26,7 +25,6 @@ from hypothesis import strategies as st
 from manylens.errors import StoreError
 from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
-from manylens.store import peek
 from manylens.store.answers import Failure, StoredAnswer, StoredReply
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.peek import answers_held
@@ -174,16 +172,6 @@ def test_what_file_managers_leave_behind_makes_no_folder_full(tmp_path: Path) ->
     assert answers_held(tmp_path) == 0
     RunFolder.open(tmp_path).close()
     assert (tmp_path / ".DS_Store").exists()
-
-
-def test_a_look_from_outside_sees_one_state_while_somebody_begins_to_write(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path).close()
-    assert not (tmp_path / "run.sqlite-wal").exists()
-    with peek._reader(tmp_path) as reader:
-        assert reader.execute("SELECT COUNT(*) FROM unreadable").fetchone() == (0,)
-        with contextlib.closing(sqlite3.connect(tmp_path / "run.sqlite")) as writer, writer:
-            writer.execute("INSERT INTO unreadable VALUES ('a.png', 'is damaged')")
-        assert reader.execute("SELECT COUNT(*) FROM unreadable").fetchone() == (1,)
 
 
 def test_must_exist_makes_no_folder(tmp_path: Path) -> None:

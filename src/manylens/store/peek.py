@@ -1,7 +1,7 @@
 """What a run folder holds, read without holding or changing it.
 
 In: the path of a folder. Out: what is asked, or nothing where there is no run, or one of another schema, which whoever
-continues it brings up to date. Promise: nothing of the run is changed, and whoever holds it is not disturbed.
+continues it brings up to date. Promise: no file is written, and whoever holds the run is not disturbed.
 """
 
 from __future__ import annotations
@@ -87,5 +87,5 @@ def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
-    with explained(folder), contextlib.closing(open_to_read(folder / DATABASE_NAME)) as reader:
+    with explained(folder), contextlib.closing(open_to_read(folder / DATABASE_NAME, briefly=True)) as reader:
         yield reader

@@ -154,16 +154,16 @@ def bump_revision(connection: sqlite3.Connection, name: str) -> None:
     )
 
 
-def open_to_read(path: Path) -> sqlite3.Connection:
+def open_to_read(path: Path, *, briefly: bool = False) -> sqlite3.Connection:
     """A connection that changes nothing, beside whoever writes, to a database of any schema.
 
     SQLite leaves an empty log behind where it finds none, unless it is told that nobody writes: it is told so where
-    nobody can, because the folder takes no new file. Elsewhere somebody may begin at any moment, and what is read
-    would be half of one state and half of another.
+    nobody can, because the folder takes no new file. briefly: and where nobody has it open, so that a look writes no
+    file; not for a connection that is kept, for somebody may begin to write.
     """
     path = path.resolve()
     log = path.with_name(f"{path.name}-wal")
-    how = "mode=ro" if log.exists() or os.access(path.parent, os.W_OK) else "immutable=1"
+    how = "mode=ro" if log.exists() or (not briefly and os.access(path.parent, os.W_OK)) else "immutable=1"
     return sqlite3.connect(
         f"{path.as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
     )
