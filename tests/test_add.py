@@ -23,6 +23,8 @@ from manylens.method.sorting import NO_ANSWER, NONE
 from manylens.method.walk import EdgeScale
 from manylens.models.scripted import ScriptedModel
 from manylens.results.result import Result
+from manylens.store.books import Books, Spent
+from manylens.store.run_folder import RunFolder
 from manylens.types import NOT_APPLICABLE, Image, Interest
 
 
@@ -34,7 +36,7 @@ def put(folder: Path, kinds: Iterable[str], numbers: range) -> None:
                 (folder / f"{color}-{shape}-{number}.png").write_bytes(picture(color, shape, number))
 
 
-def model() -> ScriptedModel:
+def model(made: type[ScriptedModel] = ScriptedModel) -> ScriptedModel:
     """Knows every picture there may be."""
     color: dict[str, str] = {}
     shape: dict[str, str] = {}
@@ -43,7 +45,7 @@ def model() -> ScriptedModel:
             for number in range(30):
                 image_id = hashlib.sha256(picture(kind, form, number)).hexdigest()
                 color[image_id], shape[image_id] = kind, form
-    return ScriptedModel({"color": color, "shape": shape})
+    return made({"color": color, "shape": shape})
 
 
 def places(result: Result, interest: str) -> dict[str, tuple[int | None, float, str]]:
@@ -267,3 +269,53 @@ def test_a_run_folder_does_not_say_where_pictures_are_sent(
         database.execute("UPDATE clusterings SET model = 'openai:gpt'")
     with pytest.raises(UsageError, match="pictures leave this computer when that is said"):
         manylens.add(tmp_path / "out", tmp_path / "pictures")
+
+
+def test_an_addition_asks_nothing_that_its_money_cannot_pay(tmp_path: Path, begun: Result) -> None:
+    put(tmp_path / "pictures", ("red",), range(8, 10))
+    dear = manylens.Settings(budget_usd=1e-9, price_in=1000, price_out=1000)
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model(), settings=dear)
+    assert result.calls_asked == 0
+    assert len(result["color"].clustering.not_looked) == 4
+    assert result["color"].clustering.is_partial
+
+
+class Changed(ScriptedModel):
+    """Of the same name, with other weights: no stored answer is its own."""
+
+    @property
+    def identity(self) -> str:
+        return f"{super().identity}, changed"
+
+
+def test_old_looks_that_are_not_stored_are_asked_for_within_the_limit(tmp_path: Path, begun: Result) -> None:
+    put(tmp_path / "pictures", ("red",), range(8, 10))
+    limits = manylens.Settings(budget_calls=5)
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model(Changed), settings=limits)
+    assert result.calls_asked == 5
+    assert places(result, "color").items() >= places(begun, "color").items()
+
+
+@pytest.mark.parametrize(("calls", "asked"), [(0, 0), (3, 3), (20, 16)])
+def test_the_limit_of_an_addition_is_for_what_it_adds(tmp_path: Path, begun: Result, calls: int, asked: int) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(8, 10))
+    limits = manylens.Settings(budget_calls=calls)
+    result = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model(), settings=limits)
+    assert result.calls_asked == asked
+    every = [one.clustering for one in result.values()]
+    assert sum(len(one.not_looked) for one in every) == 16 - asked
+    assert all(one.is_partial == bool(one.not_looked) for one in every)
+    assert places(result, "color").items() >= places(begun, "color").items()
+    rest = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
+    assert rest.calls_asked == 16 - asked, "what was left out is taken in by the next"
+    assert rest["shape"].counts.assigned == 40
+
+
+def test_what_an_earlier_run_sent_in_vain_is_no_cost_of_an_addition(tmp_path: Path, begun: Result) -> None:
+    with RunFolder.open(tmp_path / "out") as run:
+        run.put_books(Books(Spent(50, 9, 9), Spent(40, 9, 9)))
+    put(tmp_path / "pictures", ("red",), range(8, 9))
+    limits = manylens.Settings(budget_calls=4)
+    assert manylens.add(tmp_path / "out", tmp_path / "pictures", model=model(), settings=limits).calls_asked == 4
+    with RunFolder.open(tmp_path / "out") as run:
+        assert run.books() == Books(Spent(50, 9, 9), Spent(40, 9, 9)), "the books forget nothing"

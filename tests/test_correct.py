@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,11 @@ from test_add import model, places, put
 import manylens
 from manylens import Correction
 from manylens.correcting import Corrector
-from manylens.errors import UsageError
+from manylens.correcting.looks import looks_held
+from manylens.errors import ModelError, UsageError
+from manylens.models.base import LookReply, LookRequest
+from manylens.models.scripted import ScriptedModel
+from manylens.results.exports.run_table import read_run
 from manylens.results.result import Result
 from manylens.store.run_folder import RunFolder
 
@@ -192,3 +198,56 @@ def test_files_that_were_not_written_yet_are_known_and_written_by_the_next(begun
     with RunFolder.open(begun.out) as run:
         assert run.stale() == ()
     assert places(begun, "shape")[RED][0] is not None
+
+
+class Second(ScriptedModel):
+    """Another model: it says everything in other words."""
+
+    name = "second"
+
+    @property
+    def identity(self) -> str:
+        return "second, with weights of its own"
+
+    async def look(self, requests: Sequence[LookRequest]) -> list[LookReply | ModelError]:
+        replies = await super().look(requests)
+        return [replace(r, description=f"some {r.description}") if isinstance(r, LookReply) else r for r in replies]
+
+
+def test_the_looks_of_a_clustering_are_those_of_the_model_that_made_it(tmp_path: Path) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    put(folder, ("red", "green"), range(3))
+
+    def begins(made: type[ScriptedModel]) -> tuple[bool, ...]:
+        """Whether descriptions begin with "some", as the second model says them, wherever they are read."""
+        manylens.cluster(folder, "color", model=model(made), out=out)
+        with RunFolder.read(out) as run:
+            ((shown, _),) = run.clusterings()
+            (found,) = read_run(out).embeddings.values()
+            own = run.looked("color", shown.identity)
+            assert {image: tuple(vector) for image, vector in found.items()} == {
+                image: tuple(look.embedding) for image, look in own.items()
+            }
+            looks = run.looks("color", shown.identity)
+            every = (
+                looks_held(run, shown).descriptions,
+                list(looks.values()),
+                [look.description for look in own.values()],
+            )
+        return tuple(all(text.startswith("some ") for text in texts) for texts in every)
+
+    assert begins(ScriptedModel) == (False,) * 3
+    assert begins(Second) == (True,) * 3, "as many looks as the first has"
+    put(folder, ("blue",), range(3))
+    assert begins(ScriptedModel) == (False,) * 3
+    for file in folder.glob("blue-*.png"):
+        file.unlink()
+    assert begins(Second) == (True,) * 3, "fewer looks are its own than the first has"
+
+
+def test_where_a_run_does_not_say_whose_looks_are_its_own_the_newest_are(tmp_path: Path) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(3))
+    for made in (ScriptedModel, Second):
+        manylens.cluster(tmp_path / "pictures", "color", model=model(made), out=tmp_path / "out")
+    with RunFolder.read(tmp_path / "out") as run:
+        assert all(text.startswith("some ") for text in run.looks("color").values())

@@ -107,6 +107,7 @@ DROP TABLE images; DROP TABLE thumbnails; ALTER TABLE old RENAME TO images;
 CREATE TABLE old AS SELECT key, kind, interest, image_id, identity AS model_identity, request, reply, embedding,
     checksum, seconds, tokens_in, tokens_out FROM answers JOIN models ON models.id = model;
 DROP TABLE answers; DROP TABLE models; DROP TABLE dictionaries; ALTER TABLE old RENAME TO answers;
+DROP TABLE revisions;
 """
 """Images with their thumbnails, answers with their model, as they were at first."""
 

@@ -282,6 +282,18 @@ def test_a_damaged_answer_is_not_used(tmp_path: Path) -> None:
             run.get_answers([look(1).key])
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xff\xff", "text", None])
+def test_an_answer_whose_request_is_damaged_is_left_out(tmp_path: Path, damage: bytes | str | None) -> None:
+    whole, damaged = look(1), replace(look(1), key="another", request="another")
+    with RunFolder.open(tmp_path / "run") as run:
+        run.put_answers([whole, damaged])
+        with sqlite3.connect(tmp_path / "run" / "run.sqlite") as other:
+            other.execute("PRAGMA ignore_check_constraints = 1")
+            other.execute("UPDATE answers SET request = coalesce(?, 3) WHERE key = 'another'", (damage,))
+        assert [asked[3] for asked in run.asked_about(whole.image_id)] == [whole.request]
+        assert list(run.requests()) == [(whole.key, whole.request)]
+
+
 def test_verify_finds_an_embedding_that_is_not_of_unit_length(tmp_path: Path) -> None:
     reply = StoredReply("look", {"description": "x", "confidence": 1.0}, np.full(16, np.nan, np.float16))
     with RunFolder.open(tmp_path) as run:

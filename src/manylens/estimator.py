@@ -123,7 +123,8 @@ class InterestClustering(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # 
                 )
             self._take(result, given)
             with RunFolder.open(out) as run:
-                vectors = run.embeddings(*result)
+                ((interest, found),) = result.items()
+                vectors = run.embeddings(interest, found.clustering.identity)
         self.embeddings_ = _in_order(given, result.collection, vectors)
         self._edge = result.edge
         return self

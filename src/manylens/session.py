@@ -84,7 +84,7 @@ async def open_session(
     alone; the limits of the settings hold from the first request on. is_sample: the files stand for others, and what
     the run knows of its collection stays as it is. reread: find out what the folder holds; else it is what the run
     recorded. engine: who carries out the model's calls, by default this process. is_addition: what was found of
-    pictures that are still there stays.
+    pictures that are still there stays, and the limits are for what comes from now on.
 
     Raises UsageError, StoreError, ModelError as `cluster` does.
     """
@@ -102,6 +102,8 @@ async def open_session(
             emit(Notice(_ON_NETWORK.format(out=out, kind=kind, here=_local_place(out))))
         account = open_account(run)
         account.limit(settings)
+        if is_addition:
+            account.begin_anew()
         try:
             with account.probing():
                 engine.probe(model, options, out / MODELS_NAME)

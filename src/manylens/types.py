@@ -291,6 +291,7 @@ class Clustering:
     is_partial: whether it left anything unasked. foreseen_calls: (low, high), beside the looks, as `Foreseen` says.
     verdict: the model's own, None where it gives none; with "not understood" the clusters are groups by look. edge:
     beta and b, by which the weight of an edge follows from the cosine of two embeddings; None where it is not known.
+    identity: of the model, which its looks are found by; empty in runs of earlier versions.
     """
 
     interest: Interest
@@ -309,6 +310,7 @@ class Clustering:
     foreseen_calls: tuple[int, int] = (0, 0)
     verdict: Verdict | None = None
     edge: tuple[float, float] | None = None
+    identity: str = ""
 
 
 CorrectionKind: TypeAlias = Literal["move", "new", "split", "merge", "rename", "not", "unassign", "confirm"]

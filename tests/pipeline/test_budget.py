@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manylens.errors import ModelError
+from manylens.errors import BudgetSpent, ModelError
 from manylens.models.base import (
     Capabilities,
     ChooseRequest,
@@ -14,9 +14,12 @@ from manylens.models.base import (
     Option,
     Request,
 )
+from manylens.models.caching import CachingModel
+from manylens.models.metering import Account
 from manylens.models.scripted import ScriptedModel
 from manylens.pipeline.budget import Budget
 from manylens.settings import Settings
+from manylens.store.books import Spent
 from manylens.writing import NameClusters
 
 LOOK = LookRequest("suit", "a")
@@ -66,3 +69,11 @@ def test_a_failed_call_is_charged_as_much_as_it_may_have_taken() -> None:
     account = budget(True, 100)
     account.charge(CHOOSE, ModelError("broken"))
     assert 3 < account.usd < 3.2
+
+
+def test_making_a_budget_leaves_the_limits_of_a_run_as_they_are() -> None:
+    model = CachingModel(Sees(True), run=None, account=Account())  # type: ignore[arg-type]  # not used here
+    model.account.limit(Settings(budget_calls=0))
+    Budget(model, Settings())
+    with pytest.raises(BudgetSpent):
+        model.account.send(Spent(1), save=False)

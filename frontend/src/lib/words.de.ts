@@ -178,7 +178,7 @@ export const de: Messages = {
   addInterest: "Interesse hinzufügen",
   runs: "Läufe",
   whatInterests: "Wofür interessieren Sie sich?",
-  interestExamples: "mood of the picture",
+  interestExamples: "kind of place",
   howItRuns: "Wie es läuft",
   fineness: "Wie fein",
   asItFinds: "wie gefunden",

@@ -185,7 +185,7 @@ export const en = {
   addInterest: "Add an interest",
   runs: "Runs",
   whatInterests: "What are you interested in?",
-  interestExamples: "mood of the picture",
+  interestExamples: "kind of place",
   howItRuns: "How it runs",
   fineness: "How fine",
   asItFinds: "as it finds them",

@@ -85,7 +85,7 @@ def suggest(
 
     \b
     Examples:
-      manylens preview photos/ --by "mood of the picture"
+      manylens preview photos/ --by "kind of place"
       manylens preview photos/ --by "color and kind of fruit"
       manylens preview parts/ --by "condition of the part" --into "good, scratched, broken"
     """,

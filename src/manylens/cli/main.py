@@ -55,7 +55,7 @@ EXIT_INTERRUPTED = 130
     Examples:
       manylens demo
       manylens suggest photos/
-      manylens preview photos/ --by "mood of the picture"
+      manylens preview photos/ --by "kind of place"
       manylens cluster photos/ --by "color of the object"
       manylens cluster cards/ --by suit --by rank --out cards-sorted
       manylens cluster photos/ --by "kind of object" --dry-run

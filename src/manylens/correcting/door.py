@@ -166,13 +166,16 @@ def redo(out: Path, by: str | None, notify: Notify = log_notice) -> Change | Non
 
 
 def list_steps(out: Path, by: str | None) -> list[str]:
-    """What was said, a line each, in order; what is undone is marked."""
+    """What was said, a line each, in order; what is undone is marked. Of every interest where none is named."""
     with RunFolder.open(out, must_exist=True) as run:
-        corrector = Corrector(run, slug_in(run, by))
+        slugs = run.slugs() if by is None else [slug_in(run, by)]
         lines = []
-        for step in corrector.steps:
-            mark = " (undone)" if step.is_undone else ""
-            lines += [f"{step.number}  {step.at}  {text}{mark}" for text in corrector.describe(step)]
+        for corrector in (Corrector(run, slug) for slug in slugs):
+            if corrector.steps and len(slugs) > 1:
+                lines.append(f"{corrector.shown.interest.text}:")
+            for step in corrector.steps:
+                mark = " (undone)" if step.is_undone else ""
+                lines += [f"{step.number}  {step.at}  {text}{mark}" for text in corrector.describe(step)]
     return lines or ["Nothing was said."]
 
 

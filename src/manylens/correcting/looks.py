@@ -13,7 +13,7 @@ from manylens.types import Clustering
 
 def looks_held(run: RunFolder, clustering: Clustering) -> Looks:
     """The looks that a clustering rests on, from the store: of images that share another's look there is none."""
-    held = run.looked(clustering.interest.text)
+    held = run.looked(clustering.interest.text, clustering.identity)
     ids = [a.image_id for a in clustering.assignments if a.image_id in held]
     sizes = Counter(held[image_id].embedding.size for image_id in ids)
     width = max(sizes, key=lambda size: (sizes[size], size), default=0)

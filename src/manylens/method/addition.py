@@ -200,16 +200,17 @@ def selected(looks: Looks, images: Sequence[int]) -> Looks:
 
 
 def joined(one: Looks, other: Looks) -> Looks:
-    """Two sets of looks at different images, by image id."""
+    """Two sets of looks at different images, by image id. One may be empty, and has no width of its own then."""
     ids = one.image_ids + other.image_ids
     order = sorted(range(len(ids)), key=ids.__getitem__)
+    embeddings = [looks.embeddings for looks in (one, other) if len(looks)] or [one.embeddings]
     return Looks(
         interest=one.interest,
         image_ids=tuple(ids[i] for i in order),
         descriptions=tuple((one.descriptions + other.descriptions)[i] for i in order),
         words=tuple((one.words + other.words)[i] for i in order),
         confidences=np.concatenate([one.confidences, other.confidences])[order],
-        embeddings=np.concatenate([one.embeddings, other.embeddings])[order],
+        embeddings=np.concatenate(embeddings)[order],
         failed=tuple(sorted(one.failed + other.failed)),
         not_looked=tuple(sorted(one.not_looked + other.not_looked)),
         tokens=one.tokens + other.tokens,

@@ -423,9 +423,6 @@ class Sorting:
             of = np.repeat(np.arange(len(block)), [len(own) for own in images])
             yield block, np.array([image for own in images for image in own], dtype=np.int64), of
 
-    def _cluster_at(self, row: int) -> int:
-        return NONE if row == len(self.row) else int(self.live_clusters[row])
-
     def _measure_shares(self) -> None:
         self.share = self.members.misplaced(self.features)
         """Of each image, the share of images like it that are not where their unit is."""

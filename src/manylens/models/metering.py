@@ -115,6 +115,8 @@ class Account:
         self._save = save
         self._vain, self._lost = (Spent(), Spent()) if books is None else (books.vain, books.under_way)
         self._under_way = self._answered = Spent()
+        self._earlier: Spent | None = None
+        self._is_reading = False
         self._rests_on: set[str] = set()
         self._settings = Settings()
         self._settled: Counter[str] = Counter()
@@ -127,6 +129,20 @@ class Account:
     def limit(self, settings: Settings) -> None:
         """From here on, no request leaves that would pass these limits."""
         self._settings = settings
+
+    def begin_anew(self) -> None:
+        """Limits are for what comes from here on, as those of an addition to a finished run: what was sent in vain
+        before stays in the books and does not count."""
+        self._earlier = self._vain
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Stored answers that are used in here were paid for by what came before; they do not count."""
+        self._is_reading = True
+        try:
+            yield
+        finally:
+            self._is_reading = False
 
     @property
     def is_priced(self) -> bool:
@@ -142,7 +158,7 @@ class Account:
 
     @property
     def spent(self) -> Spent:
-        """All that was sent."""
+        """All that was sent and counts."""
         return self._spent
 
     @property
@@ -153,7 +169,8 @@ class Account:
 
     @property
     def _spent(self) -> Spent:
-        return self._answered.plus(self.vain).plus(self._under_way)
+        vain = self.vain if self._earlier is None else self._vain.minus(self._earlier)
+        return self._answered.plus(vain).plus(self._under_way)
 
     @property
     def books(self) -> Books:
@@ -172,6 +189,8 @@ class Account:
         self._rests_on.add(key)
         if usage is not None:
             self.learn(bound, usage)
+        if self._is_reading:
+            return
         took = usage or bound.most
         self._answered = self._answered.plus(bound.answered_with(took))
 

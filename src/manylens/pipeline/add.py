@@ -68,7 +68,8 @@ async def add_images(
     if not fresh:
         return recounted(clustering, settings)
     interest = clustering.interest
-    before = (await look_at_images(sorted(known_ids), [interest], model, emit, Budget(model, Settings())))[interest]
+    with budget.reading():  # where they are not stored (the model was changed), the account's limits hold
+        before = (await look_at_images(sorted(known_ids), [interest], model, emit))[interest]
     after = (await look_at_images(fresh, [interest], model, emit, budget))[interest]
     looks = joined(before, after)
 
@@ -91,6 +92,7 @@ async def add_images(
     asked = clustering.calls
     grown = replace(
         clustering,
+        identity=clustering.identity if before.not_looked else model.identity,
         clusters=tuple(clusters),
         assignments=tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id)),
         failed=after.failed,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from manylens.errors import ModelError
@@ -39,14 +40,21 @@ class Allowance:
 
 
 class Budget:
-    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests."""
+    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests.
+
+    The account of a model that keeps one has its limits already, from where the run was opened: making a budget changes
+    nothing.
+    """
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
         self._is_kept = isinstance(model, CachingModel)
-        self._account = model.account if isinstance(model, CachingModel) else Account()
-        self._account.limit(settings)
+        if isinstance(model, CachingModel):
+            self._account = model.account
+        else:
+            self._account = Account()
+            self._account.limit(settings)
 
     @property
     def calls(self) -> int:
@@ -55,6 +63,10 @@ class Budget:
     @property
     def usd(self) -> float:
         return self._account.usd
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Stored answers that are used in here cost this budget nothing."""
+        return self._account.reading()
 
     @property
     def passed_usd(self) -> float:

@@ -119,6 +119,7 @@ async def combine_parts(
         Clustering(
             interest=interest,
             model=model.name,
+            identity=model.identity,
             clusters=tuple(clusters),
             assignments=assignments,
             failed=(),

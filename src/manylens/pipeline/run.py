@@ -220,6 +220,7 @@ async def present(
     return Clustering(
         interest=looks.interest,
         model=session.model.name,
+        identity=session.model.identity,
         clusters=tuple(clusters),
         assignments=tuple(assignments),
         failed=looks.failed,

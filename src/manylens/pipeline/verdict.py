@@ -59,6 +59,7 @@ async def sort_by_look(looks: Looks, verdict: Verdict, settings: Settings, sessi
     return Clustering(
         interest=looks.interest,
         model=session.model.name,
+        identity=session.model.identity,
         clusters=tuple(clusters),
         assignments=tuple(assignments),
         failed=looks.failed,

@@ -1,4 +1,4 @@
-"""What a stored answer is: its key, its form, and whether it is still whole."""
+"""What a stored answer is: its form, and whether it is still whole. (`types.answer_key` makes its key.)"""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ def write_clustering(
         "foreseen_calls": clustering.foreseen_calls,
         "verdict": None if clustering.verdict is None else clustering.verdict.to_dict(),
         "edge": clustering.edge,
+        "identity": clustering.identity,
         "decided_estimate": None if decided is None or decided.estimate is None else decided.estimate.to_dict(),
         "last_id": max([last_id, *(c.id for one in (clustering, decided) if one is not None for c in one.clusters)]),
     }
@@ -210,6 +211,7 @@ def _read(
         foreseen_calls=tuple(account["foreseen_calls"]),
         verdict=None if account.get("verdict") is None else Verdict.from_dict(account["verdict"]),
         edge=None if account.get("edge") is None else (account["edge"][0], account["edge"][1]),
+        identity=str(account.get("identity", "")),
     )
 
 

@@ -36,9 +36,13 @@ class RunLock:
                 f"{holder.decode('utf-8', 'replace').strip() or 'another process'}",
                 "wait for it to end, or choose another --out",
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode("utf-8", "replace"))
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode("utf-8", "replace"))
+        except OSError as error:
+            self.release()  # a descriptor that is left open holds the run as long as this process lives
+            raise StoreError(f"cannot write {path}: {error.strerror}", "free disk space, and try again") from error
 
     def _lock(self) -> None:
         if sys.platform == "win32":

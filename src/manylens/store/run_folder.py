@@ -355,19 +355,27 @@ class RunFolder:
         return key, kind, interest, image_id, self._models[identity], packed, alike.id, *rest
 
     def requests(self) -> Iterator[tuple[str, str]]:
-        """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored."""
+        """Of every stored answer its key and the request that it answers, as it was rendered, in the order stored.
+        Damaged ones are left out."""
         rows = self._rows(
             "SELECT key, image_id, request, content FROM answers LEFT JOIN dictionaries ON id = dictionary "
             "ORDER BY answers.rowid"
         )
         for key, image_id, request, dictionary in rows:
-            text = request if dictionary is None else unpack(request, dictionary, image_id)
-            yield key, text.decode("utf-8", "surrogatepass")
+            if (text := _rendered(request, dictionary, image_id, "surrogatepass")) is not None:
+                yield key, text
 
-    def embeddings(self, interest: str) -> dict[str, Vector]:
-        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest. Of several
-        models, those of the one that has most; of several of an image, the newest."""
-        return max(self._vectors(interest).values(), key=len, default={})
+    def embeddings(self, interest: str, identity: str = "") -> dict[str, Vector]:
+        """Image id -> (d,) float16, unit length, of the images that were looked at through one interest, by the model
+        of this identity; where it has none, by the one that has most, of equals the newest. Of several of an image, the
+        newest."""
+        return self._of_model(self._vectors(interest), identity)
+
+    def _of_model(self, by_model: Mapping[int, dict[str, _T]], identity: str) -> dict[str, _T]:
+        for number, known in self._rows("SELECT id, identity FROM models"):
+            if known == identity and number in by_model:
+                return by_model[number]
+        return max(reversed(list(by_model.values())), key=len, default={})  # what an earlier manylens recorded
 
     def _vectors(self, interest: str) -> dict[int, dict[str, Vector]]:
         rows = self._rows(
@@ -380,7 +388,7 @@ class RunFolder:
             by_model.setdefault(model, {})[image_id] = np.frombuffer(embedding, np.float16)
         return by_model
 
-    def looked(self, interest: str) -> dict[str, Looked]:
+    def looked(self, interest: str, identity: str = "") -> dict[str, Looked]:
         """Image id -> its look through one interest; of several models and looks as in `embeddings`."""
         rows = self._rows(
             "SELECT model, image_id, reply FROM answers WHERE kind = 'look' AND interest = ? ORDER BY rowid",
@@ -394,7 +402,7 @@ class RunFolder:
                     fields = json.loads(reply)
                     look = Looked(_typed(str, fields["description"]), float(fields["confidence"]), vector)
                     by_model.setdefault(model, {})[image_id] = look
-        return max(by_model.values(), key=len, default={})
+        return self._of_model(by_model, identity)
 
     def record_failures(self, failures: Iterable[Failure]) -> None:
         """Remember calls that finally failed; the next run asks them again, but for those that were given up."""
@@ -478,7 +486,7 @@ class RunFolder:
         """Of the interests that have decisions, in the order in which they were first asked."""
         return [_typed(str, row[0]) for row in self._rows("SELECT slug FROM clusterings ORDER BY id")]
 
-    def looks(self, interest: str) -> dict[str, str]:
+    def looks(self, interest: str, identity: str = "") -> dict[str, str]:
         """Image id -> its description through one interest; of several models and looks, as for `embeddings`."""
         rows = self._rows(
             "SELECT model, image_id, json_extract(reply, '$.description') FROM answers "
@@ -488,7 +496,7 @@ class RunFolder:
         by_model: dict[int, dict[str, str]] = {}
         for model, image_id, description in rows:
             by_model.setdefault(model, {})[image_id] = str(description)
-        return max(by_model.values(), key=len, default={})
+        return self._of_model(by_model, identity)
 
     def answers_mark(self) -> int:
         """Of the newest answer; `answers_since` counts those that came after it."""
@@ -514,10 +522,10 @@ class RunFolder:
         )
         found = []
         for interest, identity, request, dictionary, seconds, *reply in rows:
-            if reply_problem(*reply) is None:
-                text = bytes(request) if dictionary is None else unpack(request, dictionary, image_id)
+            text = _rendered(request, dictionary, image_id, "replace")
+            if text is not None and reply_problem(*reply) is None:
                 stored = StoredReply(reply[0], json.loads(reply[1]))
-                found.append((interest, reply[0], identity, text.decode("utf-8", "replace"), stored, float(seconds)))
+                found.append((interest, reply[0], identity, text, stored, float(seconds)))
         return found
 
     def decided(self, slug: str) -> Clustering | None:
@@ -573,6 +581,14 @@ def _mark_stale(connection: sqlite3.Connection, more: set[str], fewer: set[str])
     rows = connection.execute("SELECT value FROM meta WHERE name = ?", (_STALE,)).fetchall()
     slugs = json.dumps(sorted((_stale(rows) | more) - fewer))
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_STALE, slugs))
+
+
+def _rendered(request: Any, dictionary: Any, image_id: str, errors: str) -> str | None:
+    """A stored request as text; None for a damaged one."""
+    try:
+        return (request if dictionary is None else unpack(request, dictionary, image_id)).decode("utf-8", errors)
+    except (zlib.error, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _typed(kind: type[_T], value: Any) -> _T:

@@ -28,7 +28,7 @@ from manylens.web.columns import NotThere
 from manylens.web.guard import Guard
 from manylens.web.job_keeper import JobKeeper
 from manylens.web.live import Watch
-from manylens.web.shown import NotAllowed, NotYet, ShownRun
+from manylens.web.shown import NotAllowed, ShownRun
 
 TITLE = "manylens"
 
@@ -103,8 +103,6 @@ def _status_of(error: ManylensError) -> int:
             return 404
         case NotAllowed():
             return error.status
-        case NotYet():
-            return 501
         case UsageError():
             return 400
         case StoreError():

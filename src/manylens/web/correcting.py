@@ -21,7 +21,7 @@ from manylens.web import requests
 from manylens.web.columns import ClusterColumns, ImageColumns, NotThere, no_such
 from manylens.web.gallery import share
 from manylens.web.job_keeper import job_request
-from manylens.web.jobs import KeeperDep
+from manylens.web.jobs import KeeperDep, check_server
 from manylens.web.live import Watch
 from manylens.web.routing import PROBLEMS, RunDep, SlugPath
 from manylens.web.schemas import Job
@@ -113,9 +113,10 @@ def re_sort(slug: SlugPath, run: RunDep, request: Request, jobs: KeeperDep, how:
 
 
 @router.post("/re-sort/ask")
-def ask_re_sort(slug: SlugPath, run: RunDep, jobs: KeeperDep, how: requests.AskReSort) -> Job:
+def ask_re_sort(slug: SlugPath, run: RunDep, jobs: KeeperDep, how: requests.AskReSort, request: Request) -> Job:
     """Ask the model about what the corrections touch, as a job; then /re-sort says what would move."""
     run.check_writable()
+    check_server(run, how.base_url, is_local=request.app.state.is_local)
     columns = run.columns(slug)
     limits = {name: value for name, value in how.model_dump(exclude={"base_url"}).items() if value is not None}
     wanted = job_request(

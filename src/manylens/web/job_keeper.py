@@ -42,7 +42,7 @@ _MOST_ATTEMPTS = 4
 """A job that takes all of the memory is killed each time."""
 
 _STARTING_S = 30.0
-"""How long a process that was begun may take until it holds its lock."""
+"""How long a job that was taken may be without a process, and its process without its lock."""
 
 
 _WINDOWS_GROUP = 0x200 if sys.platform == "win32" else 0
@@ -147,8 +147,7 @@ class JobKeeper:
             self._run.is_running = any(self._is_alive(row) for row in running)
             row_next = self._run.store.take_next_job()
             if row_next is not None:
-                self._start(row_next)
-                self._run.is_running = True
+                self._run.is_running = self._start(row_next)
 
     def _is_alive(self, row: JobRow) -> bool:
         """Whether a process works on it: its lock says so, or it was begun a moment ago."""
@@ -159,22 +158,32 @@ class JobKeeper:
             return False
         if _is_locked(self._run.path / JOB_LOCK_NAME):
             return True
-        return time.time() - row.began < _STARTING_S and row.pid is not None and row.progress == {}
+        return time.time() - row.began < _STARTING_S  # another server may have taken it, and be about to begin it
 
-    def _start(self, row: JobRow) -> None:
+    def _start(self, row: JobRow) -> bool:
+        """Whether it began; one that cannot has failed, and says why."""
         log = self._run.path / LOG_NAME
-        refuse_links(log)
-        with open(log, "ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "manylens.web.job", os.path.abspath(self._run.path), str(row.id)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                creationflags=_WINDOWS_GROUP,
-                start_new_session=True,  # it goes on when the server's terminal is closed
-            )
+        try:
+            refuse_links(log)
+            with open(log, "ab") as errors:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "manylens.web.job", os.path.abspath(self._run.path), str(row.id)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    creationflags=_WINDOWS_GROUP,
+                    start_new_session=True,  # it goes on when the server's terminal is closed
+                )
+        except (OSError, StoreError) as error:
+            problem = {
+                "rule": f"a job is a process of its own, it could not be begun ({error})",
+                "hint": "free memory, processes or disk space, and continue it",
+            }
+            self._run.store.set_job(row.id, "failed", progress={**row.progress, "problem": problem})
+            return False
         self._processes[row.id] = process
         self._run.store.set_job(row.id, pid=process.pid)
+        return True
 
     def shown(self, row: JobRow) -> Job:
         return shown_job(row, self._run)

@@ -19,7 +19,7 @@ from manylens.web.job_keeper import JobKeeper, job_request
 from manylens.web.requests import NewJob
 from manylens.web.routing import PROBLEMS, RunDep
 from manylens.web.schemas import Job, Jobs, PlanOut
-from manylens.web.shown import ShownRun
+from manylens.web.shown import NotAllowed, ShownRun
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"], responses=PROBLEMS)
 
@@ -41,9 +41,10 @@ def get_jobs(run: RunDep, jobs: KeeperDep) -> Jobs:
 
 
 @router.post("")
-def begin_job(run: RunDep, jobs: KeeperDep, wanted: NewJob) -> Job:
+def begin_job(run: RunDep, jobs: KeeperDep, wanted: NewJob, request: Request) -> Job:
     """Begin a run of its own. It asks a model, and may cost money."""
     run.check_writable()
+    check_server(run, wanted.base_url, is_local=request.app.state.is_local)
     return jobs.shown(jobs.begin(_request(run, wanted)))
 
 
@@ -90,6 +91,19 @@ def cancel_job(number: JobPath, jobs: KeeperDep) -> Job:
 def continue_job(number: JobPath, jobs: KeeperDep) -> Job:
     """Go on with a job that was cancelled, or failed. Nothing is asked twice."""
     return jobs.shown(jobs.go_on(number))
+
+
+def check_server(run: ShownRun, base_url: str | None, *, is_local: bool) -> None:
+    """Whoever answers at `base_url` gets the key of the person who opened the page, and the pictures: a page that is
+    open to others asks only servers that a job of this run asked before. Raises NotAllowed for another one."""
+    if is_local or not base_url:
+        return
+    known = {url.rstrip("/") for row in run.store.jobs() if (url := row.request["options"].get("base_url"))}
+    if base_url.rstrip("/") not in known:
+        raise NotAllowed(
+            f"a model's server is named on this computer only, the page is open to others, got {base_url}",
+            "leave it out, or begin with it: manylens cluster FOLDER --by ... --base-url URL --open",
+        )
 
 
 def _request(run: ShownRun, wanted: NewJob) -> dict[str, Any]:

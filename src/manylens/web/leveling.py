@@ -33,8 +33,8 @@ _MOST_EXEMPLARS = 5
 
 
 def _tree(run: ShownRun, slug: str) -> tuple[ImageColumns, ClusterColumns, Tree]:
-    images, columns = run.both(slug)
-    tree = run.trees.get((slug, images.version, columns.version), lambda: make_tree(columns, *run.embeddings(slug)))
+    images, columns, vectors, rows = run.embedded(slug)
+    tree = run.trees.get((slug, images.version, columns.version), lambda: make_tree(columns, vectors, rows))
     return images, columns, tree
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
@@ -27,7 +28,7 @@ _IDLE_EVERY_S = 2.0
 """How often the run is looked at, while a page is open and while none is."""
 
 _MOST_WAITING = 1000
-"""Events that a page may be behind; one that does not read at all is let go."""
+"""Events that a page may be behind; the connection of one that is further behind ends, and it connects again."""
 
 
 class Watch:
@@ -44,10 +45,19 @@ class Watch:
 
     async def watch(self) -> None:
         self._loop = asyncio.get_running_loop()
+        logged = ""
         while True:
-            with contextlib.suppress(ManylensError):  # the folder is away for a moment, or for good: it is asked again
+            try:
                 for event in await asyncio.to_thread(self._look):
                     self._tell(event)
+            except ManylensError:
+                pass  # the folder is away for a moment, or for good: it is asked again
+            except (
+                Exception
+            ) as error:  # one that ends here would leave every page without events, and jobs without care
+                if repr(error) != logged:  # not three times a second
+                    logged = repr(error)
+                    logging.getLogger("manylens").exception("the page could not look at its run, and tries again")
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _EVERY_S if self._listeners else _IDLE_EVERY_S)
@@ -78,6 +88,7 @@ class Watch:
         for listener in list(self._listeners):
             if listener.qsize() >= _MOST_WAITING:
                 self._listeners.discard(listener)
+                listener.put_nowait(None)  # its connection ends, and the page asks anew
             else:
                 listener.put_nowait(event)
 

@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS planes (slug TEXT NOT NULL, digest TEXT NOT NULL, met
 @dataclass(frozen=True, slots=True)
 class JobRow:
     """request: what is run, as `job_request` made it. progress: what it has come to. attempts: how often it was begun.
+    began: when it was asked for, or began last. pid: of its process, None until that is there.
     changed: a count of all changes of any job; that of its last one. stopping: whether a person wants it to end."""
 
     id: int
@@ -171,10 +172,11 @@ class PageStore:
             return None
         with self._open() as connection:
             row = connection.execute(
-                "UPDATE jobs SET state = 'running', attempts = attempts + 1, pid = NULL, "
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, pid = NULL, began = ?, "
                 "changed = (SELECT MAX(changed) + 1 FROM jobs) WHERE id = "
                 "(SELECT MIN(id) FROM jobs WHERE state = 'queued') "
-                "AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running') RETURNING id"
+                "AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running') RETURNING id",
+                (time.time(),),
             ).fetchone()
         return None if row is None else self.job(int(row[0]))
 

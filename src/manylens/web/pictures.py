@@ -1,8 +1,9 @@
 """Routes that send pictures: thumbnails of two sizes, made once, and the whole picture.
 
-In: an image's id. Out: JPEG bytes. Promise: what is sent was decoded and encoded here, so that no metadata, script or
-odd format reaches the browser; a file whose content is another one by now is not sent for it; what is by content may be
-kept for good.
+In: an image's id. Out: JPEG bytes. Promise: what is sent was decoded and encoded by manylens, now or when it was put
+into the run folder, so that no metadata, script or odd format of a picture reaches the browser; what a run folder keeps
+is sent only if it begins as a JPEG does; a file whose content is another one by now is not sent for it; what is by
+content may be kept for good.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _FULL_QUALITY = 92
 THUMBNAILS_NAME = "thumbnails"
 """In a run folder: large thumbnails, `ab/<id>.jpg`."""
 
+_JPEG_START = b"\xff\xd8\xff"
+
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 _JPEG: dict[int | str, dict[str, Any]] = {
@@ -61,7 +64,7 @@ def get_thumbnail(
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={**_FOREVER, "ETag": tag})
     if size == "small":
-        return JpegResponse(run.reader().thumbnail(images.ids[row]), headers={**_FOREVER, "ETag": tag})
+        return JpegResponse(_small(run, images.ids[row]), headers={**_FOREVER, "ETag": tag})
     jpeg, is_whole = _large(run, images, row)
     # Where the picture is gone its small thumbnail stands in, and must not stay when the picture comes back.
     return JpegResponse(jpeg, headers={**_FOREVER, "ETag": tag} if is_whole else {"Cache-Control": "no-store"})
@@ -104,19 +107,30 @@ def _show(file: Path) -> bool:
     return True
 
 
+def _small(run: ShownRun, image_id: str) -> bytes:
+    """Raises StoreError for what is no JPEG: a run folder that was made elsewhere may hold anything."""
+    jpeg = run.reader().thumbnail(image_id)
+    if not jpeg.startswith(_JPEG_START):
+        raise StoreError(
+            f"a thumbnail is a JPEG, that of {image_id!r} is none",
+            "sort the pictures into a new run folder",
+        )
+    return jpeg
+
+
 def _large(run: ShownRun, images: ImageColumns, row: int) -> tuple[bytes, bool]:
     """The large thumbnail, and whether it is one."""
     image_id = images.ids[row]
     kept = run.path / THUMBNAILS_NAME / image_id[:2] / f"{image_id}.jpg"
     try:
-        if not kept.is_symlink():
-            return kept.read_bytes(), True
+        if not kept.is_symlink() and (jpeg := kept.read_bytes()).startswith(_JPEG_START):
+            return jpeg, True
     except OSError:
         pass
     try:
         jpeg = _decoded(run, images, row, LARGE_PX, _LARGE_QUALITY)
     except NotThere:
-        return run.reader().thumbnail(image_id), False
+        return _small(run, image_id), False
     if not run.read_only:
         try:
             own_folder(run.path / THUMBNAILS_NAME)

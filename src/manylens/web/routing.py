@@ -83,13 +83,6 @@ class Filters:
 FiltersDep: TypeAlias = Annotated[Filters, Depends()]
 
 
-def check_cluster(columns: ClusterColumns, number: int) -> int:
-    """Raises NotThere for a cluster that the interest does not have."""
-    if not any(cluster.id == number for cluster in columns.of.clusters):
-        raise no_such(f'a cluster is one of "{columns.of.interest.text}"', number)
-    return number
-
-
 def keys_of(images: ImageColumns, ids: tuple[str, ...]) -> list[str]:
     """The page's ids of these images; those that are gone are left out."""
     found = []

@@ -31,6 +31,9 @@ DEFAULT_PORT = 8672
 
 _PORTS_TRIED = 20
 
+_ALONE = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+"""Elsewhere SO_REUSEADDR takes a port whose last connections linger; on Windows it would share one that is in use."""
+
 LOOPBACK = "127.0.0.1"
 
 TOKEN_NAME = "page.token"
@@ -62,6 +65,8 @@ def serve(
     if not is_local:
         say("Anyone who can reach this computer and knows the address can see the pictures and change the run.")
     say(f"The page of {run.name}: {address}")
+    if not run.read_only:
+        say("Corrections are kept at once; the result files follow a minute after the last one, or with Ctrl-C.")
     if browse:
         with contextlib.suppress(webbrowser.Error, OSError):
             webbrowser.open(address)
@@ -111,7 +116,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
     problem: OSError | None = None
     for number in wanted:
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, _ALONE, 1)
         try:
             listener.bind((host, number))
             listener.listen(128)

@@ -67,13 +67,6 @@ class NotAllowed(StoreError):
         self.status = status
 
 
-class NotYet(StoreError):
-    """A route that is promised and not built."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} of a page are not built yet", "use the command line")
-
-
 class ShownRun:
     """path: the run folder. folder: of the pictures, where the person named one. read_only: why nothing may be
     changed, or empty. Every method may be called from any thread."""
@@ -98,8 +91,8 @@ class ShownRun:
         self.store = PageStore(path)
         self.exclude: tuple[str, ...] = ()
         self.include: tuple[str, ...] = ()
-        self._looks: dict[str, tuple[tuple[int, int], Described]] = {}
-        self._embeddings: OrderedDict[str, tuple[tuple[int, int], NDArray[np.float16], NDArray[np.int64]]] = (
+        self._looks: dict[str, tuple[tuple[int, int, str], Described]] = {}
+        self._embeddings: OrderedDict[str, tuple[tuple[int, int, str], NDArray[np.float16], NDArray[np.int64]]] = (
             OrderedDict()
         )
         self.read_only = "the page was opened with --read-only" if read_only else ""
@@ -220,16 +213,16 @@ class ShownRun:
                     self._columns.pop(slug, None)
                     raise no_such("an interest is one of the run's", slug, "see /api/run for those it has")
                 ((clustering, settings),) = found
-                looks = self._described(slug, clustering.interest.text, images, reader)
+                looks = self._described(slug, clustering, images, reader)
                 known = self._columns[slug] = cluster_columns(clustering, settings, looks, images, version)
             return images, known
 
-    def _described(self, slug: str, interest: str, images: ImageColumns, reader: RunFolder) -> Described:
+    def _described(self, slug: str, shown: Clustering, images: ImageColumns, reader: RunFolder) -> Described:
         """A correction changes no description: they are read again only when there are other images or answers."""
-        of = (images.version, reader.answers_mark())
+        of = (images.version, reader.answers_mark(), shown.identity)
         known = self._looks.get(slug)
         if known is None or known[0] != of:
-            known = self._looks[slug] = (of, described(reader.looks(interest), images))
+            known = self._looks[slug] = (of, described(reader.looks(shown.interest.text, shown.identity), images))
         return known[1]
 
     def columns(self, slug: str) -> ClusterColumns:
@@ -239,14 +232,14 @@ class ShownRun:
         """Of every interest, in the order in which they were first asked."""
         return [] if self.is_new else [(slug, self.columns(slug)) for slug in self.reader().slugs()]
 
-    def embeddings(self, slug: str) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        """(m, d) unit length, and the rows of the images that they are of, ascending."""
+    def embedded(self, slug: str) -> tuple[ImageColumns, ClusterColumns, NDArray[np.float16], NDArray[np.int64]]:
+        """`both`, the embeddings, (m, d) of unit length, and the rows of the images that they are of, ascending."""
         with self._guard:
             images, columns = self.both(slug)
-            of = (images.version, self.reader().answers_mark())
+            of = (images.version, self.reader().answers_mark(), columns.of.identity)
             known = self._embeddings.get(slug)
             if known is None or known[0] != of:
-                by_id = self.reader().embeddings(columns.of.interest.text)
+                by_id = self.reader().embeddings(columns.of.interest.text, columns.of.identity)
                 rows = np.array([row for row, image_id in enumerate(images.ids) if image_id in by_id], np.int64)
                 vectors = (
                     np.stack([by_id[images.ids[row]] for row in rows]) if rows.size else np.zeros((0, 1), np.float16)
@@ -256,7 +249,7 @@ class ShownRun:
             self._embeddings.move_to_end(slug)
             while len(self._embeddings) > _MOST_EMBEDDINGS:
                 self._embeddings.popitem(last=False)
-            return known[1], known[2]
+            return images, columns, known[1], known[2]
 
     def clustering(self, slug: str) -> tuple[Clustering, Settings]:
         """As stored, whole. Raises NotThere."""
@@ -315,9 +308,11 @@ class ShownRun:
         """The result files of what was corrected, once the person pauses and nobody else is at work on the run."""
         if self._corrected_at is None or time.monotonic() - self._corrected_at < pause_s or self.is_running:
             return
-        self._corrected_at = None
+        tried_at = self._corrected_at = time.monotonic()  # what fails is tried again after another pause
         with contextlib.suppress(StoreError), self.writing() as run:
             bring_up_to_date(run, log_notice)
+            if self._corrected_at == tried_at:
+                self._corrected_at = None
 
     def files_of(self, images: ImageColumns, row: int) -> list[Path]:
         """Where the image's files should be: below the folder of the pictures, whatever their recorded paths say."""

@@ -31,9 +31,8 @@ def get_neighbours(
     limit: Annotated[int, Query(ge=1, le=200)] = 24,
 ) -> Neighbours:
     """The nearest images by the embeddings, with the weights of the edges. None for one without an embedding."""
-    images, columns = run.both(interest)
+    images, columns, vectors, rows = run.embedded(interest)
     row = images.row(key)
-    vectors, rows = run.embeddings(interest)
     tau = columns.settings.tau
     at = int(np.searchsorted(rows, row))
     if at >= rows.size or rows[at] != row:
@@ -70,8 +69,7 @@ def get_neighbours(
 def get_map(slug: SlugPath, run: RunDep) -> MapPoints:
     """All images with an embedding as points of a plane. A preliminary one comes at once, and a better one when it is
     made: ask again after the event `map`."""
-    images, columns = run.both(slug)
-    vectors, rows = run.embeddings(slug)
+    images, columns, vectors, rows = run.embedded(slug)
     plane = run.planes.get(slug, vectors)
     numbers = columns.cluster[rows].tolist()
     return MapPoints(

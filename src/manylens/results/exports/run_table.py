@@ -145,7 +145,7 @@ def read_run(out: Path, folder: Place | None = None, by: str | None = None, only
             )
         meant = None if by is None else find_interest((c.interest for c in clusterings), by)
         chosen = [c for c in clusterings if meant is None or c.interest == meant]
-        embeddings = {c.interest.text: run.embeddings(c.interest.text) for c in chosen}
+        embeddings = {c.interest.text: run.embeddings(c.interest.text, c.identity) for c in chosen}
     return RunTable(collection, tuple(join(c, collection) for c in chosen), embeddings, place, address)
 
 
