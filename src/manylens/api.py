@@ -35,12 +35,12 @@ from manylens.method.observations import Looks
 from manylens.models.base import Model, ModelOptions, ask_doubt
 from manylens.models.huggingface.checkpoint import find_checkpoint
 from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.registry import check_model_name, doubt_of, identity_start, is_local, load_model
+from manylens.models.registry import check_model_name, doubt_of, identity_start, is_local, is_nano, load_model
 from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.compound import compound_parts, grown, looked_at, sort_images, with_parts
 from manylens.pipeline.look import look_at_images
-from manylens.pipeline.pace import CALIBRATED_ON, Forecaster, Pace, calibrate, earlier_pace, is_nano
+from manylens.pipeline.pace import CALIBRATED_ON, Forecaster, Pace, calibrate, earlier_pace
 from manylens.pipeline.plan import Plan, known_pace, plan_run, usd_of
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
@@ -152,7 +152,7 @@ def plan(
     collection = find_images(folder, exclude=exclude, include=include, keep=keep)
     read_s = time.monotonic() - began
     pace = earlier(Path(out), model, said, len(interests)) if out is not None else None
-    if pace is None and is_nano(model):
+    if pace is None and is_nano(model, said):
         images = StoredImages(collection.source or collection.root, collection.images, some.__getitem__)
         pace = run_until_done(calibrate(load_model(model, images, options=said), sorted(some), interests))
     doubts = [_doubtful(interest, doubt_of(model, interest.text, said)) for interest in interests]
@@ -499,7 +499,7 @@ async def _cluster(
 
 def earlier(out: Path, model: str, options: ModelOptions, interests: int) -> Pace | None:
     """What calls of a named model took in the run at `out`; of nano it says little, which keeps what it saw."""
-    known = None if is_nano(model) else peek_pace(out, identity_start(model, options))
+    known = None if is_nano(model, options) else peek_pace(out, identity_start(model, options))
     side_by_side = 1 if is_local(model, options) else options.concurrency
     return None if known is None else earlier_pace(*known, interests, side_by_side)
 

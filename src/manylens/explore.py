@@ -19,6 +19,7 @@ from manylens.errors import UsageError
 from manylens.events import Notice
 from manylens.method.compound import parts_of
 from manylens.models.base import Model, ModelOptions, ask_doubt, ask_interests
+from manylens.models.registry import is_nano
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.compound import compound_parts
 from manylens.pipeline.preview import Glance, calls_of_preview, glance
@@ -192,7 +193,7 @@ def _is_quick(model: str | Model, options: ModelOptions) -> bool:
     """Whether a call takes no server and no large checkpoint: then more pictures are looked at."""
     if not isinstance(model, str):
         return not model.capabilities.writes_text
-    return options.base_url is None and model.partition(":")[0] == "nano"
+    return is_nano(model, options)
 
 
 def _announce(emit: OnEvent, pictures: int, found: int, calls: int, out: Path) -> None:

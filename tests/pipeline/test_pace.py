@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from manylens.events import Event, Foreseen, Notice, StageAdvanced, StageStarted
+from manylens.models.base import ModelOptions
+from manylens.models.registry import is_nano
 from manylens.pipeline import pace
-from manylens.pipeline.pace import Forecaster, earlier_pace, supposed_pace
+from manylens.pipeline.pace import Forecaster, earlier_pace, nano_pace, served_pace
+from manylens.pipeline.plan import known_pace
 from manylens.progress import _line_of
 from manylens.settings import Settings
 from manylens.store.answers import StoredAnswer, StoredReply
@@ -52,11 +55,17 @@ def test_money_is_said_in_cents(low: float, high: float, said: str) -> None:
 
 
 def test_nano_sees_a_picture_once_for_all_interests() -> None:
-    one, four = supposed_pace("nano", 1, 1), supposed_pace("nano", 4, 1)
+    one, four = nano_pace(1), nano_pace(4)
     assert four.picture_s < 1.5 * one.picture_s
-    served = supposed_pace("qwen", 4, 8)
-    assert served.picture_s == 4 * supposed_pace("qwen", 1, 8).picture_s
+    assert served_pace(4, 8).picture_s == 4 * served_pace(1, 8).picture_s
     assert earlier_pace(Took(3.0, None), None, 2, 4).seconds(10, (0, 4)) == (15.0, 18.0)
+
+
+def test_a_served_model_that_is_called_nano_has_a_server_s_pace() -> None:
+    served = ModelOptions(base_url="http://localhost:1/v1", concurrency=8)
+    assert known_pace("nano", served, 2) == known_pace("qwen", served, 2)
+    assert known_pace("nano", ModelOptions(), 2) != known_pace("nano", served, 2)
+    assert is_nano("nano:weights", ModelOptions()) and not is_nano("nano", served)
 
 
 class Clock:
@@ -71,7 +80,7 @@ def forecaster(said: list[Event], model: Any, **more: Any) -> Forecaster:
 
 
 def model(name: str = "qwen") -> Any:
-    return SimpleNamespace(name=name, asked=Counter(), account=SimpleNamespace(usd=0.0))
+    return SimpleNamespace(name=name, identity=f"{name}:1", asked=Counter(), account=SimpleNamespace(usd=0.0))
 
 
 def test_the_first_looks_are_the_measure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from manylens.cli.options import PLACE, engine_option, run_model_options, settin
 
 if TYPE_CHECKING:
     from manylens.engine import Engine
+    from manylens.events import Event
     from manylens.results.result import Result
 
 
@@ -46,18 +47,12 @@ def add(
     max_failed: float | None,
     watch: bool,
 ) -> None:
-    from manylens import api, progress
+    from manylens import api, watching
     from manylens.cli import render
-    from manylens.collection.watch import turns
     from manylens.text import shown_name
 
     settings = settings_from(budget_calls=budget_calls, max_failed=max_failed)
-
-    def once() -> Result:
-        with progress.show_progress() as show:
-            return api.add(
-                out, folder, model=model, options=options, engine=engine, settings=settings, on_event=show.event
-            )
+    how: dict[str, Any] = {"model": model, "options": options, "engine": engine, "settings": settings, "progress": True}
 
     def tell(result: Result) -> None:
         console = render.open_console()
@@ -66,16 +61,20 @@ def add(
         render.print_end(console, result, settings)
 
     if not watch:
-        result = once()
+        result = api.add(out, folder, **how)
         tell(result)
         if result.problem is not None:
             raise result.problem
         return
     is_waiting = False
+
+    def begun(event: Event) -> None:
+        nonlocal is_waiting
+        is_waiting = False
+
     try:
-        for _ in turns(folder, out):
-            is_waiting = False
-            tell(once())
+        for result in watching.watch(out, folder, on_event=begun, **how):
+            tell(result)
             is_waiting = True
             click.echo(f"Waiting for changes in {shown_name(str(folder))}; Ctrl-C ends this.", err=True)
     except KeyboardInterrupt:

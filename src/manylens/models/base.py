@@ -252,7 +252,7 @@ class Model(Protocol):
     list[EmbedReply | ModelError]`, which is asked for those that were described.
 
     A model may also say how well it understands an interest on some pictures, from what it has in this process:
-    `verdict(interest, image_ids) -> Verdict`; it is asked about at most `VERDICT_PICTURES`. It then has
+    `verdict(interest, image_ids) -> Verdict`; it is asked about at most 256 pictures. It then has
     `appearance(image_ids)` as well: image id -> (d,) features of unit length, whatever the interest, without those that
     cannot be read. By these a run groups the pictures where the verdict is "not understood". Both are plain functions
     and no calls; the same arguments get the same result.

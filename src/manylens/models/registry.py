@@ -153,5 +153,11 @@ def is_local(spec: str, options: ModelOptions) -> bool:
     return not _is_served(spec, options)
 
 
+def is_nano(spec: str, options: ModelOptions) -> bool:
+    """Whether a name stands for nano, which is quick: it needs no server and no large checkpoint. A model behind a
+    server may be called nano, too."""
+    return is_local(spec, options) and spec.partition(":")[0] == "nano"
+
+
 def _is_served(spec: str, options: ModelOptions) -> bool:
     return spec.startswith(OPENAI_PREFIX) or options.base_url is not None

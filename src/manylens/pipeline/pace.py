@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from manylens.events import Event, Foreseen, StageAdvanced, StageStarted
 from manylens.models.base import LookRequest, Model
 from manylens.models.caching import CachingModel
+from manylens.models.registry import NANO_PREFIX
 from manylens.settings import Settings
 from manylens.store.peek import Took
 from manylens.types import Interest
@@ -55,14 +56,12 @@ class Pace:
         return looks + questions[0] * self.question_s, looks + questions[1] * self.question_s
 
 
-def is_nano(model: str) -> bool:
-    return model.partition(":")[0] == "nano"
+def nano_pace(interests: int) -> Pace:
+    return Pace(NANO_PICTURE_S * (1 + NANO_MORE * (interests - 1)), NANO_PICTURE_S * NANO_MORE, "supposed")
 
 
-def supposed_pace(model: str, interests: int, side_by_side: int) -> Pace:
-    """side_by_side: calls under way at once; 1 for a model in this process."""
-    if is_nano(model):
-        return Pace(NANO_PICTURE_S * (1 + NANO_MORE * (interests - 1)), NANO_PICTURE_S * NANO_MORE, "supposed")
+def served_pace(interests: int, side_by_side: int) -> Pace:
+    """side_by_side: calls under way at once."""
     return Pace(interests * SERVER_CALL_S / side_by_side, SERVER_CALL_S / side_by_side, "supposed")
 
 
@@ -158,7 +157,7 @@ class Forecaster:
         self._emit(Foreseen("", calls + self._beside[0], calls + self._beside[1], (low, high), usd, measured=True))
 
     def _question_s(self, picture_s: float) -> float:
-        if is_nano(self._model.name):
+        if self._model.identity.startswith(NANO_PREFIX):
             return picture_s / (1 + NANO_MORE * (self._interests - 1)) * NANO_MORE
         return picture_s / self._interests
 

@@ -13,9 +13,9 @@ from manylens.collection.decode import THUMBNAIL_PX
 from manylens.collection.find import Collection
 from manylens.models.base import ModelOptions
 from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.registry import is_local
+from manylens.models.registry import is_local, is_nano
 from manylens.pipeline.forecast import calls_before_looks
-from manylens.pipeline.pace import Pace, Source, is_nano, supposed_pace
+from manylens.pipeline.pace import Pace, Source, nano_pace, served_pace
 from manylens.settings import Settings
 from manylens.types import Interest, Unreadable
 
@@ -98,8 +98,8 @@ def plan_run(
 def known_pace(model: str, options: ModelOptions, interests: int) -> Pace | None:
     """What is supposed of a model that was not measured; nothing of a checkpoint or a model of somebody's own here."""
     if is_local(model, options):
-        return supposed_pace(model, interests, 1) if is_nano(model) else None
-    return supposed_pace(model, interests, options.concurrency)
+        return nano_pace(interests) if is_nano(model, options) else None
+    return served_pace(interests, options.concurrency)
 
 
 def usd_of(settings: Settings, options: ModelOptions, pace: Pace | None, looks: int, questions: int) -> float:

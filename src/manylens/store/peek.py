@@ -16,6 +16,7 @@ from pathlib import Path
 from manylens.errors import StoreError
 from manylens.files import DATABASE_NAME
 from manylens.store.explained import explained, refuse_strangers, usable
+from manylens.store.schema import open_to_read
 
 
 def answers_held(path: str | os.PathLike[str]) -> int:
@@ -86,11 +87,5 @@ def peek_thumbnails(path: Path, image_ids: Iterable[str]) -> dict[str, bytes]:
 
 @contextlib.contextmanager
 def _reader(folder: Path) -> Iterator[sqlite3.Connection]:
-    """SQLite leaves a log behind where it finds none, unless it is told that nobody writes."""
-    database = (folder / DATABASE_NAME).resolve()
-    how = "mode=ro" if database.with_name(f"{DATABASE_NAME}-wal").exists() else "immutable=1"
-    with (
-        explained(folder),
-        contextlib.closing(sqlite3.connect(f"{database.as_uri()}?{how}", uri=True)) as reader,
-    ):
+    with explained(folder), contextlib.closing(open_to_read(folder / DATABASE_NAME, briefly=True)) as reader:
         yield reader

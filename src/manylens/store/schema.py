@@ -154,16 +154,24 @@ def bump_revision(connection: sqlite3.Connection, name: str) -> None:
     )
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing, beside whoever writes. Raises StoreError for a database of another schema.
+def open_to_read(path: Path, *, briefly: bool = False) -> sqlite3.Connection:
+    """A connection that changes nothing, beside whoever writes, to a database of any schema.
 
-    SQLite leaves a log behind where it finds none, unless it is told that nobody writes: it is told so where nobody
-    can, because the folder takes no new file.
+    SQLite leaves an empty log behind where it finds none, unless it is told that nobody writes: it is told so where
+    nobody can, because the folder takes no new file. briefly: and where nobody has it open, so that a look writes no
+    file; not for a connection that is kept, for somebody may begin to write.
     """
+    path = path.resolve()
     log = path.with_name(f"{path.name}-wal")
-    how = "mode=ro" if log.exists() or os.access(path.parent, os.W_OK) else "immutable=1"
-    uri = f"{path.resolve().as_uri()}?{how}"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    how = "mode=ro" if log.exists() or (not briefly and os.access(path.parent, os.W_OK)) else "immutable=1"
+    return sqlite3.connect(
+        f"{path.as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
+    )
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """`open_to_read` at the newest schema. Raises StoreError for a database of another one."""
+    connection = open_to_read(path)
     try:
         version = _version_of(connection)
         if version != len(MIGRATIONS):
