@@ -214,3 +214,22 @@ def test_a_port_is_shared_with_nobody_where_the_system_would_share_it() -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[1, 0]"
     with _listen("127.0.0.1", 0) as listener:
         assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+
+
+def test_what_waits_in_somebody_s_run_folder_sends_nothing_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that waits there names its server: it would get the pictures, and the key of whoever opens the page."""
+    put(tmp_path / "pictures", ("red",), range(2))
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    out = tmp_path / "out"
+    with RunFolder.open(out):
+        pass
+    theirs = ShownRun(out, tmp_path / "pictures")
+    options = ModelOptions(base_url=THEIRS)
+    number = JobKeeper(theirs).add(job_request(tmp_path / "pictures", ["color"], model="any", options=options)).id
+    theirs.close()
+    with page_of(out, tmp_path / "pictures") as page:
+        (job,) = page.get("/api/jobs")["jobs"]
+        assert job["state"] == "interrupted"
+        assert page.post(f"/api/jobs/{number}/continue")["state"] == "failed", "a person's word begins it"

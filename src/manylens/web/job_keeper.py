@@ -100,7 +100,9 @@ class JobKeeper:
         if self._run.is_new:
             with RunFolder.open(self._run.path):
                 pass
-        return self._run.store.add_job(request)
+        row = self._run.store.add_job(request)
+        self._run.jobs_begun_here.add(row.id)
+        return row
 
     def row(self, number: int) -> JobRow:
         row = self._run.store.job(number)
@@ -123,6 +125,7 @@ class JobKeeper:
     def go_on(self, number: int) -> JobRow:
         self._run.check_writable()
         row = self.row(number)
+        self._run.jobs_begun_here.add(number)
         if not self._run.store.set_job(
             number, "queued", only_from=("cancelled", "failed", "interrupted"), stopping=False
         ):
@@ -144,10 +147,21 @@ class JobKeeper:
             for row in running:
                 if not self._is_alive(row):
                     self._run.store.set_job(row.id, after_death(row), only_from=("running",))
+            for row in self._run.store.jobs():
+                if row.state == "queued" and not self._may_begin(row):
+                    self._run.store.set_job(row.id, "interrupted", only_from=("queued",))
             self._run.is_running = any(self._is_alive(row) for row in running)
             row_next = self._run.store.take_next_job()
             if row_next is not None:
                 self._run.is_running = self._start(row_next)
+
+    def _may_begin(self, row: JobRow) -> bool:
+        """A run folder may be somebody else's: what it says is waiting sends pictures and a key to no server before a
+        person of here has said so."""
+        options = row.request.get("options") or {}
+        is_sent = options.get("base_url") or options.get("embedding_url")
+        is_here = str(row.request.get("model", "")).partition(":")[0] in ("nano", "hf")
+        return row.id in self._run.jobs_begun_here or (is_here and not is_sent)
 
     def _is_alive(self, row: JobRow) -> bool:
         """Whether a process works on it: its lock says so, or it was begun a moment ago."""

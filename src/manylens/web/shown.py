@@ -95,6 +95,8 @@ class ShownRun:
         self._embeddings: OrderedDict[str, tuple[tuple[int, int, str], NDArray[np.float16], NDArray[np.int64]]] = (
             OrderedDict()
         )
+        self.jobs_begun_here: set[int] = set()
+        """By this process, at a person's word."""
         self.read_only = "the page was opened with --read-only" if read_only else ""
         if not read_only and not self._is_writable():
             self.read_only = "the run folder cannot be written to"
