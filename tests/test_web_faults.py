@@ -145,7 +145,10 @@ def test_a_page_that_is_open_to_others_lets_nobody_name_a_server_that_gets_the_k
             model="openai:some",
             options=ModelOptions(base_url="http://own.example/v1"),
         )
-        page.run.store.add_job(own)
+        planted = page.run.store.add_job(own).id  # as in a run folder of somebody else
+        page.post("/api/jobs", {**body, "base_url": "http://own.example/v1/"}, 403)
+        page.post(f"/api/jobs/{planted}/continue", {}, 403)
+        JobKeeper(page.run).add(own)
         page.post("/api/jobs", {**body, "base_url": "http://own.example/v1/"})
         page.post("/api/jobs", body, 403)
         page.post("/api/jobs", {"by": ["shape"]})

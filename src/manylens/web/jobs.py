@@ -88,17 +88,20 @@ def cancel_job(number: JobPath, jobs: KeeperDep) -> Job:
 
 
 @router.post("/{number}/continue")
-def continue_job(number: JobPath, jobs: KeeperDep) -> Job:
+def continue_job(number: JobPath, jobs: KeeperDep, run: RunDep, request: Request) -> Job:
     """Go on with a job that was cancelled, or failed. Nothing is asked twice."""
+    check_server(run, jobs.row(number).request["options"].get("base_url"), is_local=request.app.state.is_local)
     return jobs.shown(jobs.go_on(number))
 
 
 def check_server(run: ShownRun, base_url: str | None, *, is_local: bool) -> None:
     """Whoever answers at `base_url` gets the key of the person who opened the page, and the pictures: a page that is
-    open to others asks only servers that a job of this run asked before. Raises NotAllowed for another one."""
+    open to others asks only servers that a job begun by this process asks: what a run folder holds may be somebody
+    else's. Raises NotAllowed for another one."""
     if is_local or not base_url:
         return
-    known = {url.rstrip("/") for row in run.store.jobs() if (url := row.request["options"].get("base_url"))}
+    begun = (row for row in run.store.jobs() if row.id in run.jobs_begun_here)
+    known = {url.rstrip("/") for row in begun if (url := row.request["options"].get("base_url"))}
     if base_url.rstrip("/") not in known:
         raise NotAllowed(
             f"a model's server is named on this computer only, the page is open to others, got {base_url}",
