@@ -13,6 +13,7 @@ from test_add import model, places, put
 
 import manylens
 from manylens import Correction
+from manylens.cli import main as cli
 from manylens.correcting import Corrector
 from manylens.correcting.looks import looks_held
 from manylens.errors import ModelError, UsageError
@@ -251,3 +252,14 @@ def test_where_a_run_does_not_say_whose_looks_are_its_own_the_newest_are(tmp_pat
         manylens.cluster(tmp_path / "pictures", "color", model=model(made), out=tmp_path / "out")
     with RunFolder.read(tmp_path / "out") as run:
         assert all(text.startswith("some ") for text in run.looks("color").values())
+
+
+def test_what_was_said_of_every_interest_is_listed_under_its_words(
+    begun: Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manylens.correct(begun, "color", [{"kind": "unassign", "images": [RED]}])
+    manylens.correct(begun, "shape", [{"kind": "unassign", "images": [GREEN]}])
+    assert cli.run(["correct", str(begun.out), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":")] == ["color:", "shape:"]
+    assert len(lines) == 4 and all("1 picture taken out" in lines[at] for at in (1, 3))
