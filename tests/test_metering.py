@@ -366,9 +366,20 @@ def test_a_limit_half_again_what_a_run_costs_lets_it_end(pictures: Path) -> None
         assert limited["color"].labels == free["color"].labels
 
 
-def test_what_is_printed_is_what_was_sent(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed_is_what_was_sent(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from manylens.cli import main
 
+    broken: list[ModelError] = []
+    failed = Call.failed
+
+    def seen(call: Call, error: ModelError) -> None:
+        if not (error.unsent or error.unbilled):  # its connection broke: it counts as sent, and may not have come
+            broken.append(error)
+        failed(call, error)
+
+    monkeypatch.setattr(Call, "failed", seen)
     with ChatServer() as server:
         server.inject("malformed", 4, kind="look")
         command = ["cluster", str(pictures), "--by", "color", "--model", "fake", "--base-url", server.url]
@@ -376,7 +387,7 @@ def test_what_is_printed_is_what_was_sent(pictures: Path, capsys: pytest.Capture
         shown = capsys.readouterr().out
         calls = int(shown.partition("The run took ")[2].split()[0])
         vain = int(shown.partition("Beside them ")[2].split()[0])
-        assert calls + vain == asked(server)
+        assert asked(server) <= calls + vain <= asked(server) + len(broken), broken
         assert vain >= 4
 
 
