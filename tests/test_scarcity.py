@@ -92,13 +92,24 @@ def test_on_a_disk_that_holds_no_more_files_a_run_ends_with_a_reason_and_goes_on
     assert json.loads((out / "color" / "summary.json").read_text())["images"] == 12
 
 
-@pytest.mark.parametrize("megabytes", [60, 100, 250, 700])
+@pytest.mark.parametrize("megabytes", [60, 100, 250])
 def test_with_hardly_any_memory_the_reason_is_ours(megabytes: int) -> None:
     """numpy's algebra ended the process in words of its own."""
     done = manylens("doctor", RLIMIT_AS=megabytes << 20)
     assert done.returncode == 1
     assert "this process gets no more" in done.stderr
     assert manylens("--help", RLIMIT_AS=megabytes << 20).returncode == 0
+
+
+@pytest.mark.parametrize("megabytes", [500, 700])
+def test_with_little_memory_doctor_ends_right_or_with_a_reason(megabytes: int) -> None:
+    """How much nano needs differs between machines: 700 MB were enough for one and too few for another."""
+    done = manylens("doctor", RLIMIT_AS=megabytes << 20)
+    if done.returncode == 0:
+        assert "nano can be used." in done.stdout
+    else:
+        assert done.returncode == 1
+        assert "this process gets no more" in done.stderr
 
 
 @pytest.mark.parametrize("megabytes", [400, 600])
