@@ -195,6 +195,38 @@ def test_a_forged_answer_with_a_right_checksum_is_damage(kind: str, reply: Any, 
     assert reply_problem(kind, text, vector, reply_checksum(text, vector, *tokens), *tokens)
 
 
+_ENDLESS = "WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count) SELECT {} FROM count"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        ["ALTER TABLE models RENAME TO kept", f"CREATE VIEW models AS {_ENDLESS.format('n AS id, n AS identity')}"],
+        ["ALTER TABLE meta RENAME TO kept", f"CREATE VIEW meta AS {_ENDLESS.format('n AS name, n AS value')}"],
+        [f"CREATE TRIGGER t BEFORE INSERT ON meta BEGIN {_ENDLESS.format('count(*)')}; END"],
+        ["ALTER TABLE failures ADD COLUMN more GENERATED ALWAYS AS (hex(zeroblob(400000000))) VIRTUAL"],
+        ["CREATE INDEX more ON answers (hex(zeroblob(400000000 + checksum)))"],
+        ["CREATE TABLE more (a CHECK (hex(zeroblob(400000000)) > a))"],
+    ],
+    ids=["view", "view of meta", "trigger", "computed column", "computed index", "another table"],
+)
+@pytest.mark.parametrize("version", [None, 1])
+def test_code_in_a_database_is_refused(finished: tuple[Path, Path], planted: list[str], version: int | None) -> None:
+    """A view in a table's place once held `verify` for ever."""
+    pictures, out = finished
+    with sqlite3.connect(out / "run.sqlite") as database:
+        for statement in planted:
+            database.execute(statement)
+        if version is not None:
+            database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    for command in (["verify", str(out)], ["cluster", str(pictures), "--by", "color", "--out", str(out), "--dry-run"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "manylens", *command], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 1 and "holds its tables alone" in done.stderr, done.stderr
+
+
 def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path]) -> None:
     _, out = finished
     with sqlite3.connect(out / "run.sqlite") as database:
@@ -203,6 +235,44 @@ def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path
     os.mkfifo(out / "pipe")
     with RunFolder.open(out) as run:
         assert [damage.id for damage in run.verify()] == ["../../../../../../../dev/zero", "/dev/zero", "pipe"]
+
+
+@pytest.mark.parametrize("what", ["pipe", "nested", "infinite"])
+@pytest.mark.parametrize("end", [".npy", ".json"])
+def test_features_that_are_no_plain_file_are_read_anew(finished: tuple[Path, Path], what: str, end: str) -> None:
+    """A pipe among them once held a run, and `verify`, for ever."""
+    pictures, out = finished
+    (file,) = (out / "features").rglob(f"*{end}")
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_text("[" * 99_999 if what == "nested" else '{"ids": ["a"], "checksum": 1e999}')
+    done = subprocess.run(
+        [sys.executable, "-m", "manylens", "verify", str(out)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "nested", "terabyte"])
+def test_a_result_file_that_is_no_plain_file_ends_in_a_reason(finished: tuple[Path, Path], what: str) -> None:
+    _, out = finished
+    for name in ("summary.json", "assignments.csv"):
+        file = out / "color" / name
+        file.unlink()
+        if what == "pipe":
+            os.mkfifo(file)
+        elif what == "link":
+            file.symlink_to("/dev/zero")
+        else:
+            file.write_text("[" * 99_999)
+            if what == "terabyte":
+                os.truncate(file, 1 << 40)
+    (out.parent / "labels.csv").write_text("file,color\n0000.png,red\n")
+    command = [sys.executable, "-m", "manylens", "evaluate", str(out), "--labels", str(out.parent / "labels.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,6 +285,10 @@ def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str)
 
     (tmp_path / "models.json").write_text(record)
     assert read_recorded(tmp_path / "models.json") == {}
+    (tmp_path / "models.json").unlink()
+    os.mkfifo(tmp_path / "models.json")
+    assert read_recorded(tmp_path / "models.json") == {}
+    (tmp_path / "models.json").unlink()
     (tmp_path / "models.json").write_text(json.dumps({"a": Dialect(thinks=True).to_dict()}))
     assert read_recorded(tmp_path / "models.json") == {"a": Dialect(thinks=True)}
 

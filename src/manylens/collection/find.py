@@ -36,10 +36,10 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import identify, open_file, open_regular
+from manylens.collection.pictures import identify, open_file
 from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
-from manylens.files import DATABASE_NAME
+from manylens.files import DATABASE_NAME, open_regular
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
 
@@ -76,8 +76,8 @@ NO_IMAGE = "a folder needs at least one image"
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
-    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables in
-    a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
+    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables
+    in a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
