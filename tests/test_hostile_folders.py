@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pathspec
 import pytest
 from chat_server import ChatServer, write_pictures
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 import manylens
+from manylens.collection.ignored import ignore_spec
 from manylens.errors import ManylensError, ModelUnavailable, StoreError
 from manylens.models.base import LookRequest, ModelOptions
 from manylens.models.huggingface import decoding
@@ -195,6 +197,37 @@ def test_a_forged_answer_with_a_right_checksum_is_damage(kind: str, reply: Any, 
     assert reply_problem(kind, text, vector, reply_checksum(text, vector, *tokens), *tokens)
 
 
+_MATCH = """
+import sys
+from manylens.collection.find import find_images
+print(len(find_images(sys.argv[1]).images))
+"""
+
+
+@pytest.mark.parametrize("line", ["*a" * 60 + "b", "[ab]*" * 50 + "c", "?*" * 60 + "b", "**/*a*" + "*[!b]" * 40 + "c"])
+def test_no_line_of_an_ignore_file_takes_for_ever(tmp_path: Path, line: str) -> None:
+    """A regular expression tried all ways to share a name out among the stars."""
+    write_pictures(tmp_path / "pictures", 1)
+    os.rename(tmp_path / "pictures" / "0000.png", tmp_path / "pictures" / f"{'a' * 240}.png")
+    (tmp_path / "pictures" / ".manylensignore").write_text(line)
+    command = [sys.executable, "-c", _MATCH, str(tmp_path / "pictures")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout == "1\n"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(["*", "a", "b", "/", "?", "[ab]", "**", "/**/", "!", "."]), min_size=1, max_size=8),
+    st.text("ab/.", min_size=1, max_size=10).map(lambda path: "/".join(filter(None, path.split("/")))),
+)
+def test_a_line_of_an_ignore_file_means_what_it_means_in_gitignore(line: list[str], path: str) -> None:
+    try:
+        expected = pathspec.GitIgnoreSpec.from_lines(["".join(line)]).match_file(path or "a")
+        found = ignore_spec(["".join(line)]).match_file(path or "a")
+    except ValueError:
+        return  # no line, or one with more ** than we take
+    assert found == expected
+
+
 _ENDLESS = "WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count) SELECT {} FROM count"
 
 
@@ -205,7 +238,7 @@ _ENDLESS = "WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM co
         ["ALTER TABLE meta RENAME TO kept", f"CREATE VIEW meta AS {_ENDLESS.format('n AS name, n AS value')}"],
         [f"CREATE TRIGGER t BEFORE INSERT ON meta BEGIN {_ENDLESS.format('count(*)')}; END"],
         ["ALTER TABLE failures ADD COLUMN more GENERATED ALWAYS AS (hex(zeroblob(400000000))) VIRTUAL"],
-        ["CREATE INDEX more ON answers (hex(zeroblob(400000000 + checksum)))"],
+        ["CREATE INDEX more ON answers (hex(zeroblob(4000 + abs(checksum) % 9)))"],
         ["CREATE TABLE more (a CHECK (hex(zeroblob(400000000)) > a))"],
     ],
     ids=["view", "view of meta", "trigger", "computed column", "computed index", "another table"],

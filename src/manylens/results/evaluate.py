@@ -407,7 +407,10 @@ def _interest(folder: Path) -> str:
 
 def _read_assignments(path: Path) -> dict[str, str | None]:
     """Image -> cluster, None where it is unassigned. A spreadsheet may have saved the file in its own way."""
-    content = read_regular(path, most=MOST_TABLE)
+    try:
+        content = read_regular(path, most=MOST_TABLE)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", "run again") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
