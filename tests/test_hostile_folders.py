@@ -288,6 +288,15 @@ def test_features_that_are_no_plain_file_are_read_anew(finished: tuple[Path, Pat
     assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
 
 
+def test_a_file_beside_the_features_is_none_of_them(finished: tuple[Path, Path]) -> None:
+    """Its name once ended the run in a traceback."""
+    pictures, out = finished
+    (folder,) = (out / "features").iterdir()
+    for name in ("0000x.json", "00001 copy.json", "0009.json"):
+        (folder / name).write_text("{}")
+    assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
+
+
 @pytest.mark.parametrize("what", ["pipe", "link", "nested", "terabyte"])
 def test_a_result_file_that_is_no_plain_file_ends_in_a_reason(finished: tuple[Path, Path], what: str) -> None:
     _, out = finished
