@@ -82,21 +82,21 @@ def test_a_picture_in_no_cluster_stays_there_by_a_key_and_one_in_a_cluster_leave
     out = manylens.cluster(tmp_path / "pictures", "color", model=some, out=tmp_path / "run").out
 
     def kinds() -> list[str]:
-        return [one["kind"] for one in own.ask("/api/interests/color/corrections")["corrections"]]
+        return [one["kind"] for one in eye.ask("/api/interests/color/corrections")["corrections"]]
 
-    with Served(out) as server, contextlib.contextmanager(opened)(browser, server) as own:
-        own.go("view=review&by=color")
-        expect(own.page.get_by_role("heading", name="Where does it belong?")).to_be_visible()
-        expect(own.page.get_by_role("button", name="Yes")).to_have_count(0)
-        own.key("y")
-        answered(own, "u")
-        answered(own, "u")
+    with Served(out) as server, contextlib.contextmanager(opened)(browser, server) as eye:
+        eye.go("view=review&by=color")
+        expect(eye.page.get_by_role("heading", name="Where does it belong?")).to_be_visible()
+        expect(eye.page.get_by_role("button", name="Yes")).to_have_count(0)
+        eye.key("y")
+        answered(eye, "u")
+        answered(eye, "u")
         assert kinds() == ["unassign", "unassign"]
-        answered(own, "1")
-        expect(own.page.get_by_role("button", name="In no cluster")).to_be_visible()
-        answered(own, "u")
+        answered(eye, "1")
+        expect(eye.page.get_by_role("button", name="In no cluster")).to_be_visible()
+        answered(eye, "u")
         assert kinds() == ["unassign", "unassign", "move", "unassign"]
-        assert own.ask("/api/interests/color")["unassigned"] == 3
+        assert eye.ask("/api/interests/color")["unassigned"] == 3
 
 
 def test_sorting_again_says_what_it_would_change(own: Eye) -> None:
