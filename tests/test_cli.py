@@ -163,7 +163,7 @@ def test_a_dry_run_counts_only_the_answers_that_are_not_there_yet(
     async def untimed(*_: object) -> None:
         """It asks about interests of its own."""
 
-    monkeypatch.setattr(manylens.api, "load_model", manylens.engine.base.load_model)
+    monkeypatch.setattr(manylens.api, "load_model", vars(manylens.engine.base)["load_model"])
     monkeypatch.setattr(manylens.api, "calibrate", untimed)
 
     def said(*words: str) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from manylens.correcting.edited import ASSIGNMENTS_NAME, command_for, waiting
 from manylens.pipeline.pace import SERVER_CALL_S
 from manylens.pipeline.plan import PIXELS_PER_TOKEN, Plan
 from manylens.results.evaluate import InterestScores
@@ -107,6 +108,12 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
         say(console, f"Beside them {counted(requests, 'request')} ended in no answer: {why}{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
+    for slug in (one.clustering.interest.slug for one in result.values()):
+        if waiting(result.out, slug):
+            say(
+                console,
+                f"Your edits of {slug}/{ASSIGNMENTS_NAME} wait; this takes them: {command_for(result.out, slug)}",
+            )
     say(console, f"Report: {result.report}")
 
 
