@@ -71,7 +71,9 @@ def plan_run(
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     writes = not here or model.startswith(HF_PREFIX)
-    each = calls_before_looks(len(collection.images), settings.effort, writes)
+    repeats = is_nano(model, options)  # its looks, so it is asked of given names only, and of those where it must be
+    each = calls_before_looks(len(collection.images), settings.effort, writes, not repeats or bool(settings.into))
+    each = (0, each[1]) if repeats else each
     beside = (int(min(each[0] * len(interests), most - looks)), int(min(each[1] * len(interests), most - looks)))
     speed = pace or known_pace(model, options, len(interests))
     tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px, speed) for count in beside)
