@@ -16,7 +16,7 @@ from manylens.pipeline.plan import PIXELS_PER_TOKEN, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
 from manylens.settings import ModelOptions, Settings
-from manylens.text import counted, shown_name, spoken_seconds
+from manylens.text import counted, shown_name, spoken_seconds, sure_share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +63,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     rows = []
     for row in one.table:
         misplaced = ["" if row.misplaced is None else f"{row.misplaced.share:.1%}"] if is_known else []
-        cells = (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", *misplaced)
+        cells = (str(row.id), row.name, f"{row.size:,}", sure_share(row.confidence), *misplaced)
         rows.append((*cells, ", ".join(row.exemplars[:3])))
     if (verdict := one.clustering.verdict) is not None:
         console.print()
@@ -81,8 +81,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     parts.append(f"{counted(calls.total, 'model call')} ({', '.join(kinds)})")
     say(console, f"{counted(counts.found, 'file')}: {'; '.join(parts)}")
     if (estimate := one.clustering.estimate) is not None:
-        interval = f"95% interval {estimate.low:.1%} to {estimate.high:.1%}"
-        say(console, f"An estimated {estimate.share:.1%} of the assigned pictures are misplaced ({interval}).")
+        say(console, estimate.line)
     for note in one.clustering.notes:
         say(console, note)
 
