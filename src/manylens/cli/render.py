@@ -185,8 +185,11 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     if high:
         say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
     else:
-        say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
-    say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
+        spent = settings.budget_calls is not None and plan.calls[1] >= settings.budget_calls
+        why = ", the budget ends before them" if spent else ": the model's answers would repeat its descriptions"
+        say(console, "questions:  none" + (why if plan.images else ""))
+    better = "; a better estimate follows once all pictures are described" if high else ""
+    say(console, f"calls:      {_range(*plan.calls)}{better}")
     if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
         say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all pictures")
     if plan.tokens is None:
