@@ -64,8 +64,12 @@ def test_reasons_say_what_was_seen_and_what_was_asked() -> None:
     )
     sorting = begin(looks_of(["red"] * 2)).sorting
     sorting.refresh()
-    expected = 'described as "red"; placed with "name 1" by its description; no image described like it was asked'
-    assert assigned(sorting)[0].reason == expected
+    expected = 'described as "red"; placed with "name 1" by its description'
+    assert assigned(sorting)[0].reason == expected, "where nothing was asked, that is nothing of this image"
+    sorting = begin(looks_of(["red"] * 2 + ["blue"] * 2)).sorting
+    sorting.learn(2, [0, 1], choose(1, 2, 0.97).probabilities)
+    sorting.refresh()
+    assert assigned(sorting)[0].reason == f"{expected}; no image described like it was asked"
 
 
 def test_the_unassigned_have_confidence_0_no_cluster_and_a_reason() -> None:

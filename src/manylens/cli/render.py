@@ -192,8 +192,9 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
     else:
         is_cut = settings.budget_calls is not None and plan.calls_in_all[1] >= settings.budget_calls > 0
-        say(console, "questions:  none" + (", the budget ends before them" if is_cut else ""))
-    better = "; a better estimate follows once all pictures are described" if any(plan.calls) else ""
+        why = ", the budget ends before them" if is_cut else ": the model's answers would repeat its descriptions"
+        say(console, "questions:  none" + (why if plan.images and not plan.held else ""))
+    better = "; a better estimate follows once all pictures are described" if high else ""
     say(console, f"calls:      {_range(*plan.calls)}{better}")
     if settings.budget_calls is not None and settings.budget_calls < plan.images * len(plan.interests):
         say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all pictures")
