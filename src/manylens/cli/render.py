@@ -102,9 +102,12 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     requests, tokens_in, tokens_out = result.in_vain
     if requests:
         usd = settings.cost_usd(tokens_in, tokens_out)
+        failed = result.calls.failed  # among the calls already; what they took is not
         money = f", at most {tokens_in + tokens_out:,} tokens, ${usd:,.4f}" if settings.is_priced else ""
+        money += " with the calls that failed" if money and failed else ""
         why = "probes, failures, repairs, or cut off by an interruption"
-        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: {why}{money}")
+        beside = counted(max(0, requests - failed), "request")
+        say(console, f"Beside them {beside} ended in no answer that is used: {why}{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
     for slug in (one.clustering.interest.slug for one in result.values()):
