@@ -107,7 +107,8 @@ async def cluster_looks(
         len(looks), len(set(looks.words)), len(units) if asks else 0, settings.effort, _writes(session), session.written
     )
     foreseen = (max(before[0], after[0]), max(before[0], after[0], min(before[1], after[1])))
-    emit(Foreseen(looks.interest.text, *foreseen))
+    if foreseen[1]:
+        emit(Foreseen(looks.interest.text, *foreseen))
     sorting, trial = await sort(looks, units, edge, vocabulary, settings, session)
     found = await present(sorting, trial, vocabulary, settings, session, foreseen, verdict)
     return replace(found, edge=(edge.scale, edge.offset))
@@ -176,7 +177,7 @@ async def sort(
         check.settle_unasked()
     sorting.forget_told()
     found = counted(len(sorting.live()), "cluster")
-    session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked")
+    session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked" if asks else found)
     return sorting, trial
 
 
