@@ -28,7 +28,8 @@ _ROUNDS = 6
 
 _OPTIONS = 5
 _CHANCE = 0.002
-"""The judge tells something where a guesser would agree with itself so often with at most this probability."""
+"""A guesser passes with at most this probability, an equal part of it in each round: the judge tells something where a
+guesser would agree with itself so often with at most that part."""
 
 _HOPELESS = 0.2
 """Where a guesser would agree with itself as often with more than this probability, after two rounds, none follows."""
@@ -112,7 +113,7 @@ def _weigh(said: Sequence[tuple[int, int]], options: int, planted: int) -> tuple
         if found < luck:
             luck, differing = found, len(said) - agreeing
     same = len(said) >= _PAIRS and len(np.unique(pairs)) == 1 and planted > 1
-    tells = luck <= _CHANCE and not same
+    tells = luck <= _CHANCE / _ROUNDS and not same
     # Who tells nothing has no reading that is better than chance, so none that hides how often it contradicted itself.
     return Trial(len(said), differing if tells else plain, same, tells), luck
 
