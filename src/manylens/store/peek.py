@@ -62,7 +62,9 @@ def peek_held(
     with contextlib.suppress(StoreError, AttributeError, KeyError, TypeError, ValueError), _reader(folder) as reader:
         if image_px is not None and _read_as(reader).get("image_px", image_px) != image_px:
             return Held()
-        own = json.dumps(_own(reader, model))
+        if not (known := _own(reader, model)):
+            return Held()
+        own = json.dumps(known)
         wanted = set(image_ids)
         for interest in interests:
             about = {"interest": printable(interest.text), "own": own}
