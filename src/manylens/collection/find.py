@@ -30,6 +30,7 @@ import PIL.Image
 from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
+    NAMED_SUFFIXES,
     RAW_SUFFIXES,
     VIDEO_SUFFIXES,
     looks_like_image,
@@ -344,7 +345,7 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
-            claims = _suffix(name) in IMAGE_SUFFIXES
+            claims = _suffix(name) in NAMED_SUFFIXES
             is_link = os.path.islink(full)
             try:
                 status = os.stat(full)
@@ -370,6 +371,8 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
                 elif place not in entered:
                     entered.add(place)
                     real.append((path, above | {place}))
+            elif _suffix(name) == ".icloud" and _suffix(name[:-7]) in NAMED_SUFFIXES:
+                unreadable.append(Unreadable(path, _IN_ICLOUD))
             elif name.startswith(".") or (_suffix(name) in VIDEO_SUFFIXES and os.path.splitext(name)[0] in stems):
                 skipped += 1
             elif stat.S_ISREG(status.st_mode):
@@ -379,6 +382,9 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
             else:
                 skipped += 1
     return sorted(files), unreadable, skipped
+
+
+_IN_ICLOUD = "not on this disk: iCloud keeps it (download it in the Finder, or with brctl download FOLDER)"
 
 
 class _Reader:
@@ -394,7 +400,7 @@ class _Reader:
 
     def read(self, path: str) -> Thumbnail | Unreadable | str | None:
         """A new image's thumbnail, the id of one met before, why the file cannot be read, or None: no image."""
-        claims = self._source.claims or _suffix(path) in IMAGE_SUFFIXES
+        claims = self._source.claims or _suffix(path) in NAMED_SUFFIXES
         try:
             opened = self._source.open(path)
             with contextlib.closing(opened.stream):

@@ -108,6 +108,9 @@ CREATE INDEX answers_of_image ON answers (image_id, interest)
 """revisions: how often the collection, or an interest's clustering (by its slug), was replaced; a reader that keeps
 either in memory sees by it that it is out of date."""
 
+READ_AS = "how the collection was read"
+"""The name of its row in `meta`: what `RunFolder.put_read_as` was given last, JSON."""
+
 MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT, _REVISIONS)
 
 
