@@ -36,9 +36,10 @@ from manylens.models.base import (
     Option,
     Request,
 )
-from manylens.models.nano.bank import Bank, options_of
+from manylens.models.nano.bank import ANY_DOMAIN, LEAST_DOMAIN, SAME_KIND, Bank, Candidates, options_of
 from manylens.models.nano.model import BATCH, MODEL_FILES, Nano
 from manylens.models.nano.verdict import Signals, agreement, decide
+from manylens.models.text_embedder import TextEmbedder
 from manylens.results.evaluate import Labels, evaluate_run, read_labels
 from manylens.settings import Settings
 from manylens.store.run_folder import RunFolder
@@ -364,6 +365,9 @@ def test_every_word_of_a_description_is_in_the_bank_or_among_the_options_that_th
         ("Is it sunny, cloudy or rainy?", ["sunny", "cloudy", "rainy"]),
         ("kind of image: photo, painting, sketch", ["photo", "painting", "sketch"]),
         ("color of the object", []),
+        ("roses, tulips, lilies and so on", []),
+        ("dog, cat, horse ...", []),
+        ("red, green, etc.", []),
         ("whatever the people in this picture are doing or what they want", []),
     ],
 )
@@ -394,6 +398,66 @@ def test_the_verdict_follows_from_the_signals_and_names_the_worst_of_them() -> N
     assert "other words" in lost.reason
     assert "larger model" in lost.advice
     assert decide(Signals.nothing(0.9)).word == "not understood"
+
+
+def test_what_is_known_to_be_hard_is_never_called_good() -> None:
+    """Emotions of grey faces look like any other interest to all signals: only what was measured tells."""
+    hard = decide(replace(GOOD, measured=0.2, right=0.62))
+    assert hard.word == "check"
+    assert "62% right" in hard.reason
+    assert decide(replace(GOOD, measured=0.7, right=0.9)).word == "good"
+    lost = replace(GOOD, agreement=0.0, confidence=0.2, spread=0.1)
+    assert decide(replace(lost, measured=0.2)).word == "not understood"
+    assert "another kind of picture (face)" in decide(replace(lost, elsewhere="face")).reason
+
+
+def test_the_bank_says_what_is_hard() -> None:
+    bank, embedder = Bank(WEIGHTS), TextEmbedder()
+    for interest in ("decade of the car", "good or defective", "age impression"):
+        may = bank.candidates(interest, embedder.embed([interest])[0], embedder.embed)
+        assert np.nanmin(may.measured[:, 0]) < 0.45, interest
+    for interest in ("suit", "weather", "writing system"):
+        may = bank.candidates(interest, embedder.embed([interest])[0], embedder.embed)
+        assert may.measured[may.weight[:, -1].argmax(), 0] > 0.6, interest
+
+
+@pytest.mark.parametrize(
+    ("wording", "task"),
+    [
+        ("who built the automobile", "make"),
+        ("blossom color", "flowers.color"),
+        ("camera mistakes", "photo_quality"),
+        ("would inspection reject it", "defective"),
+        ("recipe name", "food"),
+        ("what is down there", "land_use"),
+    ],
+)
+def test_a_wording_that_was_never_taught_asks_for_its_task(wording: str, task: str) -> None:
+    """These are kept out of training, and the nearest wording of the bank is one of another task."""
+    bank, vector = Bank(WEIGHTS), TextEmbedder().embed([wording])[0]
+    assert bank.tasks[int(bank.nearness(vector).argmax())]["name"] != task
+    assert bank.tasks[int(bank.asked(vector).argmax())]["name"] == task
+
+
+def test_the_kind_of_picture_decides_between_tasks_and_the_refusals_compete_with_one_of_them() -> None:
+    """Two sets of faces (0, 1), one of cards (2): a face of one set fits the other's task better than that of cards."""
+    alike = np.zeros((3, 3), np.float32)
+    alike[:2, :2] = SAME_KIND
+    alike[2, 2] = SAME_KIND
+    words = ("happy", "smiling", "red", "anything", NOT_APPLICABLE, CANNOT_TELL)
+    weight = np.array(
+        [[1, 0, 0, 0, 1, 1], [0, 1, 0, 0, 1, 1], [0, 0, 1, 0, 1, 1], [0, 0, 0, 1, 1, 1]], np.float32
+    )  # fmt: skip
+    may = Candidates(
+        words, np.zeros((6, 384), np.float32), weight, np.array([0, 1, 2, -1]), alike,
+        np.full((4, 2), np.nan, np.float32), ("face", "face", "card", ""), 1.0, "", np.zeros(384, np.float32),
+    )  # fmt: skip
+    domains = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
+    face, card = np.exp(may.prior(domains))
+    assert face[:4] == pytest.approx([1, SAME_KIND, LEAST_DOMAIN, ANY_DOMAIN])
+    assert card[:4] == pytest.approx([LEAST_DOMAIN, LEAST_DOMAIN, 1, ANY_DOMAIN])
+    assert face[4:] == pytest.approx([1, 1])
+    assert may.likeliest(domains[:1]) == (0, 1.0)
 
 
 def test_agreement_is_the_adjusted_rand_index() -> None:

@@ -1,9 +1,9 @@
 """Numbers that the run-time needs, from pictures that nothing was trained on: temperature, the trust in priors, the judge, the
-edges, and what a verdict's signals are worth.
+edges, what a verdict's signals are worth, and of each task how well it goes.
 
     python calibrate.py --data packed --seen seen.npz --folder ../src/manylens/models/nano [--left-out] --json signals.json
 
-Reads a folder's head.onnx and bank. Writes FOLDER/nano.json where --write is given; prints the table of what whole
+Reads a folder's head.onnx and bank. Writes FOLDER/nano.json, and what was measured of each task in FOLDER/bank.json, where --write is given; prints the table of what whole
 sets get as descriptions, and keeps each grouping's signals in --json for `calibrate_verdict.py`.
 """
 
@@ -48,6 +48,7 @@ def main() -> None:
     bank, embedder = Bank(o.folder), TextEmbedder()
     scale = bank.numbers["scale"]
     signals, right, told_p, pairs = [], [], [], []
+    measured: dict[tuple[str, str], tuple[float, float]] = {}
     for task in tasks:
         rows, truth = task.held_rows, task.held_answers
         if task.left_out:
@@ -99,6 +100,7 @@ def main() -> None:
                     flush=True,
                 )
                 if not task.left_out:
+                    measured[task.attribute, task.key.split(".")[0]] = row["nmi"], row["exact"]
                     right += exact.tolist()
                     told_p += list(
                         zip(
@@ -153,6 +155,11 @@ def main() -> None:
     o.json.write_text(json.dumps({"signals": signals, "numbers": numbers}))
     if o.write:
         (o.folder / "nano.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        told = json.loads((o.folder / "bank.json").read_text("utf-8"))
+        for entry in told["tasks"]:
+            if (entry["name"], entry["domain"]) in measured:
+                entry["measured"] = [round(x, 3) for x in measured[entry["name"], entry["domain"]]]
+        (o.folder / "bank.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

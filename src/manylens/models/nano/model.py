@@ -45,7 +45,7 @@ from manylens.models.base import (
     verdict_sample,
 )
 from manylens.models.nano import language
-from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
+from manylens.models.nano.bank import BANK_FILES, SAME_KIND, Bank, Candidates, FloatArray
 from manylens.models.nano.interests import taught, worth_trying
 from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
 from manylens.models.text_embedder import TextEmbedder, falls_apart
@@ -444,7 +444,9 @@ class Nano:
             shares = _softmax(self._log_odds(other, h, pooled) / self._numbers["temperature"])
             answers.append((shares, h))
         shares, h = answers[0]
-        _, far = self._place(pooled)
+        domains, far = self._place(pooled)
+        task, fit = reading.may.likeliest(domains)
+        measured, right = reading.may.measured[task].tolist()
         chosen = shares.argmax(1)
         refused = chosen >= shares.shape[1] - 2
         return decide(
@@ -455,6 +457,9 @@ class Nano:
                 agreement=float(np.mean([agreement(chosen, other.argmax(1)) for other, _ in answers[1:]])),
                 far=float(np.median(far)),
                 spread=float(1 - np.linalg.norm(h.mean(0))),
+                measured=measured,
+                right=right,
+                elsewhere=reading.may.kinds[task] if fit < SAME_KIND else "",
             )
         )
 

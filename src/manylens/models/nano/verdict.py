@@ -2,7 +2,8 @@
 
 In: signals of how it answers. Out: a `Verdict` with what to do. Promise: pure. The weights come from
 `training/encoder/calibrate_verdict.py`: a logistic regression of "NMI with the labels is at least .45" on kinds of
-picture and interests that a run of training left out, and on held-out pictures of those that it was taught.
+picture and interests that a run of training left out, and on held-out pictures of those that it was taught. What
+nano knows and finds hard all the same, no such signal shows: there the bank says what was measured.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from manylens.types import Verdict
 
 GOOD_FROM, CHECK_FROM = 0.5, 0.3
+OF_USE = 0.45  # NMI
 WEIGHTS = {"closeness": 0.46, "confidence": 1.87, "refused": -2.12, "agreement": 3.44, "far": -0.23, "spread": 4.54}
 BIAS = -5.27
 
@@ -29,6 +31,8 @@ _TYPICAL = {
 }
 """Of each signal, its value where nano understands, and what it means where it speaks most against that."""
 
+_HARD = "this is hard for the model: of pictures like these, kept out of its training, it had {right:.0%} right"
+_ELSEWHERE = "it learned to answer this on another kind of picture ({kind})"
 _GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
 _ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
 _CHECK = "Look at the exemplars before you rely on this. "
@@ -39,7 +43,9 @@ class Signals:
     """closeness: cosine of the interest to the nearest that nano was taught, 1 where it lists its options. confidence:
     mean of the descriptions'. refused: share of "does not apply" and "cannot tell". agreement: of the descriptions with
     those under other wordings, in [0, 1]. far: how unlike the pictures are to what it was taught on, about 1 for like.
-    spread: 0 where H is the same for all pictures, towards 1 where it differs."""
+    spread: 0 where H is the same for all pictures, towards 1 where it differs. measured, right: the NMI and the share
+    of right answers of what is asked for, on pictures kept out of training, where known. elsewhere: the kind of picture
+    that it was taught on, where these are of another."""
 
     closeness: float
     confidence: float
@@ -47,6 +53,9 @@ class Signals:
     agreement: float
     far: float
     spread: float
+    measured: float = math.nan
+    right: float = math.nan
+    elsewhere: str = ""
 
     @classmethod
     def nothing(cls, closeness: float) -> Signals:
@@ -71,12 +80,17 @@ def probability(signals: Signals) -> float:
 def decide(signals: Signals) -> Verdict:
     p, row = probability(signals), signals.row()
     if p >= GOOD_FROM:
+        if signals.measured < OF_USE:
+            return Verdict("check", _HARD.format(right=signals.right), _CHECK + _ADVICE)
         return Verdict("good", _GOOD)
     worst = min(_TYPICAL, key=lambda name: WEIGHTS[name] * (row[name] - _TYPICAL[name][0]))
     reason = (
         "the model may not understand: " if p >= CHECK_FROM else "the model does not understand this interest here: "
     )
-    reason += _TYPICAL[worst][1].format(refused=signals.refused)
+    if signals.elsewhere:
+        reason += _ELSEWHERE.format(kind=signals.elsewhere)
+    else:
+        reason += _TYPICAL[worst][1].format(refused=signals.refused)
     return Verdict("check", reason, _CHECK + _ADVICE) if p >= CHECK_FROM else Verdict("not understood", reason, _ADVICE)
 
 
