@@ -375,6 +375,33 @@ def test_the_options_that_an_interest_lists(interest: str, options: list[str]) -
     assert options_of(interest) == options
 
 
+@pytest.mark.parametrize(
+    ("interest", "words"),
+    [
+        ("savory or sweet", ["savory dish", "sweet dessert"]),
+        ("is it inside a room or in the open?", ["indoors", "outdoors"]),
+        ("something alive or something to ride in", ["animals", "transportation"]),
+    ],
+)
+def test_listed_options_stand_for_the_words_of_the_task_that_is_asked_for(interest: str, words: list[str]) -> None:
+    bank, embedder = Bank(WEIGHTS), TextEmbedder()
+    may = bank.candidates(interest, embedder.embed([interest])[0], embedder.embed)
+    assert may.words[:-2] == tuple(options_of(interest))
+    assert np.allclose(may.vectors[:-2], bank.vectors[[bank.words.index(word) for word in words]])
+    assert may.is_known
+
+
+def test_a_list_of_answers_that_were_never_taught_is_never_called_good() -> None:
+    bank, embedder = Bank(WEIGHTS), TextEmbedder()
+    for interest in ("a glorp, a frindle or a mubbet?", "full or empty", "letter or invoice"):
+        may = bank.candidates(interest, embedder.embed([interest])[0], embedder.embed)
+        assert not may.is_known, interest
+        assert np.allclose(may.vectors[:-2], embedder.embed(options_of(interest)))
+    unheard = decide(replace(GOOD, closeness=1.0, is_known=False))
+    assert unheard.word == "check"
+    assert "none that the model was taught" in unheard.reason
+
+
 def test_the_verdict_is_the_same_whatever_was_asked_before_and_counts_no_unreadable_picture(pictures: Pictures) -> None:
     nano = Nano(pictures)
     look(nano, pictures.ids[:5], "rank")
@@ -454,9 +481,11 @@ def test_the_kind_of_picture_decides_between_tasks_and_the_refusals_compete_with
     )  # fmt: skip
     domains = np.array([[1, 0, 0], [0, 0, 1]], np.float32)
     face, card = np.exp(may.prior(domains))
-    assert face[:4] == pytest.approx([1, SAME_KIND, LEAST_DOMAIN, ANY_DOMAIN])
-    assert card[:4] == pytest.approx([LEAST_DOMAIN, LEAST_DOMAIN, 1, ANY_DOMAIN])
-    assert face[4:] == pytest.approx([1, 1])
+    assert may.fits(domains).tolist() == pytest.approx(
+        np.array([[1, SAME_KIND, LEAST_DOMAIN, ANY_DOMAIN], [LEAST_DOMAIN, LEAST_DOMAIN, 1, ANY_DOMAIN]])
+    )
+    assert face == pytest.approx([1, SAME_KIND, 0, 0, 1, 1], abs=1e-6)  # words of tasks that fit hardly at all are out
+    assert card == pytest.approx([0, 0, 1, 0, 1, 1], abs=1e-6)
     assert may.likeliest(domains[:1]) == (0, 1.0)
 
 

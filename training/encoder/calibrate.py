@@ -63,15 +63,18 @@ def main() -> None:
         seen, whole = positions[places].astype(np.float32), pooled[places].astype(np.float32)
         domains, far = bank.place(whole)
 
-        def read(wording: str) -> np.ndarray:
-            (h,) = session.run(None, {"positions": seen, "pooled": whole, "interest": embedder.embed([wording])})
+        def read_by(vector: np.ndarray) -> np.ndarray:
+            (h,) = session.run(None, {"positions": seen, "pooled": whole, "interest": vector[None]})
             return h
+
+        def read(wording: str) -> np.ndarray:
+            return read_by(embedder.embed([wording])[0])
 
         labels = [book.texts[k] for k in task.labels]
         plain = [book.texts[task.wordings[0]], *[book.texts[k] for k in task.held_wordings[: o.paraphrases]]]
         for number, wording in enumerate(plain):
             may = bank.candidates(wording, embedder.embed([wording])[0], embedder.embed)
-            h = read(wording)
+            h = read_by(may.vector)
             logits = scale * h @ may.vectors.T
             prior = may.prior(domains)
             scores = {}

@@ -28,7 +28,9 @@ BANK_FILES = ("bank.json", "bank.npz")
 
 TASK_HEAT = 0.04  # of the softmax over tasks, by cosine to the nearest wording
 FEWEST_SHARE = 0.01  # a task less likely than this share of the likeliest is not asked for
+FEWEST_HERE = 0.1  # the same for one picture, once its kind has been weighed in
 SURE_TASK = 0.86  # from this cosine on the interest is a known one
+MEANT_TASK = 0.6  # from this cosine on a list of as many options as a task has words may be those words, said otherwise
 LISTED_WORD = 0.7  # from this cosine a listed option is a word of a task
 LEAST_DOMAIN = 0.02  # no kind of picture rules a task out for good
 SAME_KIND = 0.2  # how well a task fits pictures of another set of the same kind (faces, scenes, food)
@@ -66,6 +68,8 @@ class Candidates:
     name: str
     vector: FloatArray
     """The embedding to read pictures by: the interest's own, or that of the task whose words it lists."""
+    is_known: bool = True
+    """Whether the options that an interest lists are words of a task, or stand for its words."""
 
     def fits(self, domains: FloatArray) -> FloatArray:
         """(n, tasks) how well each task fits pictures of which `domains` (n, sets) says which set they are like."""
@@ -87,9 +91,11 @@ class Candidates:
         """Log prior (n, c) of each word for pictures of which `domains` (n, sets) says which set they are like; the
         largest of a row is 0."""
         fits = self.fits(domains)
-        share = fits @ self.weight
+        odds = fits * self.weight[:, -1]
+        most = odds.max(1, keepdims=True)
+        share = np.where(odds < FEWEST_HERE * most, 0, fits) @ self.weight
         # The refusals compete as they did in training: with the words of one task, the likeliest for the picture.
-        share[:, -2:] = (fits * self.weight[:, -1]).max(1, keepdims=True)
+        share[:, -2:] = most
         share = np.log(np.maximum(share, 1e-9))
         found: FloatArray = share - share.max(1, keepdims=True)
         return found
@@ -149,6 +155,17 @@ class Bank:
         fitting = [(words, place) for worst, words, place in fit if worst >= LISTED_WORD]
         return -max(fitting)[1] if fitting else None
 
+    def meant(self, vector: FloatArray, options: FloatArray) -> NDArray[np.int64] | None:
+        """The words that the options (n, 384) of an interest stand for ("savory or sweet": savory dish, sweet dessert),
+        or None: those of the task that it asks for, if there is one for each and each is nearest to another."""
+        words = np.array(self.tasks[int(self.asked(vector).argmax())]["words"])
+        if len(words) != len(options) or self.nearness(vector).max() < MEANT_TASK:
+            return None
+        similar = self.vectors[words] @ options.T
+        # Nearer than it is to the others on the whole: one word of a task may lie near all options.
+        nearest = (similar - similar.mean(1, keepdims=True)).argmax(0)
+        return words[nearest] if len(set(nearest.tolist())) == len(words) else None
+
     def place(self, pooled: FloatArray) -> tuple[FloatArray, FloatArray]:
         """What kinds of picture these are, (n, kinds) shares, and how far each is from all of them, (n,): about 1 for
         pictures like those it was taught on."""
@@ -165,7 +182,8 @@ class Bank:
         listed = options_of(interest)
         if listed:
             own = embed(listed)
-            vectors = np.concatenate([own, self.vectors[self._refusals]])
+            meant = self.meant(vector, own)
+            vectors = np.concatenate([own if meant is None else self.vectors[meant], self.vectors[self._refusals]])
             words = (*listed, NOT_APPLICABLE, CANNOT_TELL)
             # A known wording is best read by itself, though it lists its options.
             named = self.naming(own)
@@ -175,7 +193,8 @@ class Bank:
             weight = np.ones((1, len(words)), np.float32)
             measured = np.full((1, 2), np.nan, np.float32) if named is None else self._measured[[named]]
             return Candidates(
-                words, vectors, weight, np.array([-1]), self._alike, measured, ("",), 1.0, name, read_by
+                words, vectors, weight, np.array([-1]), self._alike, measured, ("",), 1.0, name, read_by,
+                is_known=named is not None or meant is not None,
             )  # fmt: skip
         share = self.asked(vector)
         asked = np.flatnonzero(share >= FEWEST_SHARE)

@@ -459,6 +459,7 @@ class Nano:
                 spread=float(1 - np.linalg.norm(h.mean(0))),
                 measured=measured,
                 right=right,
+                is_known=reading.may.is_known,
                 elsewhere=reading.may.kinds[task] if fit < SAME_KIND else "",
             )
         )

@@ -33,8 +33,10 @@ _TYPICAL = {
 
 _HARD = "this is hard for the model: of pictures like these, kept out of its training, it had {right:.0%} right"
 _ELSEWHERE = "it learned to answer this on another kind of picture ({kind})"
+_UNHEARD = "the answers that the interest lists are none that the model was taught"
 _GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
 _ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
+_ADVICE_UNHEARD = "List the answers in other words, ask without a list, or use a larger model."
 _CHECK = "Look at the exemplars before you rely on this. "
 
 
@@ -45,7 +47,8 @@ class Signals:
     those under other wordings, in [0, 1]. far: how unlike the pictures are to what it was taught on, about 1 for like.
     spread: 0 where H is the same for all pictures, towards 1 where it differs. measured, right: the NMI and the share
     of right answers of what is asked for, on pictures kept out of training, where known. elsewhere: the kind of picture
-    that it was taught on, where these are of another."""
+    that it was taught on, where these are of another. is_known: whether the options that it lists were taught in these
+    words or in others."""
 
     closeness: float
     confidence: float
@@ -56,6 +59,7 @@ class Signals:
     measured: float = math.nan
     right: float = math.nan
     elsewhere: str = ""
+    is_known: bool = True
 
     @classmethod
     def nothing(cls, closeness: float) -> Signals:
@@ -82,6 +86,8 @@ def decide(signals: Signals) -> Verdict:
     if p >= GOOD_FROM:
         if signals.measured < OF_USE:
             return Verdict("check", _HARD.format(right=signals.right), _CHECK + _ADVICE)
+        if not signals.is_known:
+            return Verdict("check", _UNHEARD, _CHECK + _ADVICE_UNHEARD)
         return Verdict("good", _GOOD)
     worst = min(_TYPICAL, key=lambda name: WEIGHTS[name] * (row[name] - _TYPICAL[name][0]))
     reason = (
