@@ -146,7 +146,10 @@ export const de: Messages = {
   yes: "Ja",
   no: "Nein",
   skip: "Auslassen",
+  inNone: "In keine Gruppe",
+  leaveInNone: "In keine",
   rather: "Oder eher:",
+  perhaps: "Vielleicht hierhin:",
   anotherCluster: "Andere Gruppe …",
   doubtful: (share) => `zu ${share} wahrscheinlich falsch`,
   alike: (count) => `gilt für ${some(count, "Bild", "Bilder")}`,
@@ -247,6 +250,7 @@ export const de: Messages = {
   helpYes: "ja, stimmt",
   helpNo: "nein, das nicht",
   helpWhich: "es ist in jener Gruppe",
+  helpNone: "es gehört in keine Gruppe",
   helpSkip: "auslassen",
   helpMouse: "Mit der Maus: ein Klick öffnet, der Ring in der Ecke wählt, mit Umschalt eine Strecke. Bilder auf eine Gruppe ziehen verschiebt sie. Von einer leeren Stelle aus oder mit Alt ziehen wählt alles, was der Rahmen berührt.",
 };

@@ -151,7 +151,10 @@ export const en = {
   yes: "Yes",
   no: "No",
   skip: "Skip",
+  inNone: "In no cluster",
+  leaveInNone: "In none",
   rather: "Or rather:",
+  perhaps: "Perhaps here:",
   anotherCluster: "Another cluster …",
   doubtful: (share: string) => `${share} likely to be misplaced`,
   alike: (count: number) => `speaks for ${some(count, "picture", "pictures")}`,
@@ -256,6 +259,7 @@ export const en = {
   helpYes: "yes, it is right there",
   helpNo: "no, not this",
   helpWhich: "it is in that cluster",
+  helpNone: "it belongs to no cluster",
   helpSkip: "skip",
   helpMouse: "With the mouse: a press opens, the ring at the corner chooses, shift chooses a stretch. Drag pictures onto a cluster to move them. Drag from an empty place, or with Alt, to choose all that a frame touches.",
 };
