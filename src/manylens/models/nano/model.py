@@ -28,6 +28,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from manylens.collection.decode import check_resources
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
 from manylens.models import prompts
@@ -247,7 +248,13 @@ class Nano:
         options.log_severity_level = 3
         # Spinning threads starve each other where cores are shared: looks 10 -> 15 a second on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(str(self._folder / file), options, providers=["CPUExecutionProvider"])
+        try:
+            # Read here: where the process may open no more files, onnxruntime ends with an error of its own.
+            content = (self._folder / file).read_bytes()
+        except OSError as error:
+            check_resources(error)
+            raise
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def _run(self, session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Any:
         """One batch through a session. Somebody else's file may loop for ever: raises ModelUnavailable then."""
