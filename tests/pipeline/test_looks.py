@@ -16,7 +16,15 @@ def reply(*numbers: float) -> LookReply:
 
 
 def test_a_vector_is_of_unit_length_and_one_that_cannot_be_used_fails_alone() -> None:
-    replies = [reply(3, 4), reply(0, 0), ModelError("no reply"), reply(np.nan, 1), reply(1, 0, 0), reply(0, 2), reply()]
+    replies: list[LookReply | ModelError] = [
+        reply(3, 4),
+        reply(0, 0),
+        ModelError("no reply"),
+        reply(np.nan, 1),
+        reply(1, 0, 0),
+        reply(0, 2),
+        reply(),
+    ]
     ids = [f"{number}" for number in range(len(replies))]
     looks = gather_looks(KIND, ids, replies)
     assert looks.image_ids == ("0", "5") and looks.descriptions == ("said 2", "said 2")
