@@ -15,13 +15,12 @@ import numpy as np
 from manylens.errors import UsageError
 from manylens.method.addition import (
     RELIABILITY,
-    ByWords,
     Known,
+    evidence_for,
     joined,
     lessons_of,
     old_of,
     place,
-    placed_by_words,
     selected,
     sorting_with,
 )
@@ -158,15 +157,9 @@ async def _place(
         images = inside.get(cluster.id, [])
         person = [image for image in images if image in said]  # what the cluster means, a person knows best
         known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*person, *first, *images]))))
-    asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
-    by_words = placed_by_words(looks, known, pool, asked, settings.price)
-    found = {
-        looks.image_ids[image]: _by_words(looks, image, place_, clusters[place_.cluster])
-        for image, place_ in by_words.items()
-    }
-    pool = [image for image in pool if image not in by_words]
     keep = sorted({*pool, *(image for cluster in known for image in cluster.images)})
     session = open_session(selected(looks, keep))
+    found: dict[str, Assignment] = {}
     if pool:
         session.start("check")
         row = {image: i for i, image in enumerate(keep)}
@@ -174,27 +167,28 @@ async def _place(
         mine = [row[image] for image in pool]
         edge = edge_scale(session.model.capabilities)
         number_of = {cluster.id: n for n, cluster in enumerate(clusters)}
+        there = {at[a.image_id]: a for a in clustering.assignments if a.image_id in at}
         answered = {
-            at[a.image_id]: NONE if a.cluster is None else number_of[a.cluster]
-            for a in clustering.assignments
-            if a.decided_by == "choice" and a.image_id in at
+            image: NONE if a.cluster is None else number_of[a.cluster]
+            for image, a in there.items()
+            if a.decided_by == "choice"
         }
-        lessons = lessons_of(looks, known, answered, edge, RELIABILITY)
-        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
-        await session.drive(place(sorting, settings, clustering.estimate is not None))
+        is_judge_used = clustering.estimate is not None
+        placed = {  # where nobody was asked, all that is known are descriptions
+            row[image]: number_of[a.cluster]
+            for image, a in there.items()
+            if a.cluster is not None and (a.decided_by in ("choice", "person") or not is_judge_used)
+        }
+        shown = {image for cluster in own for image in cluster.images[: settings.exemplars_asked]}
+        evidence = evidence_for(session.looks, mine, placed, shown)
+        lessons = lessons_of(looks, known, answered, edge, RELIABILITY, {keep[image] for image in evidence})
+        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons, evidence)
+        await session.drive(place(sorting, settings, is_judge_used, len(keep) - len(mine)))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
         found.update(places)
     return clusters, found, session
-
-
-def _by_words(looks: Looks, image: int, by: ByWords, cluster: Cluster) -> Assignment:
-    reason = (
-        f'described as "{looks.descriptions[image]}"; placed with "{cluster.name}", as earlier images described like '
-        f"it are ({by.there:,} of {by.alike:,})"
-    )
-    return Assignment(looks.image_ids[image], cluster.id, round(by.probability, 4), reason, "description")
 
 
 async def _shown(
