@@ -169,8 +169,8 @@ def sorting_with(
     for cluster in known:
         sorting.add(Cluster(next(founders) if cluster.images else NONE, cluster.name, cluster.definition))
         sorting.unanswered.update(cluster.images)  # nobody asks about them again
-    for image, cluster in evidence.items():
-        sorting.believe(image, cluster, 1 - RELIABILITY)
+    for image, number in evidence.items():
+        sorting.believe(image, number, 1 - RELIABILITY)
     if evidence:
         came = Counter(looks.words[image] for cluster in known for image in cluster.images)
         sorting.coming = np.array([came[words] if words else 0 for words in units.words], dtype=np.int64)
