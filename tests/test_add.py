@@ -17,7 +17,7 @@ import manylens
 from manylens.cli import main as cli
 from manylens.collection.changes import Changes, changes
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import RELIABILITY, Known, evidence_for, lessons_of, place, sorting_with
+from manylens.method.addition import RELIABILITY, Known, evidence_for, lessons_of, place, placed_by_words, sorting_with
 from manylens.method.likelihood import ChoiceModel
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.questions import Answer, Choice
@@ -151,6 +151,17 @@ def test_evidence_is_of_the_same_description_and_leaves_a_cluster_its_exemplars(
     assert evidence_for(seen, [127, 128], places) == {}
 
 
+def test_where_nobody_is_asked_a_description_places_with_most_of_its_kind() -> None:
+    seen = looks(*["cat"] * 9, *["dog"] * 5, "cat", "dog", "bird", "")
+    known = [Known("cats", "", tuple(range(9))), Known("dogs", "", (9, 10, 11)), Known("pets", "", (12, 13))]
+    found = placed_by_words(seen, known, [14, 15, 16, 17])
+    assert {image: (place.cluster, place.there, place.alike) for image, place in found.items()} == {
+        14: (0, 9, 9),
+        15: (1, 3, 5),
+    }
+    assert found[14].probability == pytest.approx(0.95) and found[15].probability == pytest.approx(3.5 / 6)
+
+
 def asked_about(kinds: Sequence[int]) -> list[int]:
     """Three kinds, and a fourth description, "pet", of which earlier answers said these kinds; six pictures of it come.
     Gives which of those are asked about; the judge says that they are of the first kind."""
@@ -173,8 +184,9 @@ def asked_about(kinds: Sequence[int]) -> list[int]:
     asked: list[int] = []
     with suppress(StopIteration):
         while True:
-            asked += [q.image for q in questions if isinstance(q, Choice)]
-            answers = [Answer((*(float(o.name == "0") for o in q.options), 0.0)) for q in questions]
+            choices = [q for q in questions if isinstance(q, Choice)]
+            asked += [q.image for q in choices]
+            answers = [Answer((*(float(o.name == "0") for o in q.options), 0.0)) for q in choices]
             questions = steps.send(answers)
     assert set(asked) <= set(pool), "nobody asks about earlier pictures"
     assert all(sorting.cluster_of(image) == 0 for image in pool)

@@ -6,7 +6,8 @@ unit that stays where it is and is not asked about. So a new kind may appear, an
 
 The check goes on from what was asked before: earlier images of a new one's description that were asked about are in its
 unit, with their places as answers. A description that is known to lie in one cluster needs no further question, one
-that is known to lie in several is asked about picture by picture.
+that is known to lie in several is asked about picture by picture. Where no question tells more than a look, words alone
+decide.
 """
 
 from __future__ import annotations
@@ -45,6 +46,34 @@ class Known:
     name: str
     definition: str
     images: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ByWords:
+    """An image that is where earlier ones of its description are. alike: how many of them there are; there: how many of
+    those are in that cluster. cluster: index into the known ones. probability: that it belongs there, too."""
+
+    cluster: int
+    there: int
+    alike: int
+    probability: float
+
+
+def placed_by_words(looks: Looks, known: Sequence[Known], new: Sequence[int]) -> dict[int, ByWords]:
+    """Where no question tells more than a look: new images go where most of those described like them are. A look is
+    right as often as it says."""
+    counts: dict[str, Counter[int]] = {}
+    for number, cluster in enumerate(known):
+        for image in cluster.images:
+            if looks.words[image]:
+                counts.setdefault(looks.words[image], Counter())[number] += 1
+    found = {}
+    for image in new:
+        if here := counts.get(looks.words[image]):
+            number, there = min(here.items(), key=lambda entry: (-entry[1], entry[0]))
+            sure = (there + 0.5) / (here.total() + 1) * float(looks.confidences[image])
+            found[image] = ByWords(number, there, here.total(), sure)
+    return found
 
 
 def evidence_for(
@@ -178,13 +207,16 @@ def sorting_with(
 
 
 def place(sorting: Sorting, settings: Settings, is_judge_used: bool, earlier: int = 0) -> Steps[None]:
-    """Ask where the pool belongs, as far as it is worth its price. earlier: images of whom a random part was asked
+    """Ask where the pool belongs, as far as it is worth its price. Where nobody can be asked, new images that share a
+    description are a cluster, unless they are like one that is there. earlier: images of whom a random part was asked
     about when they came."""
     check = Check(sorting, settings.seed, closed=bool(settings.into), earlier=earlier)
     if is_judge_used:
         yield from check.run(compare_first=False)
     else:
         sorting.refresh()
+        if not settings.into:
+            check.settle_rest()
         sorting.settle()
 
 
