@@ -497,7 +497,7 @@ async def _cluster(
         calls_asked=recorded.asked.total(),
         calls_kept=kept,
         planned_calls=planned.calls_in_all,
-        in_vain=recorded.account.vain,
+        in_vain=recorded.account.beside,
         max_failed=settings.max_failed,
         edge=(edge.scale, edge.offset),
     )

@@ -63,7 +63,8 @@ export const de: Messages = {
   verdict: "Urteil",
   verdictWord: (word) => ({ good: "gut", check: "prüfen", "not understood": "nicht verstanden" })[word],
   facts: (clusters, pictures) => `${some(clusters, "Gruppe", "Gruppen")} in ${some(pictures, "Bild", "Bildern")}.`,
-  factMisplaced: (share, low, high) => `Geschätzt ${share} sind falsch zugeordnet (95-%-Bereich ${low} bis ${high}).`,
+  factMisplaced: (share, low, high, bySelf) =>
+    `Geschätzt ${share} sind falsch zugeordnet (95-%-Bereich ${low} bis ${high})${bySelf ? ", nach der Sicherheit, die das Modell selbst angibt: seine eigenen Antworten kann es nicht prüfen" : ""}.`,
   factCalls: (calls, model) => `${some(calls, "Aufruf", "Aufrufe")} von ${model}`,
   coarse: "grob",
   mediumLevel: "mittel",

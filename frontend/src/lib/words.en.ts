@@ -65,7 +65,8 @@ export const en = {
   verdict: "Verdict",
   verdictWord: (word: "good" | "check" | "not understood") => word as string,
   facts: (clusters: number, pictures: number) => `${some(clusters, "cluster", "clusters")} in ${some(pictures, "picture", "pictures")}.`,
-  factMisplaced: (share: string, low: string, high: string) => `An estimated ${share} are misplaced (95% interval ${low} to ${high}).`,
+  factMisplaced: (share: string, low: string, high: string, bySelf: boolean) =>
+    `An estimated ${share} are misplaced (95% interval ${low} to ${high})${bySelf ? ", by how sure the model says it is: it cannot check its own answers" : ""}.`,
   factCalls: (calls: number, model: string) => `${some(calls, "call", "calls")} of ${model}`,
   coarse: "coarse",
   mediumLevel: "medium",

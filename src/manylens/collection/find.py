@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import pathspec
 import PIL.Image
 
 from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
@@ -37,10 +36,11 @@ from manylens.collection.formats import (
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import identify, open_file, open_regular
+from manylens.collection.ignored import ignore_spec
+from manylens.collection.pictures import identify, open_file
 from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
-from manylens.files import DATABASE_NAME
+from manylens.files import DATABASE_NAME, open_regular
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
 
@@ -77,8 +77,8 @@ NO_IMAGE = "a folder needs at least one image"
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
-    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables in
-    a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
+    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables
+    in a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -286,9 +286,9 @@ class _Chosen:
             pass  # there is none
         given = [*lines, *exclude]
         try:
-            self._usual = pathspec.GitIgnoreSpec.from_lines(LEFT_OUT.split())
-            self._given = pathspec.GitIgnoreSpec.from_lines(given)
-            self._include = pathspec.GitIgnoreSpec.from_lines(include) if include else None
+            self._usual = ignore_spec(LEFT_OUT.split())
+            self._given = ignore_spec(given)
+            self._include = ignore_spec(include) if include else None
         except ValueError as error:
             raise UsageError(
                 f"what to leave out or to take is written as in .gitignore: {error}", "write *.png"

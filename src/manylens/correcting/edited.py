@@ -14,7 +14,7 @@ from pathlib import Path
 from manylens.correcting.corrector import Corrector
 from manylens.correcting.rows import Place, edits, rows_of
 from manylens.errors import ManylensError
-from manylens.files import sha256_of, write_atomically
+from manylens.files import MOST_TABLE, read_regular, sha256_of, write_atomically
 from manylens.results.table import collection_of, join
 from manylens.store.run_folder import RunFolder
 from manylens.types import Correction
@@ -77,7 +77,7 @@ def _set_aside(run: RunFolder, slug: str) -> Aside:
         number += 1
         name = f"{_ASIDE}-{number}"
     kept, problem, corrections = folder / f"{name}.csv", "", None
-    write_atomically(kept, (folder / ASSIGNMENTS_NAME).read_bytes())
+    write_atomically(kept, read_regular(folder / ASSIGNMENTS_NAME, most=MOST_TABLE))
     if slug in run.stale():
         problem = "corrections were made since it was written"
     else:

@@ -82,7 +82,9 @@ def plan_run(
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     writes = not here or model.startswith(HF_PREFIX)
-    each = calls_before_looks(len(collection.images), settings.effort, writes)
+    repeats = is_nano(model, options)  # its looks, so it is asked of given names only, and of those where it must be
+    each = calls_before_looks(len(collection.images), settings.effort, writes, not repeats or bool(settings.into))
+    each = (0, each[1]) if repeats else each
     low, high = (int(min(count * len(interests), most - looks)) for count in each)
     if held.is_finished:
         low = high = 0
