@@ -433,6 +433,7 @@ def test_what_is_known_to_be_hard_is_never_called_good() -> None:
     assert hard.word == "check"
     assert "62% right" in hard.reason
     assert decide(replace(GOOD, measured=0.7, right=0.9)).word == "good"
+    assert "another kind of picture (face)" in decide(replace(GOOD, measured=0.2, right=0.62, elsewhere="face")).reason
     lost = replace(GOOD, agreement=0.0, confidence=0.2, spread=0.1)
     assert decide(replace(lost, measured=0.2)).word == "not understood"
     assert "another kind of picture (face)" in decide(replace(lost, elsewhere="face")).reason

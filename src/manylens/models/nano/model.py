@@ -455,7 +455,7 @@ class Nano:
                 measured=measured,
                 right=right,
                 is_known=reading.may.is_known,
-                elsewhere=reading.may.kinds[task] if fit < SAME_KIND else "",
+                elsewhere=reading.may.kinds[task] if fit < SAME_KIND / 2 else "",
             )
         )
 
