@@ -1,8 +1,9 @@
-"""Judges that cheat: does the method notice, and do they spoil anything?
+"""Judges that cheat: does the method notice, and do they spoil anything? And is a good judge believed?
 
 `python -m bench.cheats --looks DIR [--seeds 20]` prints a Markdown row for each world, number of images and judge (one
-that takes the first option, one that answers at random), no writer: mean NMI of the descriptions and of the method, the
-worst loss against the descriptions, and how often the run says that the judge tells nothing.
+that takes the first option, one that answers at random, one that is right but for 4% of its answers), no writer: mean
+NMI of the descriptions and of the method, the worst loss against the descriptions, how often the judge was believed,
+and how often the run says that it tells nothing. `--sizes 6000` has descriptions that thousands of images share.
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ from manylens.results.evaluate import evaluate_labels
 from manylens.settings import Settings
 
 SIZES = (60, 240)
-JUDGES = ("first", "random")
+JUDGES = ("first", "random", "good")
 
 
 @dataclass(frozen=True, slots=True)
 class Cheated:
-    """described, nmi: of the descriptions, of the method. said: whether the run says that the judge tells nothing."""
+    """described, nmi: of the descriptions, of the method. believed: whether its answers were used. said: whether the
+    run says that the judge tells nothing."""
 
     described: float
     nmi: float
+    believed: bool
     said: bool
 
 
@@ -73,18 +76,20 @@ class Cheat(ModelWrapper):
 
 
 def cheat(seen: Seen, judge: str, seed: int) -> Cheated:
-    model = Cheat(seen.model, judge)
+    model = seen.model if judge == "good" else Cheat(seen.model, judge)
     found = asyncio.run(cluster_looks(seen.looks, model, Settings(seed=seed), ignore))
     scores = evaluate_labels(seen.truth, [assignment.cluster for assignment in found.assignments])
     described = evaluate_labels(seen.truth, seen.looks.words).nmi
-    return Cheated(described, scores.nmi, any("tell nothing" in note for note in found.notes))
+    said = any("tell nothing" in note for note in found.notes)
+    return Cheated(described, scores.nmi, found.estimate is not None, said)
 
 
 def row(name: str, images: int, judge: str, runs: Sequence[Cheated]) -> str:
     cells = [
         name, str(images), judge,
         f"{fmean(run.described for run in runs):.3f}", f"{fmean(run.nmi for run in runs):.3f}",
-        f"{max(run.described - run.nmi for run in runs):.3f}", f"{sum(run.said for run in runs)} of {len(runs)}",
+        f"{max(run.described - run.nmi for run in runs):.3f}", f"{sum(run.believed for run in runs)} of {len(runs)}",
+        f"{sum(run.said for run in runs)} of {len(runs)}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -93,10 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--looks", type=Path, help="folder of replayed looks")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images")
     options = parser.parse_args()
-    print(f"| world | images | judge | descriptions | NMI | worst loss | said |\n|{'---|' * 7}")
+    print(f"| world | images | judge | descriptions | NMI | worst loss | believed | said |\n|{'---|' * 8}")
     closed = WORLDS["closed words"]
-    for images in SIZES:
+    for images in options.sizes:
         worlds = {
             f"closed words, {k} classes": [see_world(closed, images, s, False, k) for s in range(options.seeds)]
             for k in (2, 3, 13)

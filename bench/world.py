@@ -1,13 +1,18 @@
 """nano through the whole pipeline on the held-out part of every set that its training read: the model card's table.
 
-`python -m bench.world --packed DIR [--sets NAME ...] [--most 250]`; DIR is what `training/encoder/pack.py` wrote. The
-interest is the name of the label's column; K is not given. Prints a Markdown row for each column of labels that at
-least two held-out pictures of two labels have: NMI, K found and true, unassigned, questions a picture, the verdict.
+`python -m bench.world --packed DIR [--sets NAME ...] [--most 250]`; DIR is what `training/encoder/pack.py` wrote. Or,
+of kinds of picture that it never saw, `python -m bench.world --folders DIR`: a set there is `<set>/images` with
+`<set>/labels.csv`. The interest is the name of the label's column; K is not given. Prints a Markdown row for each
+column of labels that at least two pictures of two labels have: NMI, K found and true, unassigned, questions a picture,
+the verdict, and the share of the placed pictures that are misplaced, as the run expects it and by the labels: those
+whose label is not the commonest of their cluster.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -46,15 +51,42 @@ def held_out(packed: Path, most: int) -> Iterator[tuple[str, str, list[tuple[byt
             yield name, column, found
 
 
+def of_folders(folders: Path, most: int) -> Iterator[tuple[str, str, list[tuple[bytes, str]]]]:
+    """The same of `<set>/images` and `<set>/labels.csv`, whose columns are the interests as they are typed."""
+    for table in sorted(folders.glob("*/labels.csv")):
+        with table.open(encoding="utf-8", newline="") as lines:
+            rows = sorted(csv.DictReader(lines), key=lambda row: hashlib.sha256(row["file"].encode()).hexdigest())
+        for interest in [column for column in rows[0] if column != "file"]:
+            asked = [row for row in rows if row[interest]][:most]
+            yield (
+                table.parent.name, interest,
+                [((table.parent / "images" / row["file"]).read_bytes(), row[interest]) for row in asked],
+            )  # fmt: skip
+
+
+def misplaced(truth: Sequence[str], found: Sequence[str | None]) -> float:
+    """Share of the placed pictures whose label is not the commonest of their cluster."""
+    of: dict[str, Counter[str]] = {}
+    for label, cluster in zip(truth, found, strict=True):
+        if cluster is not None:
+            of.setdefault(cluster, Counter())[label] += 1
+    placed = sum(labels.total() for labels in of.values())
+    return 1 - sum(max(labels.values()) for labels in of.values()) / max(1, placed)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--packed", type=Path, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--packed", type=Path)
+    where.add_argument("--folders", type=Path)
     parser.add_argument("--sets", nargs="+", default=[])
     parser.add_argument("--most", type=int, default=250)
     options = parser.parse_args(arguments)
-    print("| set | interest | n | NMI | K found / true | unassigned | questions a picture | verdict |\n|" + "---|" * 8)
+    print("| set | interest | n | NMI | K found / true | unassigned | questions a picture | verdict | misplaced |")
+    print("|" + "---|" * 9)
+    sets = of_folders(options.folders, options.most) if options.folders else held_out(options.packed, options.most)
     every, verdicts = [], Counter[tuple[str, str]]()
-    for name, column, pictures in held_out(options.packed, options.most):
+    for name, column, pictures in sets:
         if options.sets and name not in options.sets:
             continue
         interest = column.replace("_", " ")
@@ -66,16 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 (folder / file).write_bytes(content)
             one = manylens.cluster(folder, interest, out=Path(scratch) / "out")[interest]
             known = [file for file in truth if file in one.labels]
-            scores = evaluate_labels([truth[file] for file in known], [one.labels[file] for file in known])
+            labels, found = [truth[file] for file in known], [one.labels[file] for file in known]
+            scores = evaluate_labels(labels, found)
         word = getattr(one.clustering, "verdict", None)
         said = "" if word is None else word.word
         every.append(scores.nmi)
         verdicts[said, "below .30" if scores.nmi < 0.3 else "above .60" if scores.nmi > 0.6 else "between"] += 1
+        estimate = one.clustering.estimate
+        expected = "" if estimate is None else f"{estimate.share:.1%} "
         asked = one.clustering.calls.choose / max(1, len(known))
         print(
             f"| {name} | {interest} | {len(known)} | {scores.nmi:.3f} "
             f"| {scores.clusters_found} / {scores.clusters_true} "
-            f"| {scores.unassigned} | {asked:.2f} | {said} |",
+            f"| {scores.unassigned} | {asked:.2f} | {said} | {expected}({misplaced(labels, found):.1%}) |",
             flush=True,
         )
     print(f"\nmean NMI {fmean(every):.3f} of {len(every)}; verdicts: {dict(verdicts)}")

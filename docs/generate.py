@@ -132,7 +132,8 @@ def _option(parameter: click.Parameter) -> tuple[str, str] | None:
         text += " Required."
     elif parameter.show_default and parameter.default is not None:
         text += f" [default: {parameter.default}]"
-    return f"`{parameter.opts[0]}{metavar}`", text
+    names = ", ".join(f"`{name}{metavar}`" for name in (parameter.opts[0], *parameter.secondary_opts))
+    return names, text
 
 
 def _fields_said(kind: type) -> dict[str, str]:

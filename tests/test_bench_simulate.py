@@ -43,11 +43,11 @@ def test_the_plain_walk_finds_the_classes_where_nobody_errs() -> None:
 
 
 @pytest.mark.parametrize("judge", cheats.JUDGES)
-def test_cheating_judges_are_noticed(judge: str) -> None:
+def test_cheating_judges_are_noticed_and_good_ones_believed(judge: str) -> None:
     for classes in (3, 8):
         seen = see_world(WORLDS["closed words"], 80, 1, False, classes)
         found = cheats.cheat(seen, judge, 1)
-        assert found.said and found.nmi >= found.described - 0.02
+        assert found.believed == (judge == "good") == (not found.said) and found.nmi >= found.described - 0.02
 
 
 def test_the_interval_and_the_confidences_of_a_run_are_compared_with_the_truth() -> None:

@@ -144,8 +144,8 @@ def test_dry_run_asks_and_writes_nothing(folder: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "36 distinct pictures" in shown
     assert "describe:   72 (one call per picture and interest, 2 interests)" in shown
-    assert "questions:  2 to 302 (few where descriptions repeat, many where each differs)" in shown
-    assert "calls:      74 to 374; a better estimate follows once all pictures are described" in shown
+    assert "questions:  none: the model's answers would repeat its descriptions" in shown
+    assert "calls:      72\n" in shown
     assert re.search(r"^time:       .+ \(measured here, on some of these pictures\)$", shown, re.MULTILINE)
     assert "Nothing was asked" in shown
     assert list(Path.cwd().iterdir()) == []
@@ -157,18 +157,50 @@ def test_dry_run_refuses_what_the_run_would(folder: Path, capsys: pytest.Capture
         assert rule in capsys.readouterr().err
 
 
-def test_dry_run_counts_the_answers_that_are_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.run(["cluster", str(folder), "--by", "color"])
+def test_a_dry_run_counts_only_the_answers_that_are_not_there_yet(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def untimed(*_: object) -> None:
+        """It asks about interests of its own."""
+
+    monkeypatch.setattr(manylens.api, "load_model", vars(manylens.engine.base)["load_model"])
+    monkeypatch.setattr(manylens.api, "calibrate", untimed)
+
+    def said(*words: str) -> str:
+        capsys.readouterr()
+        assert cli.run(["cluster", str(folder), *words]) == 0
+        return capsys.readouterr().out
 
     def written() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in Path("pictures-manylens").rglob("*") if path.is_file()}
 
+    said("--by", "color", "--budget-calls", "10")
+    half = said("--by", "color", "--dry-run")
+    assert "describe:   26 (" in half
+    assert "Not counted: 10 answers that --out already holds" in half
+    assert "calls:      0\n" in said("--by", "color", "--dry-run", "--budget-calls", "10"), "they are spent"
+    took = int(re.search(r"The run took (\d+) model calls", said("--by", "color")).group(1))  # type: ignore[union-attr]
     before = written()
-    capsys.readouterr()
-    assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run"]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "already holds" in line]
-    assert int(line.split("among the ")[1].split()[0]) >= 36
+    done = said("--by", "color", "--dry-run")
+    assert "describe:   0 (" in done and "questions:  none\n" in done and "calls:      0\n" in done
+    assert f"Not counted: {took} answers" in done
+    assert "describe:   36 (" in said("--by", "color", "--by", "size", "--dry-run"), "another interest has none"
+    given = said("--by", "color", "--into", "red, blue", "--dry-run")
+    assert re.search(r"questions:  0 to \d", given), "sorted otherwise"
     assert written() == before
+
+
+def test_a_repeated_run_expects_no_calls_where_every_answer_is_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(["cluster", str(folder), "--by", "color"])
+    first = capsys.readouterr()
+    assert "model calls expected;" in first.err
+    assert cli.run(["cluster", str(folder), "--by", "color"]) == 0
+    again = capsys.readouterr()
+    assert "Every answer is there already: no model call expected." in again.err
+    calls = re.search(r"The run took (\d+) model calls", again.out).group(1)  # type: ignore[union-attr]
+    assert f"expected: {calls} at the start" in again.out
 
 
 def test_another_folder_is_told_whose_results_it_replaces(
@@ -411,7 +443,7 @@ def test_a_dry_run_with_a_small_budget_says_what_it_does_not_reach(
     assert cli.run(["cluster", str(folder), "--by", "color", "--dry-run", "--budget-calls", "1"]) == 0
     shown = capsys.readouterr().out
     assert "questions:  none, the budget ends before them" in shown
-    assert "calls:      1; a better estimate follows" in shown
+    assert "calls:      1\n" in shown
     assert "the budget of 1 call does not reach all pictures" in shown
 
 

@@ -12,8 +12,10 @@ from test_correct import GREEN, RED, names, rows
 
 import manylens
 from manylens.cli import main as cli
+from manylens.cli import render
 from manylens.errors import UsageError
 from manylens.results.result import Result
+from manylens.settings import Settings
 
 
 @pytest.fixture
@@ -55,7 +57,10 @@ def test_a_file_of_rows_is_one_step(
     first = {cluster.id: cluster.name for cluster in begun["color"].clusters}[1]
     before = names(begun.out)
     code, out, _ = run(file(tmp_path, (head + EVERY).replace(",", delimiter), encoding))
-    assert (code, out.splitlines()[0]) == (0, f"Taken step 1: {6 - (first == 'red')} pictures are elsewhere now.")
+    assert (code, out.splitlines()[0]) == (
+        0,
+        f"Taken step 1: {6 - (first == 'red')} pictures are elsewhere now, 1 cluster is called otherwise.",
+    )
     expected = {
         **{image: "Blau" if name == "blue" else name for image, name in before.items()},
         "red-wide-0.png": "green",
@@ -184,6 +189,51 @@ def test_an_edited_table_is_kept_when_a_run_writes_it_anew(tmp_path: Path, begun
         image: "grün" if name == "green" else name for image, name in expected_of(before).items()
     }
     assert "is as it was written" in run("--from-edited")[2]
+
+
+def test_a_cluster_of_which_some_pictures_left_is_renamed_by_the_rest(begun: Result, run: Run) -> None:
+    """As is each that joins it by its new name."""
+    before = names(begun.out)
+
+    def by_hand(row: dict[str, str]) -> None:
+        if row["image"] in (RED, "blue-wide-0.png"):
+            row["name"] = {RED: "green"}.get(row["image"], "Rot")
+        elif row["name"] == "red":
+            row["name"] = "Rot"
+
+    edit(begun.out, by_hand)
+    out = run("--from-edited")[1]
+    assert "Taken step 1: 2 pictures are elsewhere now, 1 cluster is called otherwise." in out
+    assert '"red" is called "Rot"' in out and "(new)" not in out
+    renamed = {image: "Rot" if name == "red" else name for image, name in before.items()}
+    assert names(begun.out) == {**renamed, RED: "green", "blue-wide-0.png": "Rot"}
+
+
+def test_what_a_step_does_beside_moving_pictures_is_told(tmp_path: Path, begun: Result, run: Run) -> None:
+    rows = file(tmp_path, f"blue,rename,Blau\n{RED},yes,\ngreen-tall-2.png,new,odd\n")
+    told = [
+        '"blue" is called "Blau"',
+        '1 from "green" to "odd" (new)',
+        '1 said to be right in "red"',
+    ]
+    assert [line.strip() for line in run(rows, "--dry-run")[1].splitlines()[1:4]] == told
+    assert [line.strip() for line in run(rows)[1].splitlines()[1:4]] == told
+    assert '"Blau" is called "blue"' in run("--undo")[1]
+    assert 'no more: "green"' in run(file(tmp_path, "green,merge,red\n"))[1]
+
+
+def test_edits_that_were_kept_aside_are_offered_until_they_are_taken(
+    tmp_path: Path, begun: Result, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(begun.out, by_hand)
+    repeated = manylens.cluster(tmp_path / "pictures", "color", model=model(), out=begun.out)
+    render.print_end(render.open_console(), repeated, Settings())
+    offer = f"manylens correct {begun.out} --from-edited --by color"
+    assert offer in capsys.readouterr().out
+    assert "Would be taken: 3 pictures" in run("--from-edited", "--dry-run")[1]
+    assert run("--from-edited")[0] == 0
+    render.print_end(render.open_console(), repeated, Settings())
+    assert offer not in capsys.readouterr().out
 
 
 def test_a_table_saved_anew_without_changes_moves_nothing(begun: Result, run: Run) -> None:

@@ -183,6 +183,9 @@ def test_each_answer_lowers_the_estimate_by_its_own_doubt() -> None:
     assert shares == sorted(shares, reverse=True)
     assert shares[10] == pytest.approx(0.05, abs=0.01)
     assert apply_rulings(replace(base, estimate=None), said).estimate is None
+    by_looks = apply_rulings(replace(base, estimate=Misplaced(0.1, 0.02, 0.2, "looks")), said)
+    assert by_looks.estimate is not None and by_looks.estimate.basis == "looks"
+    assert {c.misplaced.basis for c in by_looks.clusters if c.misplaced} == {"looks"}
 
 
 def test_clusters_go_on_by_their_images() -> None:

@@ -5,10 +5,12 @@ import io
 import re
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image as PillowImage
 
 from manylens import Result
+from manylens.cli.main import commands
 from manylens.collection.decode import decode, encode_jpeg
 
 PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "your-own-model.md"
@@ -45,6 +47,15 @@ def test_the_reference_is_what_the_code_says() -> None:
     spec.loader.exec_module(module)
     for name, write in module.PAGES.items():
         assert (DOCS / "reference" / name).read_text("utf-8") == write(), "run python docs/generate.py"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
+def test_every_name_of_every_option_is_in_the_reference() -> None:
+    text = (DOCS / "reference" / "command-line.md").read_text("utf-8")
+    parameters = [one for command in commands.commands.values() for one in command.params if isinstance(one, click.Option)]
+    names = [name for one in parameters if not one.hidden for name in (one.opts[0], *one.secondary_opts)]
+    assert "--as-one" in names
+    assert [name for name in names if f"| `{name}" not in text and f", `{name}" not in text] == []
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")

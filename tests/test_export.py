@@ -127,7 +127,7 @@ def test_summary_holds_the_contracted_keys_and_adds_up(tmp_path: Path) -> None:
     assert summary["calls"] == 10
     assert summary["calls_per_image"] == pytest.approx(10 / 5, abs=1e-4)
     assert Settings.from_dict(summary["settings"]) == Settings()
-    assert summary["misplaced"] == {"share": 0.03, "low": 0.01, "high": 0.08}
+    assert summary["misplaced"] == {"share": 0.03, "low": 0.01, "high": 0.08, "basis": "answers"}
 
 
 def test_what_is_not_known_of_misplaced_images_is_null(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_sizes_in_clusters_json_count_files_and_exemplars_are_paths() -> None:
         "size": 3,
         "exemplars": ["b.png", "a.png"],
         "parent": "red suits",
-        "misplaced": {"share": 0.02, "low": 0.0, "high": 0.1},
+        "misplaced": {"share": 0.02, "low": 0.0, "high": 0.1, "basis": "answers"},
     }
 
 

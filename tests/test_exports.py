@@ -305,6 +305,26 @@ def test_a_journal_that_leaves_its_folders_is_not_followed(tmp_path: Path, targe
         manylens.export("no-run", "folders", dest=tmp_path, undo=True)
 
 
+@pytest.mark.parametrize("journal", [b"\xff\xfe", b"[" * 99_999, b"[]\n[]", b"5", b""])
+def test_a_damaged_journal_is_explained(tmp_path: Path, journal: bytes) -> None:
+    (tmp_path / JOURNAL_NAME).write_bytes(journal)
+    with pytest.raises(StoreError, match="a journal is whole"):
+        manylens.export("no-run", "folders", dest=tmp_path, undo=True)
+
+
+def test_files_return_to_the_pictures_of_the_run_only(place: Path) -> None:
+    """A folder that somebody passes on may hold a journal that would put its files anywhere."""
+    home, sorted_ = place / "home", place / "sorted"
+    home.mkdir()
+    sorted_.mkdir()
+    (sorted_ / "harmless.jpg").write_text("run me")
+    lines = [{"manylens": 1, "mode": "move", "root": str(home)}, [".profile", "harmless.jpg", 0]]
+    (sorted_ / JOURNAL_NAME).write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(UsageError, match="return to the run's pictures"):
+        manylens.export(place / "run", "folders", dest=sorted_, undo=True)
+    assert not list(home.iterdir())
+
+
 def test_another_export_in_the_same_place_is_refused(place: Path) -> None:
     export(place, "folders", dest=place / "sorted", by="shape")
     with pytest.raises(UsageError, match="holds one export"):

@@ -286,11 +286,21 @@ OTHERS = {
     "layers.psd": (b"8BPS\0\1" + bytes(40), "Photoshop"),
     "film.mp4": (b"\0\0\0\x18ftypisom\0\0\0\1isommp42", "ffmpeg"),
     "film.mkv": (b"\x1aE\xdf\xa3" + bytes(40), "ffmpeg"),
+    "drawing.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "PostScript"),
+    "scene.exr": (b"\x76\x2f\x31\x01" + bytes(40), "high dynamic range"),
+    "scan.dcm": (bytes(128) + b"DICM" + bytes(40), "DICOM"),
+    "old.tga": (bytes(80) + b"TRUEVISION-XFILE.\0", "Targa"),
+    "sketch.xcf": (b"gimp xcf v011\0" + bytes(40), "GIMP"),
+    "gone.jpg": (b"<!DOCTYPE html><html><body>404", "web page"),
+    "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "mangled.png": (b"\x89PNG\n\x1a\n" + bytes(40), "as binary"),
+    "camera.3fr": (b"II*\0" + bytes(200), "convert it to JPEG"),
+    ".IMG_2.HEIC.icloud": (b"bplist00" + bytes(40), "iCloud"),
 }
 
 
 def test_files_of_twelve_kinds_are_each_somewhere_with_their_reason(tmp_path: Path) -> None:
-    kinds = ["jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif", "jp2", "ico"]
+    kinds = ["jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif", "jp2", "j2k", "ico"]
     for i, kind in enumerate(kinds):
         picture((10 * i, 99, 9), (64, 64)).save(tmp_path / f"a.{kind}")
     (tmp_path / "a.heic").write_bytes(heic(RED))

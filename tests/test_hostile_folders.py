@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pathspec
 import pytest
 from chat_server import ChatServer, write_pictures
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 
 import manylens
+from manylens.collection.ignored import ignore_spec
 from manylens.errors import ManylensError, ModelUnavailable, StoreError
 from manylens.models.base import LookRequest, ModelOptions
 from manylens.models.huggingface import decoding
@@ -195,6 +197,69 @@ def test_a_forged_answer_with_a_right_checksum_is_damage(kind: str, reply: Any, 
     assert reply_problem(kind, text, vector, reply_checksum(text, vector, *tokens), *tokens)
 
 
+_MATCH = """
+import sys
+from manylens.collection.find import find_images
+print(len(find_images(sys.argv[1]).images))
+"""
+
+
+@pytest.mark.parametrize("line", ["*a" * 60 + "b", "[ab]*" * 50 + "c", "?*" * 60 + "b", "**/*a*" + "*[!b]" * 40 + "c"])
+def test_no_line_of_an_ignore_file_takes_for_ever(tmp_path: Path, line: str) -> None:
+    """A regular expression tried all ways to share a name out among the stars."""
+    write_pictures(tmp_path / "pictures", 1)
+    os.rename(tmp_path / "pictures" / "0000.png", tmp_path / "pictures" / f"{'a' * 240}.png")
+    (tmp_path / "pictures" / ".manylensignore").write_text(line)
+    command = [sys.executable, "-c", _MATCH, str(tmp_path / "pictures")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout == "1\n"
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(["*", "a", "b", "/", "?", "[ab]", "**", "/**/", "!", "."]), min_size=1, max_size=8),
+    st.text("ab/.", min_size=1, max_size=10).map(lambda path: "/".join(filter(None, path.split("/")))),
+)
+def test_a_line_of_an_ignore_file_means_what_it_means_in_gitignore(line: list[str], path: str) -> None:
+    try:
+        expected = pathspec.GitIgnoreSpec.from_lines(["".join(line)]).match_file(path or "a")
+        found = ignore_spec(["".join(line)]).match_file(path or "a")
+    except ValueError:
+        return  # no line, or one with more ** than we take
+    assert found == expected
+
+
+_ENDLESS = "WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count) SELECT {} FROM count"
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        ["ALTER TABLE models RENAME TO kept", f"CREATE VIEW models AS {_ENDLESS.format('n AS id, n AS identity')}"],
+        ["ALTER TABLE meta RENAME TO kept", f"CREATE VIEW meta AS {_ENDLESS.format('n AS name, n AS value')}"],
+        [f"CREATE TRIGGER t BEFORE INSERT ON meta BEGIN {_ENDLESS.format('count(*)')}; END"],
+        ["ALTER TABLE failures ADD COLUMN more GENERATED ALWAYS AS (hex(zeroblob(400000000))) VIRTUAL"],
+        ["CREATE INDEX more ON answers (hex(zeroblob(4000 + abs(checksum) % 9)))"],
+        ["CREATE TABLE more (a CHECK (hex(zeroblob(400000000)) > a))"],
+    ],
+    ids=["view", "view of meta", "trigger", "computed column", "computed index", "another table"],
+)
+@pytest.mark.parametrize("version", [None, 1])
+def test_code_in_a_database_is_refused(finished: tuple[Path, Path], planted: list[str], version: int | None) -> None:
+    """A view in a table's place once held `verify` for ever."""
+    pictures, out = finished
+    with sqlite3.connect(out / "run.sqlite") as database:
+        for statement in planted:
+            database.execute(statement)
+        if version is not None:
+            database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    for command in (["verify", str(out)], ["cluster", str(pictures), "--by", "color", "--out", str(out), "--dry-run"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "manylens", *command], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 1 and "holds its tables alone" in done.stderr, done.stderr
+
+
 def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path]) -> None:
     _, out = finished
     with sqlite3.connect(out / "run.sqlite") as database:
@@ -203,6 +268,44 @@ def test_a_result_file_outside_of_the_run_is_not_read(finished: tuple[Path, Path
     os.mkfifo(out / "pipe")
     with RunFolder.open(out) as run:
         assert [damage.id for damage in run.verify()] == ["../../../../../../../dev/zero", "/dev/zero", "pipe"]
+
+
+@pytest.mark.parametrize("what", ["pipe", "nested", "infinite"])
+@pytest.mark.parametrize("end", [".npy", ".json"])
+def test_features_that_are_no_plain_file_are_read_anew(finished: tuple[Path, Path], what: str, end: str) -> None:
+    """A pipe among them once held a run, and `verify`, for ever."""
+    pictures, out = finished
+    (file,) = (out / "features").rglob(f"*{end}")
+    file.unlink()
+    if what == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_text("[" * 99_999 if what == "nested" else '{"ids": ["a"], "checksum": 1e999}')
+    done = subprocess.run(
+        [sys.executable, "-m", "manylens", "verify", str(out)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "nested", "terabyte"])
+def test_a_result_file_that_is_no_plain_file_ends_in_a_reason(finished: tuple[Path, Path], what: str) -> None:
+    _, out = finished
+    for name in ("summary.json", "assignments.csv"):
+        file = out / "color" / name
+        file.unlink()
+        if what == "pipe":
+            os.mkfifo(file)
+        elif what == "link":
+            file.symlink_to("/dev/zero")
+        else:
+            file.write_text("[" * 99_999)
+            if what == "terabyte":
+                os.truncate(file, 1 << 40)
+    (out.parent / "labels.csv").write_text("file,color\n0000.png,red\n")
+    command = [sys.executable, "-m", "manylens", "evaluate", str(out), "--labels", str(out.parent / "labels.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -215,6 +318,10 @@ def test_a_damaged_record_of_a_model_counts_as_none(tmp_path: Path, record: str)
 
     (tmp_path / "models.json").write_text(record)
     assert read_recorded(tmp_path / "models.json") == {}
+    (tmp_path / "models.json").unlink()
+    os.mkfifo(tmp_path / "models.json")
+    assert read_recorded(tmp_path / "models.json") == {}
+    (tmp_path / "models.json").unlink()
     (tmp_path / "models.json").write_text(json.dumps({"a": Dialect(thinks=True).to_dict()}))
     assert read_recorded(tmp_path / "models.json") == {"a": Dialect(thinks=True)}
 

@@ -306,6 +306,69 @@ def test_a_limit_that_does_not_reach_to_know_the_model_is_said(pictures: Path) -
     assert asked(server) == 1
 
 
+@pytest.mark.parametrize("limit", [{"budget_calls": 2}, {"budget_usd": 0.03, **PRICES}], ids=["calls", "dollars"])
+def test_what_is_tried_of_a_model_is_not_sent_again_by_each_run_that_its_limit_ends(
+    pictures: Path, limit: dict[str, Any]
+) -> None:
+    """Such a run once took its folder away with the account in it, and the next one began anew."""
+    with ChatServer(counts=lambda usage: None) as server:
+        sent = []
+        for _ in range(4):
+            with pytest.raises(ModelError, match="is spent before it is known"):
+                sort(pictures, server, **limit)
+            sent.append(asked(server))
+    assert sent[-1] == sent[-2], sent
+    assert asked(server) <= 3
+
+
+def test_a_run_that_takes_another_course_than_the_one_before_has_no_limit_of_its_own(tmp_path: Path) -> None:
+    """Answers that a run paid for and the next one does not use, because looks failed in between, were forgotten."""
+    server = Server(lambda: ("good", 5))
+    with RunFolder.open(tmp_path) as run:
+        for start in range(0, 50, 10):
+            model = CachingModel(server, run)
+            model.account.limit(Settings(budget_calls=25))
+            replies = asyncio.run(model.look([LookRequest("color", str(start + number)) for number in range(10)]))
+        assert server.requests == 25 == model.account.spent.requests
+        assert all(isinstance(reply, BudgetSpent) for reply in replies)
+        assert model.account.beside.requests == 25
+        other = CachingModel(server, run)
+        other.account.limit(Settings(budget_calls=25))
+        asyncio.run(other.look([LookRequest("shape", str(number)) for number in range(10)]))
+        assert server.requests == 35, "another interest has a limit of its own"
+
+
+def test_a_limit_that_failures_used_up_takes_no_description_away_that_is_there(pictures: Path) -> None:
+    """What requests in vain had cost left nothing for those that were answered before, in the next run."""
+    limits = {"budget_usd": 0.06, "price_in": 10.0, "price_out": 10.0}
+    with ChatServer() as server:
+        turn = iter(range(10**6))
+        server.inject("malformed", None, where=lambda kind, body: kind == "look" and next(turn) % 4 == 0)
+        described = [30 - len(sort(pictures, server, **limits)["color"].clustering.not_looked) for _ in range(3)]
+        assert 0 < described[0] < 30
+        assert sorted(described) == described
+
+
+@pytest.mark.parametrize("fault", ["refused", "malformed"])
+def test_failed_calls_are_printed_once(
+    pictures: Path, fault: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from manylens.cli import main
+
+    monkeypatch.setattr("manylens.models.retrying.FIRST_BACKOFF_S", 0.001)
+    with ChatServer() as server:
+        turn = iter(range(10**6))
+        server.inject(fault, None, where=lambda kind, body: kind == "look" and next(turn) % 3 == 0)
+        command = ["cluster", str(pictures), "--by", "color", "--model", "fake", "--base-url", server.url]
+        command += ["--out", str(pictures.parent / "out"), "--budget-calls", "40", "--concurrency", "1"]
+        for _ in range(3):
+            main.run(command)
+            shown = capsys.readouterr().out
+            calls = int(shown.partition("; ")[2].partition(" model calls (")[0].split()[-1])
+            vain = int(shown.partition("Beside them ")[2].split()[0])
+            assert calls + vain == asked(server) <= 40
+
+
 NO_COUNTS: dict[str, Callable[[dict[str, int]], Any]] = {
     "missing": lambda usage: None,
     "negative": lambda usage: {name: -number for name, number in usage.items()},

@@ -323,6 +323,25 @@ def test_a_run_on_a_list_continues_adds_and_exports(site: Site, tmp_path: Path) 
     assert summary["images"] == 5
 
 
+def test_a_list_names_no_host_and_no_disk_by_a_kind_of_address_of_its_own(tmp_path: Path) -> None:
+    """ftp:// ended in a traceback; local:// and generic:// would lead past what file:// and http:// are asked."""
+    pytest.importorskip("fsspec")
+    (tmp_path / "secret.png").write_bytes(png())
+    (tmp_path / "here.png").write_bytes(png((1, 2, 3)))
+    odd = [
+        *("ftp://127.0.0.1/a.png", "sftp://x/a.png", f"local://{tmp_path}/secret.png", "generic://http://127.0.0.1/"),
+        *("webhdfs://169.254.169.254/a.png", "reference://x", "memory://a.png", "http" + "s" * 9000 + "://x"),
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(["here.png", *odd]))
+    found = find_images(tmp_path / "list.txt")
+    assert [image.paths for image in found.images] == [("here.png",)]
+    assert len(found.unreadable) == len(odd)
+    assert max(len(file.path) for file in found.unreadable) <= 8192
+    for address in ("ftp://127.0.0.1/photos", "webhdfs://x/y", "zip://x"):
+        with pytest.raises(UsageError):
+            find_images(address)
+
+
 def test_an_object_store_is_read_through_fsspec(tmp_path: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     system = fsspec.filesystem("memory")

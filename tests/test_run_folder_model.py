@@ -13,10 +13,11 @@ from test_store import look
 
 from manylens.errors import StoreError
 from manylens.files import write_atomically
+from manylens.settings import Settings
 from manylens.store.answers import Failure, StoredAnswer
-from manylens.store.peek import answers_held
+from manylens.store.peek import Held, peek_held
 from manylens.store.run_folder import RunFolder
-from manylens.types import Image, Thumbnail, Unreadable
+from manylens.types import Image, Interest, Thumbnail, Unreadable
 
 few = st.integers(0, 5)
 some = st.lists(few, max_size=4)
@@ -107,7 +108,9 @@ class RunFolderMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.run.close()
-        assert answers_held(self.path) == len(self.answers)
+        ids = {answer.image_id for answer in self.answers.values()}
+        held = peek_held(self.path, look(0).model_identity, [Interest(look(0).interest)], ids, Settings())
+        assert held == Held(looks=len(ids))
         self.run = RunFolder.open(self.path, must_exist=True)
 
     @rule()

@@ -114,6 +114,9 @@ def test_a_limit_for_a_minute_is_waited_for_whatever_it_says_of_money(
         (429, {"message": "Your credit balance is too low"}),
         (429, [{"error": {"message": "insufficient balance: recharge your account"}}]),
         (402, {"message": "Payment required"}),
+        (400, {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low "
+               "to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."}}),
+        (403, {"error": {"message": "Key limit exceeded (monthly limit). See https://h/keys", "code": 403}}),
     ],
 )  # fmt: skip
 def test_an_account_without_credit_is_told_at_once(status: int, body: object) -> None:
@@ -128,6 +131,11 @@ def test_an_account_without_credit_is_told_at_once(status: int, body: object) ->
         ({"message": "Rate limit exceeded: free-models-per-day"}, {}, "for today"),
         ({"message": "Quota exceeded: GenerateRequestsPerDayPerProjectPerModel-FreeTier"}, {}, "for today"),
         ({"message": "tokens per day (TPD): Limit 100000. Please try again in 5h12m3s."}, {}, "5 h 12 min"),
+        ({"message": "You have reached your weekly usage limit."}, {}, "for today"),
+        ({"message": "Too Many Requests: your 5-hour limit is used up"}, {}, "for today"),
+        ({"message": "You exceeded your current quota. Please retry in 35.9s.", "details": [
+            {"@type": "QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier"}]},
+            {"@type": "RetryInfo", "retryDelay": "35s"}]}, {}, "for today"),
         ({"message": "limit"}, {"retry-after": "40000"}, "11 h 7 min"),
         ({"message": "limit"}, {"retry-after": "300000"}, "3 days 11 h"),
         ({"message": "limit", "metadata": {"headers": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9e12"}}},
@@ -138,6 +146,29 @@ def test_a_quota_of_hours_is_no_wait(body: object, headers: dict[str, str], said
     error = told(429, body, headers)
     assert isinstance(error, ModelUnavailable)
     assert said in str(error) and "goes on from here" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (503, {"error": "Model Qwen/X is currently loading", "estimated_time": 20.5}, ModelBusy, "currently loading"),
+        (400, {"error": "The model has crashed without additional information. (Exit code: 6)"}, ModelBusy, "crashed"),
+        (400, {"error": "Model unloaded."}, ModelBusy, "unloaded"),
+        (404, {"error": "No models loaded. Please load a model in the developer page."}, ModelUnavailable, "load fake"),
+        (403, {"error": {"code": "unsupported_country_region_territory", "message": "Country not supported"}},
+         ModelUnavailable, "Country not supported"),
+        (403, {"error": {"code": "model_not_found", "message": "no access"}}, ModelUnavailable, "knows no model"),
+        (407, "Proxy Authentication Required", ModelUnavailable, "HTTPS_PROXY=http://NAME:PASSWORD@"),
+        (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, ModelError, "field required"),
+    ],
+)  # fmt: skip
+def test_what_is_at_fault_is_told_from_a_server_s_own_words(
+    status: int, body: object, kind: type[ModelError], said: str
+) -> None:
+    error = told(status, body)
+    assert type(error) is kind and said in str(error)
+    if status == 503:
+        assert isinstance(error, ModelBusy) and error.retry_after_s == 20.5
 
 
 @pytest.mark.parametrize(
@@ -470,6 +501,11 @@ def test_what_is_too_long_without_a_picture_to_leave_out_fails() -> None:
         (500, "prompt is too long: n_ctx 2048"),
         (413, "Payload Too Large"),
         (422, "inputs tokens + max_new_tokens must be <= 4096: too many tokens"),
+        (400, "This model's maximum prompt length is 131072 but the request contains 200000 tokens."),
+        (422, "Input validation error: `inputs` must have less than 4095 tokens. Given: 5000"),
+        (400, "messages.0.content.1.image.source.base64: image exceeds 5 MB maximum: 6291456 bytes > 5242880 bytes"),
+        (400, "At most 1 image(s) may be provided in one request."),
+        (400, "Too many images in request (limit 5)"),
     ],
 )
 def test_a_request_that_is_too_long_is_known_by_its_words(status: int, message: str) -> None:

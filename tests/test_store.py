@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from manylens.errors import StoreError
 from manylens.files import write_atomically
 from manylens.models.base import LookRequest, request_key
+from manylens.settings import Settings
 from manylens.store.answers import Failure, StoredAnswer, StoredReply
 from manylens.store.feature_shards import FeatureShards
-from manylens.store.peek import answers_held
+from manylens.store.peek import Held, peek_held
 from manylens.store.run_folder import RunFolder
 from manylens.types import Image, Thumbnail, Unreadable, answer_key
 
@@ -169,7 +170,7 @@ def test_what_is_no_run_is_refused_with_a_cure_and_left_alone(tmp_path: Path, ki
 def test_what_file_managers_leave_behind_makes_no_folder_full(tmp_path: Path) -> None:
     for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
         (tmp_path / name).write_bytes(b"icons")
-    assert answers_held(tmp_path) == 0
+    assert peek_held(tmp_path, "nano:", (), (), Settings()) == Held()
     RunFolder.open(tmp_path).close()
     assert (tmp_path / ".DS_Store").exists()
 

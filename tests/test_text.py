@@ -3,7 +3,8 @@
 import pytest
 
 from manylens.method.observations import normalise_description
-from manylens.text import singular
+from manylens.text import singular, sure_share
+from manylens.types import Misplaced
 
 PLURALS = """
 cat cats|box boxes|fox foxes|dish dishes|bench benches|beach beaches|watch watches|dress dresses
@@ -50,3 +51,19 @@ def test_what_is_no_plural_stays_as_it_is(word: str) -> None:
 
 def test_descriptions_in_either_number_are_one_wording() -> None:
     assert normalise_description("Two red cherries, boxes") == normalise_description("two red cherry box")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "said"), [(1.0, "100%"), (0.9999, "99%"), (0.995, "99%"), (0.984, "98%"), (0.0, "0%")]
+)
+def test_what_is_not_certain_is_never_called_100_percent_sure(confidence: float, said: str) -> None:
+    assert sure_share(confidence) == said
+
+
+def test_an_estimate_says_what_it_rests_on() -> None:
+    checked = Misplaced(0.12, 0.06, 0.2)
+    assert checked.line == "An estimated 12.0% of the assigned pictures are misplaced (95% interval 6.0% to 20.0%)."
+    own = Misplaced(0.12, 0.06, 0.2, "looks")
+    assert own.line == checked.line[:-1] + ", by how sure the model says it is: it cannot check its own answers."
+    assert Misplaced.from_dict(own.to_dict()) == own
+    assert Misplaced.from_dict({"share": 0.1, "low": 0.0, "high": 0.2}).basis == "answers", "as runs of before have it"

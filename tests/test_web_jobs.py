@@ -72,6 +72,8 @@ def test_a_new_start_becomes_a_run_that_is_watched_to_its_end(page: Page) -> Non
     assert job["calls"] >= 24 and job["expected"][0] <= job["expected"][1]
     run = page.get("/api/run")
     assert (run["state"], run["images"], run["interests"][0]["clusters"]) == ("ready", 24, 2)
+    assert page.post("/api/jobs/plan", {"by": ["color"], "groups": 2})["calls"] == [0, 0], "all of it is there"
+    assert page.post("/api/jobs/plan", {"by": ["shape"]})["calls"][0] >= 24
 
 
 @pytest.mark.slow

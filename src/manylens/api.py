@@ -40,8 +40,8 @@ from manylens.pipeline.add import add_images
 from manylens.pipeline.budget import Budget
 from manylens.pipeline.compound import compound_parts, grown, looked_at, sort_images, with_parts
 from manylens.pipeline.look import look_at_images
-from manylens.pipeline.pace import CALIBRATED_ON, Forecaster, Pace, calibrate, earlier_pace
-from manylens.pipeline.plan import Plan, known_pace, plan_run, usd_of
+from manylens.pipeline.pace import CALIBRATED_ON, Forecaster, calibrate
+from manylens.pipeline.plan import NOTHING, Plan, earlier, held_by, known_pace, plan_run, usd_of
 from manylens.pipeline.run import edge_scale
 from manylens.progress import following
 from manylens.results.exports import Exported, Format, Mode, export_run
@@ -49,7 +49,6 @@ from manylens.results.result import InterestResult, Result
 from manylens.results.table import as_of
 from manylens.session import OnEvent, Session, open_session, run_options, tell_failures
 from manylens.settings import Level, Settings, TuneSettings, listed_names
-from manylens.store.peek import peek_pace
 from manylens.store.run_folder import RunFolder
 from manylens.sync import run_until_done
 from manylens.text import printable
@@ -151,12 +150,18 @@ def plan(
     began = time.monotonic()
     collection = find_images(folder, exclude=exclude, include=include, keep=keep)
     read_s = time.monotonic() - began
-    pace = earlier(Path(out), model, said, len(interests)) if out is not None else None
+    ids, place = [image.id for image in collection.images], None if out is None else Path(out)
+    pace = None if place is None else earlier(place, model, said, len(interests))
+    identity = identity_start(model, said)
     if pace is None and is_nano(model, said):
         images = StoredImages(collection.source or collection.root, collection.images, some.__getitem__)
-        pace = run_until_done(calibrate(load_model(model, images, options=said), sorted(some), interests))
+        nano = load_model(model, images, options=said)
+        pace, identity = run_until_done(calibrate(nano, sorted(some), interests)), nano.identity
+    held = NOTHING if place is None else held_by(place, identity, said, interests, ids, chosen)
     doubts = [_doubtful(interest, doubt_of(model, interest.text, said)) for interest in interests]
-    return plan_run(collection, interests, model, said, chosen, pace, read_s, [doubt for doubt in doubts if doubt])
+    return plan_run(
+        collection, interests, model, said, chosen, pace, read_s, [doubt for doubt in doubts if doubt], held
+    )
 
 
 def export(
@@ -453,20 +458,21 @@ async def _cluster(
     ) as session:
         collection, recorded = session.collection, session.model
         session.run.put_read_as({"exclude": list(exclude), "include": list(include), "image_px": options.image_px})
-        planned = plan_run(collection, simple, recorded.name, options, settings)
+        ids = [image.id for image in collection.images]
+        held = held_by(out, recorded.identity, options, simple, ids, settings)
+        planned = plan_run(collection, simple, recorded.name, options, settings, held=held)
         is_named = isinstance(model, str)
         emit = forecaster = Forecaster(
             emit,
             recorded,
             settings,
-            pictures=planned.looks // max(1, len(simple)),
+            looks=planned.looks,
             interests=len(simple),
             beside=planned.beside,
             pace=(pace or known_pace(recorded.name, options, len(simple))) if is_named else None,
             usd_of=partial(usd_of, settings, options, pace) if settings.is_priced else None,
         )
         forecaster.begin()
-        ids = [image.id for image in collection.images]
         shared = (
             stand_ins({i: fingerprint(session.images.thumbnail(i)) for i in ids})
             if settings.share_near_duplicates
@@ -490,18 +496,11 @@ async def _cluster(
         results,
         calls_asked=recorded.asked.total(),
         calls_kept=kept,
-        planned_calls=planned.calls,
-        in_vain=recorded.account.vain,
+        planned_calls=planned.calls_in_all,
+        in_vain=recorded.account.beside,
         max_failed=settings.max_failed,
         edge=(edge.scale, edge.offset),
     )
-
-
-def earlier(out: Path, model: str, options: ModelOptions, interests: int) -> Pace | None:
-    """What calls of a named model took in the run at `out`; of nano it says little, which keeps what it saw."""
-    known = None if is_nano(model, options) else peek_pace(out, identity_start(model, options))
-    side_by_side = 1 if is_local(model, options) else options.concurrency
-    return None if known is None else earlier_pace(*known, interests, side_by_side)
 
 
 def _doubtful(interest: Interest, doubt: str) -> str:

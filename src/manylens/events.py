@@ -38,9 +38,10 @@ class StageFinished(_Record):
 class Foreseen(_Record):
     """Once the looks of an interest are in: how many calls it is likely to take beside them, at least and at most.
 
-    Once before that, with no interest: all calls of the run, looks included, as they are expected from the number of
-    images alone, before anything is sent; and once more, `measured`, after the first looks. seconds: what is still to
-    come will take, at least and at most, or None; usd: what the run will cost in all, or None without prices."""
+    Once before that, with no interest: all calls that are to be made, looks included, as they are expected from the
+    number of images alone, before anything is sent; and once more, `measured`, after the first looks. Answers that the
+    run folder holds are in neither. seconds: what is still to come will take, at least and at most, or None; usd: what
+    these calls cost, and once measured the whole run, or None without prices."""
 
     interest: str
     low: int

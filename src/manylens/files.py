@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -10,10 +11,14 @@ import stat
 import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from manylens.errors import StoreError
 
 DATABASE_NAME = "run.sqlite"
+
+MOST_TABLE = 4 << 30
+"""Bytes of a table, of ten million pictures at most: a file of nothing may claim a terabyte."""
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes | str | Iterable[bytes]) -> None:
@@ -91,6 +96,26 @@ def refuse_links(*places: Path) -> None:
             raise StoreError(
                 f"a run writes inside its folder only, {place} is a link, or no plain file", "remove it and run again"
             )
+
+
+def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open to read, without waiting on a pipe or waking a device. follow: links, too. Raises OSError where it is no
+    plain file."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, *, follow: bool = False, most: int = 64 << 20) -> bytes:
+    """What is in a file of a folder that may come from somebody else. Raises OSError where it is a link (unless
+    `follow`), no plain file, or longer than `most` bytes."""
+    with open_regular(path, follow=follow) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+        return file.read(most)
 
 
 def sync_folder(folder: Path) -> None:

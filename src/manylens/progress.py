@@ -52,6 +52,8 @@ def _line_of(event: Foreseen | Stopping | Notice) -> str:
     if event.measured:
         return f"By the first pictures: {time} more{f', {money} in all' if money else ''}."
     more = "".join(f", {part}" for part in (time, money) if part)
+    if not event.interest and not event.high:
+        return "Every answer is there already: no model call expected."
     if not event.interest:
         return f"About {calls} model calls expected{more}; a better estimate follows after the first pictures."
     return f"{event.interest}: about {calls} more model calls expected{more}"

@@ -113,7 +113,9 @@ async def open_session(
                 else collection_of(run, folder)
             )
         except (UsageError, ModelUnavailable):
-            if fresh:  # a mistyped folder or address must not leave an empty run behind
+            # A mistyped folder or address must not leave an empty run behind; but of a run with limits the account
+            # stays, or those of the next one would begin anew.
+            if fresh and not (settings.is_limited and account.calls):
                 shutil.rmtree(out, ignore_errors=True)
             raise
         images = StoredImages(source, collection.images, run.thumbnail)

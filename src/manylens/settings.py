@@ -136,6 +136,10 @@ class Settings(_Record):
     def is_priced(self) -> bool:
         return self.price_in is not None and self.price_out is not None
 
+    @property
+    def is_limited(self) -> bool:
+        return self.budget_calls is not None or self.budget_usd is not None
+
     def cost_usd(self, tokens_in: int, tokens_out: int) -> float:
         """What so many tokens cost, in US dollars; 0 where no prices are given."""
         if self.price_in is None or self.price_out is None:

@@ -116,3 +116,8 @@ def _shown_character(c: str) -> str:
 def slug_of(text: str) -> str:
     """The text in lower case, every character that is not a letter or digit replaced by `-`, trimmed of `-`."""
     return "".join(c if c.isalnum() else "-" for c in text.lower()).strip("-")
+
+
+def sure_share(confidence: float) -> str:
+    """A confidence as a whole percentage; what is not certain is never called 100% sure."""
+    return f"{confidence if confidence >= 1 else min(confidence, 0.99):.0%}"

@@ -201,13 +201,28 @@ class Assignment(_Record):
     decided_by: DecidedBy
 
 
+Basis: TypeAlias = Literal["answers", "looks"]
+
+
 @dataclass(frozen=True, slots=True)
 class Misplaced(_Record):
-    """share: of images that are expected not to be where they belong. low, high: its 95% interval."""
+    """share: of images that are expected not to be where they belong. low, high: its 95% interval. basis: what it rests
+    on, answers about a sample of the images or, of a model whose answers repeat its looks, what the looks say of
+    themselves."""
 
     share: float
     low: float
     high: float
+    basis: Basis = "answers"
+
+    @property
+    def line(self) -> str:
+        """The sentence in which a run says it."""
+        told = (
+            f"{self.share:.1%} of the assigned pictures are misplaced (95% interval {self.low:.1%} to {self.high:.1%})"
+        )
+        basis = ", by how sure the model says it is: it cannot check its own answers" if self.basis == "looks" else ""
+        return f"An estimated {told}{basis}."
 
 
 @dataclass(frozen=True, slots=True)

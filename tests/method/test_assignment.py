@@ -14,7 +14,9 @@ def groups_of(sorting: Sorting) -> list[Group]:
 
 def assigned(sorting: Sorting, *, spent: bool = False, closed: bool = False, least: int = 1) -> list[Assignment]:
     groups = [group for group in groups_of(sorting) if len(group.images) >= least]
-    return assign(sorting, groups, [f"name {k}" for k in range(1, len(groups) + 1)], spent, closed)
+    return assign(
+        sorting, groups, [f"name {k}" for k in range(1, len(groups) + 1)], sorting.probabilities(), spent, closed
+    )
 
 
 def test_every_image_has_one_assignment_in_image_order_and_its_groups_number() -> None:
@@ -62,8 +64,12 @@ def test_reasons_say_what_was_seen_and_what_was_asked() -> None:
     )
     sorting = begin(looks_of(["red"] * 2)).sorting
     sorting.refresh()
-    expected = 'described as "red"; placed with "name 1" by its description; no image described like it was asked'
-    assert assigned(sorting)[0].reason == expected
+    expected = 'described as "red"; placed with "name 1" by its description'
+    assert assigned(sorting)[0].reason == expected, "where nothing was asked, that is nothing of this image"
+    sorting = begin(looks_of(["red"] * 2 + ["blue"] * 2)).sorting
+    sorting.learn(2, [0, 1], choose(1, 2, 0.97).probabilities)
+    sorting.refresh()
+    assert assigned(sorting)[0].reason == f"{expected}; no image described like it was asked"
 
 
 def test_the_unassigned_have_confidence_0_no_cluster_and_a_reason() -> None:
@@ -94,16 +100,16 @@ def test_exemplars_are_those_that_stand_for_the_cluster_then_the_surest() -> Non
     sorting = begin(looks).sorting
     sorting.refresh()
     group = Group(0, tuple(range(8)))
-    assert exemplars(sorting, group, 5) == (2, 3, 7, 4, 6)
-    assert exemplars(sorting, group, 2) == (2, 3)
-    assert exemplars(sorting, Group(0, (0, 1, 5)), 5) == (1, 5, 0), "none of another group"
-    assert exemplars(sorting, group, 99) == (2, 3, 7, 4, 6, 1, 5, 0)
+    assert exemplars(sorting, group, sorting.probabilities(), 5) == (2, 3, 7, 4, 6)
+    assert exemplars(sorting, group, sorting.probabilities(), 2) == (2, 3)
+    assert exemplars(sorting, Group(0, (0, 1, 5)), sorting.probabilities(), 5) == (1, 5, 0), "none of another group"
+    assert exemplars(sorting, group, sorting.probabilities(), 99) == (2, 3, 7, 4, 6, 1, 5, 0)
 
 
 def test_images_equally_sure_are_shown_in_their_order() -> None:
     sorting = begin(looks_of(["red"] * 8), exemplars=1).sorting
     sorting.refresh()
-    (first, *rest) = exemplars(sorting, Group(0, tuple(range(8))), 8)
+    (first, *rest) = exemplars(sorting, Group(0, tuple(range(8))), sorting.probabilities(), 8)
     assert first == sorting.units.members[0][0]
     assert rest == sorted(rest)
 
@@ -114,5 +120,5 @@ def test_other_levels_are_numbered_by_their_groups(level: str) -> None:
     check = begin(world.looks)
     drive(check.run(), Truthful(world))
     groups, _ = cut(check.sorting, level, None, {}, [None] * len(check.sorting.units))
-    found = assign(check.sorting, groups, ["n"] * len(groups), False, False)
+    found = assign(check.sorting, groups, ["n"] * len(groups), check.sorting.probabilities(), False, False)
     assert np.bincount([a.cluster or 0 for a in found]).tolist()[1:] == [len(group.images) for group in groups]

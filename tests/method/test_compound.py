@@ -127,6 +127,8 @@ def test_the_misplaced_lie_between_the_worst_part_and_the_sum() -> None:
     ]
     assert joint_estimate(parts) == Misplaced(0.28, 0.1, 0.5)
     assert joint_estimate([*parts, sorted_by("c", {"0": "x"})]) is None
+    by_looks = sorted_by("c", {"0": "x"}, estimate=Misplaced(0.0, 0.0, 0.0, "looks"))
+    assert joint_estimate([*parts, by_looks]) == Misplaced(0.28, 0.1, 0.5, "looks"), "no surer than its least sure part"
 
 
 def test_a_part_that_was_not_understood_is_left_out() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from manylens.method.doubt import NONE, PRIOR_WEIGHTS, Spoken, fit_head, logistic, misplaced
-from manylens.method.review import UNPLACED, Doubtful, queue
+from manylens.method.review import Doubtful, queue
 
 NOBODY = Spoken(np.array([], np.int64), np.array([], np.int64))
 
@@ -123,4 +123,17 @@ def test_an_answer_speaks_for_those_like_it() -> None:
 def test_the_queue_leaves_out_what_is_skipped_and_shows_what_is_in_no_cluster() -> None:
     found = review([0.1, 0.9, 0.0], [0, 0, NONE], ["a", "b", "c"], skipped=[1])
     assert [one.image for one in found] == [2, 0]
-    assert found[0].doubt == UNPLACED
+    assert found[0].doubt == 0.5, "nobody could say"
+
+
+def test_images_rightly_left_in_no_cluster_let_doubtful_ones_of_clusters_come_first() -> None:
+    share, cluster, words = [0.3, 0.1, 0.0, 0.0, 0.0, 0.0], [0, 0, NONE, NONE, NONE, NONE], list("abcdef")
+    nobody = np.array([], np.int64)
+    assert [one.image for one in review(share, cluster, words)] == [2, 3, 4, 5, 0, 1]
+    left = review(share, cluster, words, Spoken(nobody, np.array([2, 3])))
+    assert [one.image for one in left] == [0, 4, 5, 1]
+    assert left[1].doubt == 0.25
+    now = [0, 0, 0, 0, NONE, NONE]
+    placed = review(share, now, words, Spoken(np.array([2, 3]), nobody), decided=np.array(cluster))
+    assert [one.image for one in placed] == [4, 5, 0, 1]
+    assert placed[0].doubt == 0.75

@@ -75,7 +75,7 @@ class Clock:
 
 
 def forecaster(said: list[Event], model: Any, **more: Any) -> Forecaster:
-    given: dict[str, Any] = {"pictures": 1000, "interests": 2, "beside": (100, 500), "pace": None, "usd_of": None}
+    given: dict[str, Any] = {"looks": 2000, "interests": 2, "beside": (100, 500), "pace": None, "usd_of": None}
     return Forecaster(said.append, model, Settings(), **(given | more))
 
 
@@ -106,7 +106,7 @@ def test_the_first_looks_are_the_measure(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_loading_weights_is_no_measure_and_what_was_there_already_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, said, asked = Clock(monkeypatch), list[Event](), model("nano")
-    follow = forecaster(said, asked, interests=1)
+    follow = forecaster(said, asked, interests=1, looks=936)
     follow(StageStarted("look", "place", 1000))
     clock.now = 0.5
     follow(StageAdvanced("look", "place", 64, 1000))  # all from the store

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
+from test_add import put
 from web_page import Served
 
+import manylens
+from manylens.models.scripted import ScriptedModel
+from manylens.types import CANNOT_TELL
 from web.conftest import copied, opened
 from web.eye import Eye
 
@@ -61,6 +67,36 @@ def test_no_which_and_skip(own: Eye) -> None:
     assert last["kind"] == "move" and other in last["text"]
     own.key("Control+z", "Control+z")
     expect(own.page.get_by_title("Undo")).to_be_disabled()
+
+
+def test_a_picture_in_no_cluster_stays_there_by_a_key_and_one_in_a_cluster_leaves_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(3))
+    unseen = ("red-wide-0.png", "green-wide-0.png", "green-tall-0.png")
+    color = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): CANNOT_TELL if path.name in unseen else path.name.split("-")[0]
+        for path in (tmp_path / "pictures").iterdir()
+    }
+    some = ScriptedModel({"color": color})
+    out = manylens.cluster(tmp_path / "pictures", "color", model=some, out=tmp_path / "run").out
+
+    def kinds() -> list[str]:
+        return [one["kind"] for one in eye.ask("/api/interests/color/corrections")["corrections"]]
+
+    with Served(out) as server, contextlib.contextmanager(opened)(browser, server) as eye:
+        eye.go("view=review&by=color")
+        expect(eye.page.get_by_role("heading", name="Where does it belong?")).to_be_visible()
+        expect(eye.page.get_by_role("button", name="Yes")).to_have_count(0)
+        eye.key("y")
+        answered(eye, "u")
+        answered(eye, "u")
+        assert kinds() == ["unassign", "unassign"]
+        answered(eye, "1")
+        expect(eye.page.get_by_role("button", name="In no cluster")).to_be_visible()
+        answered(eye, "u")
+        assert kinds() == ["unassign", "unassign", "move", "unassign"]
+        assert eye.ask("/api/interests/color")["unassigned"] == 3
 
 
 def test_sorting_again_says_what_it_would_change(own: Eye) -> None:

@@ -1778,9 +1778,16 @@ export interface components {
         };
         /**
          * Share
-         * @description An estimated share of misplaced images, with its 95% interval.
+         * @description An estimated share of misplaced images, with its 95% interval. basis: whether it rests on answers, or on what a
+         *     model that cannot check its own answers says of its looks.
          */
         Share: {
+            /**
+             * Basis
+             * @default answers
+             * @enum {string}
+             */
+            basis: "answers" | "looks";
             /** High */
             high: number;
             /** Low */

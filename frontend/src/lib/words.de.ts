@@ -63,7 +63,8 @@ export const de: Messages = {
   verdict: "Urteil",
   verdictWord: (word) => ({ good: "gut", check: "prüfen", "not understood": "nicht verstanden" })[word],
   facts: (clusters, pictures) => `${some(clusters, "Gruppe", "Gruppen")} in ${some(pictures, "Bild", "Bildern")}.`,
-  factMisplaced: (share, low, high) => `Geschätzt ${share} sind falsch zugeordnet (95-%-Bereich ${low} bis ${high}).`,
+  factMisplaced: (share, low, high, bySelf) =>
+    `Geschätzt ${share} sind falsch zugeordnet (95-%-Bereich ${low} bis ${high})${bySelf ? ", nach der Sicherheit, die das Modell selbst angibt: seine eigenen Antworten kann es nicht prüfen" : ""}.`,
   factCalls: (calls, model) => `${some(calls, "Aufruf", "Aufrufe")} von ${model}`,
   coarse: "grob",
   mediumLevel: "mittel",
@@ -145,7 +146,10 @@ export const de: Messages = {
   yes: "Ja",
   no: "Nein",
   skip: "Auslassen",
+  inNone: "In keine Gruppe",
+  leaveInNone: "In keine",
   rather: "Oder eher:",
+  perhaps: "Vielleicht hierhin:",
   anotherCluster: "Andere Gruppe …",
   doubtful: (share) => `zu ${share} wahrscheinlich falsch`,
   alike: (count) => `gilt für ${some(count, "Bild", "Bilder")}`,
@@ -246,6 +250,7 @@ export const de: Messages = {
   helpYes: "ja, stimmt",
   helpNo: "nein, das nicht",
   helpWhich: "es ist in jener Gruppe",
+  helpNone: "es gehört in keine Gruppe",
   helpSkip: "auslassen",
   helpMouse: "Mit der Maus: ein Klick öffnet, der Ring in der Ecke wählt, mit Umschalt eine Strecke. Bilder auf eine Gruppe ziehen verschiebt sie. Von einer leeren Stelle aus oder mit Alt ziehen wählt alles, was der Rahmen berührt.",
 };

@@ -65,7 +65,8 @@ export const en = {
   verdict: "Verdict",
   verdictWord: (word: "good" | "check" | "not understood") => word as string,
   facts: (clusters: number, pictures: number) => `${some(clusters, "cluster", "clusters")} in ${some(pictures, "picture", "pictures")}.`,
-  factMisplaced: (share: string, low: string, high: string) => `An estimated ${share} are misplaced (95% interval ${low} to ${high}).`,
+  factMisplaced: (share: string, low: string, high: string, bySelf: boolean) =>
+    `An estimated ${share} are misplaced (95% interval ${low} to ${high})${bySelf ? ", by how sure the model says it is: it cannot check its own answers" : ""}.`,
   factCalls: (calls: number, model: string) => `${some(calls, "call", "calls")} of ${model}`,
   coarse: "coarse",
   mediumLevel: "medium",
@@ -150,7 +151,10 @@ export const en = {
   yes: "Yes",
   no: "No",
   skip: "Skip",
+  inNone: "In no cluster",
+  leaveInNone: "In none",
   rather: "Or rather:",
+  perhaps: "Perhaps here:",
   anotherCluster: "Another cluster …",
   doubtful: (share: string) => `${share} likely to be misplaced`,
   alike: (count: number) => `speaks for ${some(count, "picture", "pictures")}`,
@@ -255,6 +259,7 @@ export const en = {
   helpYes: "yes, it is right there",
   helpNo: "no, not this",
   helpWhich: "it is in that cluster",
+  helpNone: "it belongs to no cluster",
   helpSkip: "skip",
   helpMouse: "With the mouse: a press opens, the ring at the corner chooses, shift chooses a stretch. Drag pictures onto a cluster to move them. Drag from an empty place, or with Alt, to choose all that a frame touches.",
 };

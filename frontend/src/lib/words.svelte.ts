@@ -31,6 +31,9 @@ export function t<K extends keyof Messages>(key: K): Messages[K] {
 }
 
 export const number = (value: number): string => value.toLocaleString(chosen.language);
+/** A confidence as a whole percentage: what is not certain is never called 100% sure. */
+export const sureness = (share: number): string => percent(share < 1 ? Math.min(share, 0.99) : share, 0);
+
 /** A share as a percentage: whole, or with one decimal below ten. */
 export const percent = (share: number, decimals = share < 0.1 && share > 0 ? 1 : 0): string =>
   share.toLocaleString(chosen.language, { style: "percent", minimumFractionDigits: decimals, maximumFractionDigits: decimals });

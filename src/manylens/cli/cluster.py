@@ -172,7 +172,6 @@ def cluster(
     check_interests(interests)
     from manylens import api, progress
     from manylens.cli import render, render_explore
-    from manylens.store.peek import answers_held
 
     console = render.open_console()
     if dry_run:
@@ -186,8 +185,7 @@ def cluster(
             settings=settings,
             out=out or api.default_out(folder),
         )
-        held = answers_held(out or api.default_out(folder))
-        render.print_plan(console, planned, options, settings, held)
+        render.print_plan(console, planned, options, settings)
         return
     if is_opened:
         from manylens.web.server import serve_job

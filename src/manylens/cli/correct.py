@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,20 +106,43 @@ def correct(
 def _show(console: Console, change: Change, verb: str) -> None:
     from manylens.cli import render
 
-    names = {cluster.id: cluster.name for cluster in (*change.before.clusters, *change.after.clusters)}
-    pictures = counted(len(change.moved), "picture is elsewhere now", "pictures are elsewhere now")
+    before = {cluster.id: cluster.name for cluster in change.before.clusters}
+    after = {cluster.id: cluster.name for cluster in change.after.clusters}
+    names = before | after
+    renamed = [number for number in before if number in after and before[number] != after[number]]
+    parts = [counted(len(change.moved), "picture is elsewhere now", "pictures are elsewhere now")]
+    parts += [counted(len(renamed), "cluster is called otherwise", "clusters are called otherwise")] if renamed else []
     number = "" if change.step is None else f" step {change.step.number}"
-    render.say(console, f"{verb}{number}: {pictures}.")
+    render.say(console, f"{verb}{number}: {', '.join(parts)}.")
+    for cluster in renamed:
+        render.say(console, f"  {_name(before, cluster)} is called {_name(after, cluster)}")
     flows: dict[tuple[int | None, int | None], int] = {}
     for one in change.moved:
         flows[one.before, one.after] = flows.get((one.before, one.after), 0) + 1
-    for (before, after), many in sorted(flows.items(), key=lambda flow: -flow[1])[:_SHOWN_MOVES]:
-        render.say(console, f"  {many:,} from {_name(names, before)} to {_name(names, after)}")
+    for (came, left), many in sorted(flows.items(), key=lambda flow: -flow[1])[:_SHOWN_MOVES]:
+        is_new = " (new)" if left is not None and left not in before else ""
+        render.say(console, f"  {many:,} from {_name(names, came)} to {_name(names, left)}{is_new}")
     if len(flows) > _SHOWN_MOVES:
         render.say(console, f"  and {len(flows) - _SHOWN_MOVES:,} more moves")
+    for place, many in _stayed(change).items():
+        render.say(console, f"  {many:,} said to be right in {_name(names, place)}")
+    if gone := [number for number in before if number not in after]:
+        render.say(console, f"  no more: {', '.join(_name(before, number) for number in gone)}")
     estimate = change.after.estimate
     if estimate is not None:
         render.say(console, f"Misplaced, by estimate: {estimate.share:.1%} of the pictures in clusters.")
+
+
+def _stayed(change: Change) -> Counter[int | None]:
+    """How many pictures a person left where they were, by their cluster."""
+    was = {a.image_id: a for a in change.before.assignments}
+    return Counter(
+        a.cluster
+        for a in change.after.assignments
+        if a.decided_by == "person"
+        and (before := was.get(a.image_id)) is not None
+        and (before.cluster, before.decided_by == "person") == (a.cluster, False)
+    )
 
 
 def _name(names: dict[int, str], cluster: int | None) -> str:

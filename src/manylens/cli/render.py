@@ -10,12 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from manylens.correcting.edited import ASSIGNMENTS_NAME, command_for, waiting
 from manylens.pipeline.pace import SERVER_CALL_S
 from manylens.pipeline.plan import PIXELS_PER_TOKEN, Plan
 from manylens.results.evaluate import InterestScores
 from manylens.results.result import InterestResult, Result
 from manylens.settings import ModelOptions, Settings
-from manylens.text import counted, shown_name, spoken_seconds
+from manylens.text import counted, shown_name, spoken_seconds, sure_share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +63,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     rows = []
     for row in one.table:
         misplaced = ["" if row.misplaced is None else f"{row.misplaced.share:.1%}"] if is_known else []
-        cells = (str(row.id), row.name, f"{row.size:,}", f"{row.confidence:.0%}", *misplaced)
+        cells = (str(row.id), row.name, f"{row.size:,}", sure_share(row.confidence), *misplaced)
         rows.append((*cells, ", ".join(row.exemplars[:3])))
     if (verdict := one.clustering.verdict) is not None:
         console.print()
@@ -80,8 +81,7 @@ def print_clustering(console: Console, interest: str, one: InterestResult) -> No
     parts.append(f"{counted(calls.total, 'model call')} ({', '.join(kinds)})")
     say(console, f"{counted(counts.found, 'file')}: {'; '.join(parts)}")
     if (estimate := one.clustering.estimate) is not None:
-        interval = f"95% interval {estimate.low:.1%} to {estimate.high:.1%}"
-        say(console, f"An estimated {estimate.share:.1%} of the assigned pictures are misplaced ({interval}).")
+        say(console, estimate.line)
     for note in one.clustering.notes:
         say(console, note)
 
@@ -102,11 +102,20 @@ def print_end(console: Console, result: Result, settings: Settings) -> None:
     requests, tokens_in, tokens_out = result.in_vain
     if requests:
         usd = settings.cost_usd(tokens_in, tokens_out)
+        failed = result.calls.failed  # among the calls already; what they took is not
         money = f", at most {tokens_in + tokens_out:,} tokens, ${usd:,.4f}" if settings.is_priced else ""
+        money += " with the calls that failed" if money and failed else ""
         why = "probes, failures, repairs, or cut off by an interruption"
-        say(console, f"Beside them {counted(requests, 'request')} ended in no answer: {why}{money}")
+        beside = counted(max(0, requests - failed), "request")
+        say(console, f"Beside them {beside} ended in no answer that is used: {why}{money}")
     if result.calls_kept:
         say(console, f"Model calls made now: {result.calls_asked:,}; the other answers are from an earlier run")
+    for slug in (one.clustering.interest.slug for one in result.values()):
+        if waiting(result.out, slug):
+            say(
+                console,
+                f"Your edits of {slug}/{ASSIGNMENTS_NAME} wait; this takes them: {command_for(result.out, slug)}",
+            )
     say(console, f"Report: {result.report}")
 
 
@@ -175,8 +184,7 @@ def print_scores(console: Console, scores: Sequence[InterestScores]) -> None:
         say(console, f"{interest}: no column has its name, so {tried}; choose with --column")
 
 
-def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings, held: int) -> None:
-    """held: answers that the run folder has already, of whatever interest and model."""
+def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Settings) -> None:
     unreadable = len(plan.unreadable)
     pictures = counted(plan.images, "distinct picture")
     say(console, f"{counted(plan.files_found, 'file')}, {pictures}, {unreadable:,} unreadable")
@@ -186,9 +194,12 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
     if high:
         say(console, f"questions:  {_range(low, high)} (few where descriptions repeat, many where each differs)")
     else:
-        say(console, "questions:  none" + (", the budget ends before them" if plan.images else ""))
-    say(console, f"calls:      {_range(*plan.calls)}; a better estimate follows once all pictures are described")
-    if settings.budget_calls is not None and plan.looks < plan.images * len(plan.interests):
+        is_cut = settings.budget_calls is not None and plan.calls_in_all[1] >= settings.budget_calls > 0
+        why = ", the budget ends before them" if is_cut else ": the model's answers would repeat its descriptions"
+        say(console, "questions:  none" + (why if plan.images and not plan.held else ""))
+    better = "; a better estimate follows once all pictures are described" if high else ""
+    say(console, f"calls:      {_range(*plan.calls)}{better}")
+    if settings.budget_calls is not None and settings.budget_calls < plan.images * len(plan.interests):
         say(console, f"            the budget of {counted(settings.budget_calls, 'call')} does not reach all pictures")
     if plan.tokens is None:
         say(console, f"tokens:     none to pay for: {plan.model} runs on this computer")
@@ -211,6 +222,6 @@ def print_plan(console: Console, plan: Plan, options: ModelOptions, settings: Se
         say(console, f"time:       not known for {plan.model}")
     for doubt in plan.doubts:
         say(console, doubt)
-    if held:
-        say(console, f"What is among the {counted(held, 'answer')} that --out already holds is not asked again.")
+    if plan.held:
+        say(console, f"Not counted: {counted(plan.held, 'answer')} that --out already holds; nothing is asked twice.")
     say(console, "Nothing was asked and nothing was written.")

@@ -14,7 +14,7 @@ from manylens.method.compound import parts_of
 from manylens.results.cross import UNASSIGNED, CrossTable
 from manylens.results.result import Result
 from manylens.results.sampled import Group, Part, Preview, Suggestions
-from manylens.text import counted
+from manylens.text import counted, sure_share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,7 @@ def _print_part(console: Console, part: Part) -> None:
     for name, paths in [*((group.name, group.pictures) for group in part.groups), ("(no answer)", part.unanswered)]:
         for at, path in enumerate(sorted(paths)):
             seen = by_path[path]
-            rows.append((name if at == 0 else "", path, seen.description, f"{seen.confidence:.0%}"))
+            rows.append((name if at == 0 else "", path, seen.description, sure_share(seen.confidence)))
     rows += [("(failed)", path, reason, "") for path, reason in part.failed]
     columns = {"group": "left", "picture": "left", "described as": "left", "sure": "right"}
     print_table(console, f"by {part.interest}", columns, rows)

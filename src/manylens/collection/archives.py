@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from manylens.collection.formats import IMAGE_SUFFIXES
+from manylens.collection.formats import NAMED_SUFFIXES
 from manylens.collection.source import (
     MOST_FILE_BYTES,
     Chooser,
@@ -95,7 +95,7 @@ class _Archive:
             else:
                 listing.paths.append(path)
         for path, reason in self._reasons.items():
-            if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+            if os.path.splitext(path)[1].lower() in NAMED_SUFFIXES:
                 listing.unreadable.append(Unreadable(path, reason))
             else:
                 listing.skipped += 1

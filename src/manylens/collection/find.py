@@ -25,21 +25,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import pathspec
 import PIL.Image
 
 from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
+    NAMED_SUFFIXES,
     RAW_SUFFIXES,
     VIDEO_SUFFIXES,
     looks_like_image,
     too_small_for_raw,
 )
-from manylens.collection.pictures import identify, open_file, open_regular
+from manylens.collection.ignored import ignore_spec
+from manylens.collection.pictures import identify, open_file
 from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
-from manylens.files import DATABASE_NAME
+from manylens.files import DATABASE_NAME, open_regular
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
 
@@ -76,8 +77,8 @@ NO_IMAGE = "a folder needs at least one image"
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What a folder holds. images: by id. unreadable: by path. skipped_count: files that are no images, or hidden;
-    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables in
-    a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
+    left_out_count: those in folders of thumbnails and trash, and what was excluded. packed_count: archives and tables
+    in a folder, which are not opened. root: the folder that the paths are in; of a source that has none, its own place.
 
     files_found = the paths of all images + unreadable files: what the person must find again in the result.
     """
@@ -285,9 +286,9 @@ class _Chosen:
             pass  # there is none
         given = [*lines, *exclude]
         try:
-            self._usual = pathspec.GitIgnoreSpec.from_lines(LEFT_OUT.split())
-            self._given = pathspec.GitIgnoreSpec.from_lines(given)
-            self._include = pathspec.GitIgnoreSpec.from_lines(include) if include else None
+            self._usual = ignore_spec(LEFT_OUT.split())
+            self._given = ignore_spec(given)
+            self._include = ignore_spec(include) if include else None
         except ValueError as error:
             raise UsageError(
                 f"what to leave out or to take is written as in .gitignore: {error}", "write *.png"
@@ -344,7 +345,7 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
         for name in names:
             path = f"{folder}/{name}" if folder else name
             full = os.path.join(root, path)
-            claims = _suffix(name) in IMAGE_SUFFIXES
+            claims = _suffix(name) in NAMED_SUFFIXES
             is_link = os.path.islink(full)
             try:
                 status = os.stat(full)
@@ -370,6 +371,8 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
                 elif place not in entered:
                     entered.add(place)
                     real.append((path, above | {place}))
+            elif _suffix(name) == ".icloud" and _suffix(name[:-7]) in NAMED_SUFFIXES:
+                unreadable.append(Unreadable(path, _IN_ICLOUD))
             elif name.startswith(".") or (_suffix(name) in VIDEO_SUFFIXES and os.path.splitext(name)[0] in stems):
                 skipped += 1
             elif stat.S_ISREG(status.st_mode):
@@ -379,6 +382,9 @@ def _walk(root: Path, chosen: Chooser) -> tuple[list[str], list[Unreadable], int
             else:
                 skipped += 1
     return sorted(files), unreadable, skipped
+
+
+_IN_ICLOUD = "not on this disk: iCloud keeps it (download it in the Finder, or with brctl download FOLDER)"
 
 
 class _Reader:
@@ -394,7 +400,7 @@ class _Reader:
 
     def read(self, path: str) -> Thumbnail | Unreadable | str | None:
         """A new image's thumbnail, the id of one met before, why the file cannot be read, or None: no image."""
-        claims = self._source.claims or _suffix(path) in IMAGE_SUFFIXES
+        claims = self._source.claims or _suffix(path) in NAMED_SUFFIXES
         try:
             opened = self._source.open(path)
             with contextlib.closing(opened.stream):

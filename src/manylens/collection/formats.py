@@ -21,9 +21,12 @@ from PIL.Image import Image as Picture
 
 from manylens.errors import ImageUnreadable
 
-_READABLE = "jpg jpeg jpe jfif mpo png apng gif webp bmp dib tif tiff ppm pgm pbm pnm avif jp2 ico heic heif hif jxl"
+_READABLE = (
+    "jpg jpeg jpe jfif mpo png apng gif webp bmp dib tif tiff ppm pgm pbm pnm avif jp2 j2k j2c jpf jpx ico heic heif "
+    "hif jxl"
+)
 
-_RAW = "cr2 cr3 nef nrw arw sr2 dng raf orf rw2 pef srw"
+_RAW = "cr2 cr3 nef nrw arw sr2 dng raf orf rw2 pef srw 3fr iiq rwl dcr kdc erf mef fff gpr"
 RAW_SUFFIXES = frozenset(f".{name}" for name in _RAW.split())
 
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in ["mov", "mp4", "m4v", "avi", "mkv", "webm", "mts", "m2ts", "3gp"])
@@ -31,6 +34,10 @@ VIDEO_SUFFIXES = frozenset(f".{name}" for name in ["mov", "mp4", "m4v", "avi", "
 _REPORTED = "svg svgz psd psb pdf tga"  # a person calls them pictures: say so where they cannot be read
 IMAGE_SUFFIXES = VIDEO_SUFFIXES | RAW_SUFFIXES | {f".{name}" for name in f"{_READABLE} {_REPORTED}".split()}
 """Files with these names are read, or reported with the reason."""
+
+_OTHERS = "ai eps xcf kra exr hdr dcm fits djvu pcx sgi dds qoi icns wmf emf jxr wdp x3f mrw"
+NAMED_SUFFIXES = IMAGE_SUFFIXES | {f".{name}" for name in _OTHERS.split()}
+"""And with these, of which most words of a text that end so are none (open.ai)."""
 
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
 """What Pillow may try (JPEG includes MPO). Others start programs (EPS), or take almost any bytes for a picture."""
@@ -103,13 +110,39 @@ def cure(source: BinaryIO) -> str:
     """Why nothing here opens the file, and what would, as the rest of "not a picture that can be read"; or nothing."""
     source.seek(0)
     head = source.read(1024)
-    if head.startswith(b"%PDF"):
-        return ": a PDF (save its pages as pictures: pdftoppm -png FILE PAGE)"
-    if head.startswith(b"8BPS"):
-        return ": a Photoshop document (export it as PNG or JPEG)"
+    for signs, words in _CURES:
+        if head.startswith(signs):
+            return f": {words}"
     if b"<svg" in head or head[:2] == b"\x1f\x8b":
         return ": a drawing in SVG (export it as PNG: rsvg-convert FILE -o PICTURE.png)"
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return ": a web page, saved in the place of a picture (fetch it again)"
+    if head[128:132] == b"DICM":
+        return ": a DICOM image (convert it to PNG: dcmj2pnm)"
+    if source.seek(0, io.SEEK_END) > 64:
+        source.seek(-18, io.SEEK_END)
+        if source.read(16) == b"TRUEVISION-XFILE":
+            return ": a Targa image (convert it to PNG)"
     return ""
+
+
+_CURES: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
+    (b"%PDF", "a PDF (save its pages as pictures: pdftoppm -png FILE PAGE)"),
+    (b"8BPS", "a Photoshop document (export it as PNG or JPEG)"),
+    (b"gimp xcf", "a GIMP document (export it as PNG or JPEG)"),
+    (
+        (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+        "a drawing in PostScript (convert it to PNG: gs -sDEVICE=png16m -o PICTURE.png FILE)",
+    ),
+    ((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE"), "a picture of high dynamic range (export it as PNG or JPEG)"),
+    (b"SIMPLE  =", "a FITS image (export it as PNG or TIFF)"),
+    ((b"FOVb", b"\0MRM"), "a raw file of a kind that is not read (convert it to JPEG)"),
+    ((b"II\xbc\x01", b"AT&TFORM", b"DDS ", b"qoif", b"icns", b"\xd7\xcd\xc6\x9a"), "convert it to PNG or JPEG"),
+    ((b"II*\0", b"MM\0*"), "a TIFF or raw file without a picture that is known here (convert it to JPEG)"),
+    (b"version https://git-lfs", "a Git LFS pointer in the place of the file (git lfs pull)"),
+    ((b"\x89PNG\n", b"\x89PNG\r\r\n"), "a PNG whose line ends were changed on its way (copy it again, as binary)"),
+)
+"""How files begin, and what would help."""
 
 
 def too_small_for_raw(width: int, height: int) -> str:

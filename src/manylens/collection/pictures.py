@@ -10,7 +10,6 @@ import errno
 import hashlib
 import io
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,20 +22,11 @@ from PIL.Image import Image as Picture
 from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
 from manylens.collection.source import MOST_FILE_BYTES, Opened, Readable, Source
 from manylens.errors import ImageUnreadable
+from manylens.files import open_regular
 from manylens.text import printable
 from manylens.types import Image
 
 _IN_MEMORY_BYTES = 32 << 20
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open without waiting on a pipe or waking a device that took the file's place since it was listed."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file")
-    return os.fdopen(descriptor, "rb")
 
 
 def open_file(path: Path) -> Opened:

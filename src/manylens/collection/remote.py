@@ -147,7 +147,7 @@ def _of_scheme(scheme: str) -> Any:
         return fsspec.filesystem(scheme)
     except ImportError as error:
         raise UsageError(f"{scheme}:// needs its library ({error})", "pip install 'manylens[remote]'") from None
-    except ValueError:
+    except (ValueError, TypeError):  # unknown, or one that is nothing without a host or another file system
         raise UsageError(
             f"an address begins with https://, s3://, gs:// or another that fsspec knows, got {scheme}://",
             "check the address",

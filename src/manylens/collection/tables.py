@@ -39,6 +39,12 @@ from manylens.types import Unreadable
 
 _MOST_LIST_BYTES = 1 << 30
 
+_MOST_NAME = 8192
+"""Characters of a path or an address: systems and servers take fewer."""
+
+_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf")
+"""Addresses that a list may name beside those of the web: what they lead to is an account's, not any host."""
+
 _PATH_NAMES = (
     *("image", "file", "path", "file_name", "filename", "filepath", "file_path", "image_path", "image_file"),
     *("url", "image_url", "uri", "link", "href"),
@@ -71,7 +77,7 @@ class ListSource:
             try:
                 found = _resolved(name, near)
             except ValueError as error:
-                self._unreadable.append(Unreadable(name, str(error)))
+                self._unreadable.append(Unreadable(name[:_MOST_NAME], str(error)))
                 continue
             if isinstance(found, Path):
                 local.append(found)
@@ -107,13 +113,17 @@ def open_address(address: str, web: Downloader) -> Opened:
 
 def _resolved(name: str, near: Place) -> Path | str:
     """What a list means by a name. Raises ValueError, with the reason, for what it may not mean."""
+    if len(name) > _MOST_NAME:
+        raise ValueError(f"a path or an address has at most {_MOST_NAME:,} characters")
     scheme, there, _ = name.partition("://")
     scheme = scheme.lower() if there and scheme.isalnum() else ""
     if isinstance(near, Path):
         if scheme == "file":
             name = urllib.parse.unquote(urllib.parse.urlsplit(name).path)
-        elif scheme:
+        elif scheme in (*SCHEMES, *_STORES):
             return name
+        elif scheme:  # to one of these it may lead to any host, or to another file system
+            raise ValueError("a list names files, addresses on the web, and those of object stores (s3, gs, az, ...)")
         path = os.path.abspath(near / name)
         return Path(f"/{path.lstrip('/')}" if path.startswith("//") else path)  # which POSIX lets mean something else
     own = near.partition("://")[0].lower()

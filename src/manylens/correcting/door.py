@@ -21,6 +21,7 @@ from manylens.correcting.resort import Resorted, foresee
 from manylens.correcting.review import Review
 from manylens.correcting.review import review as find_doubts
 from manylens.correcting.rows import COLUMNS, read_rows
+from manylens.correcting.rulings import said_in
 from manylens.errors import UsageError
 from manylens.files import write_atomically
 from manylens.results.files import csv_bytes, path_cell, text_cell
@@ -128,16 +129,19 @@ def correct_from_edited(
         slug = slug_in(run, by)
         path = run.path / slug / ASSIGNMENTS_NAME
         if dry_run:
-            said = edits_of(run, slug) if is_edited(run, slug) else []
             corrector = Corrector(run, slug)
-            return [corrector.preview(said)] if said else []
+            said, lines = _waiting_rows(corrector, waiting(out, slug))
+            if is_edited(run, slug) and slug not in run.stale():
+                said += edits_of(run, slug)
+                lines += [ASSIGNMENTS_NAME] * (len(said) - len(lines))
+            return [corrector.preview(said, lines)] if said else []
         state = "is as it was written"
         if is_edited(run, slug):
             if slug in run.stale() or edits_of(run, slug):  # what cannot be read is said before anything is done
                 keep_edited(run, [slug], notify)
             else:
                 state = "moves no picture"
-        files = waiting(run, slug)
+        files = waiting(out, slug)
         if not files:
             raise UsageError(
                 f"an edited {ASSIGNMENTS_NAME} becomes corrections, {path} {state}",
@@ -147,12 +151,23 @@ def correct_from_edited(
         changes = []
         try:
             for file in files:
-                said, lines = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
-                changes.append(corrector.say(said, [f"{file.name}, {line}" for line in lines]))
+                changes.append(corrector.say(*_waiting_rows(corrector, [file])))
                 mark_taken(file)
         finally:  # where a later file is refused, the earlier ones hold
             bring_up_to_date(run, notify)
     return changes
+
+
+def _waiting_rows(corrector: Corrector, files: Sequence[Path]) -> tuple[list[Correction], list[str]]:
+    """The corrections of files that wait, and the line of each."""
+    found: list[Correction] = []
+    lines: list[str] = []
+    for file in files:
+        with said_in(file.name):
+            said, at = read_rows(file, corrector.names, [cluster.name for cluster in corrector.shown.clusters])
+        found += said
+        lines += [f"{file.name}, {line}" for line in at]
+    return found, lines
 
 
 def undo(out: Path, by: str | None, notify: Notify = log_notice) -> Change | None:

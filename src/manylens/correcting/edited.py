@@ -6,6 +6,7 @@ wrote into a result file is never overwritten in silence; it becomes corrections
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from manylens.correcting.corrector import Corrector
 from manylens.correcting.rows import Place, edits, rows_of
 from manylens.errors import ManylensError
-from manylens.files import sha256_of, write_atomically
+from manylens.files import MOST_TABLE, read_regular, sha256_of, write_atomically
 from manylens.results.table import collection_of, join
 from manylens.store.run_folder import RunFolder
 from manylens.types import Correction
@@ -36,10 +37,13 @@ class Aside:
         place = f"{self.file.parent.name}/{self.file.name}"
         if self.corrections is None:
             return f"an edited {ASSIGNMENTS_NAME} is kept as {place}; it cannot be taken as corrections: {self.problem}"
-        return (
-            f"an edited {ASSIGNMENTS_NAME} is kept as {place}; manylens correct --from-edited takes its changes as "
-            "corrections"
-        )
+        command = command_for(self.file.parent.parent, self.file.parent.name)
+        return f"an edited {ASSIGNMENTS_NAME} is kept as {place}; this takes its changes as corrections: {command}"
+
+
+def command_for(out: Path, slug: str) -> str:
+    """What a person types to take an edited file's changes."""
+    return shlex.join(["manylens", "correct", str(out), "--from-edited", "--by", slug])
 
 
 def is_edited(run: RunFolder, slug: str) -> bool:
@@ -73,7 +77,7 @@ def _set_aside(run: RunFolder, slug: str) -> Aside:
         number += 1
         name = f"{_ASIDE}-{number}"
     kept, problem, corrections = folder / f"{name}.csv", "", None
-    write_atomically(kept, (folder / ASSIGNMENTS_NAME).read_bytes())
+    write_atomically(kept, read_regular(folder / ASSIGNMENTS_NAME, most=MOST_TABLE))
     if slug in run.stale():
         problem = "corrections were made since it was written"
     else:
@@ -91,9 +95,9 @@ def _set_aside(run: RunFolder, slug: str) -> Aside:
     return Aside(kept, corrections, problem)
 
 
-def waiting(run: RunFolder, slug: str) -> list[Path]:
-    """Corrections of files that were kept aside and not taken yet, the earliest first."""
-    folder = run.path / slug
+def waiting(out: Path, slug: str) -> list[Path]:
+    """Corrections of files that were kept aside and not taken yet, the earliest first. out: the run folder."""
+    folder = out / slug
     names = [_ASIDE, *(f"{_ASIDE}-{number}" for number in range(2, 1000))]
     return [place for name in names if (place := folder / f"{name}{_ENDING}").is_file()]
 

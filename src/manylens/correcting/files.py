@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image as PillowImage
 
 from manylens.collection.find import Collection
-from manylens.files import write_atomically
+from manylens.files import read_regular, write_atomically
 from manylens.results.files import RESULT_FILES, UNREADABLE_NAME, write_results, write_unreadable
 from manylens.results.report import REPORT_NAME, encode_thumbnail, remove_thumbnails, render_report, write_thumbnail
 from manylens.results.result import InterestResult
@@ -82,6 +82,6 @@ def _has_links(folder: Path) -> bool:
 def _seconds(folder: Path) -> float:
     """What the summary says the run took; 0 where it says nothing."""
     try:
-        return float(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(json.loads(read_regular(folder / "summary.json"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0.0

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,9 @@ def rows_of(corrections: Sequence[Correction], path_of: Mapping[str, str]) -> by
 def edits(path: Path, before: Mapping[str, Place], names: Names) -> list[Correction]:
     """What the edits of an `assignments.csv` come to. before: each path's place when the file was written.
 
-    A changed number moves a picture. A changed name renames the cluster where all of its rows have it; else it moves
-    the picture to the cluster of that name, or to a new one. Both emptied: the picture is in no cluster. Rows that are
-    gone say nothing. Raises UsageError for a file without the columns, or a row that is none.
+    A changed number moves a picture. A changed name renames the cluster where most of its rows have it and no row stays
+    as it was; else it moves the picture to the cluster of that name, or to a new one. Both emptied: the picture is in
+    no cluster. Rows that are gone say nothing. Raises UsageError for a file without the columns, or a row that is none.
     """
     lines = _lines(path)
     columns = {cell.strip().casefold(): at for at, cell in enumerate(lines[0][1])} if lines else {}
@@ -146,10 +147,8 @@ def edits(path: Path, before: Mapping[str, Place], names: Names) -> list[Correct
     clusters = {place.cluster: place.name for place in before.values() if place.cluster is not None}
     moves: dict[str | int | None, list[str]] = {}
     renamed: dict[tuple[int, str], list[str]] = {}
-    sizes: dict[int, int] = {}
-    for place in before.values():
-        if place.cluster is not None:
-            sizes[place.cluster] = sizes.get(place.cluster, 0) + 1
+    sizes = Counter(place.cluster for place in before.values())
+    changed: Counter[int] = Counter()
     for number, cells in lines[1:]:
         with said_in(f"line {number}"):
             row = {key: cells[at].strip() if at < len(cells) else "" for key, at in columns.items()}
@@ -161,13 +160,18 @@ def edits(path: Path, before: Mapping[str, Place], names: Names) -> list[Correct
             target = _target(cluster, name, was, clusters)
         if target is was:
             continue
+        if was.cluster is not None:
+            changed[was.cluster] += 1
         if isinstance(target, str) and was.cluster is not None and name == target:
             renamed.setdefault((was.cluster, target), []).append(image)
         else:
             moves.setdefault(target if not isinstance(target, Place) else None, []).append(image)
     found: list[Correction] = []
+    names_now = dict(clusters)
     for (cluster_id, name), images in renamed.items():
-        if len(images) == sizes[cluster_id] and name not in clusters.values():
+        is_whole = changed[cluster_id] == sizes[cluster_id] < 2 * len(images)
+        if is_whole and name not in clusters.values():
+            names_now[cluster_id] = name
             found.append(Correction("rename", cluster=cluster_id, name=name))
         else:
             moves.setdefault(name, []).extend(images)
@@ -175,7 +179,7 @@ def edits(path: Path, before: Mapping[str, Place], names: Names) -> list[Correct
         inside = tuple(dict.fromkeys(images))
         if target is None:
             found.append(Correction("unassign", inside))
-        elif isinstance(target, str) and target not in clusters.values():
+        elif isinstance(target, str) and target not in names_now.values():
             found.append(Correction("new", inside, name=target))
         else:
             found.append(Correction("move", inside, target))

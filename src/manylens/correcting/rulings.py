@@ -93,8 +93,10 @@ def find_cluster(said: int | str | None, clusters: Mapping[int, str]) -> int:
             return int(digits)
     near = difflib.get_close_matches(str(said), list(clusters.values()), 1)
     names = ", ".join(f'"{shown_name(name)}"' for name in list(clusters.values())[:8])
-    cure = f'did you mean "{shown_name(near[0])}"?' if near else f"clusters are {names}"
-    raise UsageError(f"a correction names a cluster that is there, got {said!r}", f"{cure} A new one is made by new")
+    cure = f'did you mean "{shown_name(near[0])}"' if near else f"say one of {names}"
+    raise UsageError(
+        f"a correction names a cluster that is there, got {said!r}", f"{cure}, or make a new one by the word new"
+    )
 
 
 def rulings_of(correction: Correction, table: Table, names: Names, next_id: int) -> list[Ruling]:

@@ -87,7 +87,7 @@ def _grown_estimate(decided: Clustering, shown: Clustering, grown: Clustering) -
         for a, b, c in zip(_numbers(one), _numbers(other), _numbers(both), strict=True)
     ]
     share, low, high = (round(min(x, 1.0), 4) for x in shares)
-    return Misplaced(share, min(low, share), max(high, share))
+    return Misplaced(share, min(low, share), max(high, share), both.basis)
 
 
 def _numbers(misplaced: Misplaced) -> tuple[float, float, float]:

@@ -53,12 +53,13 @@ class ByWords:
 
 
 def placed_by_words(
-    looks: Looks, known: Sequence[Known], new: Sequence[int], asked: Collection[int], price: float
+    looks: Looks, known: Sequence[Known], new: Sequence[int], asked: Collection[int] | None, price: float
 ) -> dict[int, ByWords]:
     """New images whose place is so sure from their descriptions alone that a question about each is not worth it.
 
     asked: earlier images that a choice was asked about. They show how often an image of this look's confidence is not
-    where its description belongs (the check's member model).
+    where its description belongs (the check's member model). None where no question tells more than a look: then it is
+    right as often as it says.
     """
     counts: dict[str, Counter[int]] = {}
     for number, cluster in enumerate(known):
@@ -68,17 +69,17 @@ def placed_by_words(
     main = {words: min(here.items(), key=lambda entry: (-entry[1], entry[0])) for words, here in counts.items()}
     sizes = np.array([counts[words].total() if words in counts else 1 for words in looks.words])
     features = member_features(looks.confidences, sizes)
-    elsewhere = {i: number != main[looks.words[i]][0] for number, c in enumerate(known) for i in c.images if i in asked
-                 and looks.words[i]}  # fmt: skip
+    elsewhere = {i: number != main[looks.words[i]][0] for number, c in enumerate(known) for i in c.images
+                 if i in (asked or ()) and looks.words[i]}  # fmt: skip
     rows = sorted(elsewhere)
     members = MemberModel.prior().fitted(features[rows], np.array([float(elsewhere[i]) for i in rows]))
-    share = members.misplaced(features)
+    share = 1.0 - looks.confidences if asked is None else members.misplaced(features)
     found = {}
     for image in new:
         if here := counts.get(looks.words[image]):
             number, there = main[looks.words[image]]
             sure = (there + 0.5) / (here.total() + 1) * (1 - float(share[image]))
-            if 1 - sure < price:
+            if asked is None or 1 - sure < price:
                 found[image] = ByWords(number, there, here.total(), sure)
     return found
 
@@ -177,12 +178,15 @@ def sorting_with(
 
 
 def place(sorting: Sorting, settings: Settings, is_judge_used: bool) -> Steps[None]:
-    """Ask where the pool belongs, as far as it is worth its price."""
+    """Ask where the pool belongs, as far as it is worth its price. Where nobody can be asked, new images that share a
+    description are a cluster, unless they are like one that is there."""
     check = Check(sorting, settings.seed, closed=bool(settings.into))
     if is_judge_used:
         yield from check.run(compare_first=False)
     else:
         sorting.refresh()
+        if not settings.into:
+            check.settle_rest()
         sorting.settle()
 
 

@@ -1,7 +1,7 @@
 """From a finished sorting to what is shown: groups, and for every image a cluster, a confidence and a reason.
 
 In: a `Sorting` and the groups of a level. Out: `Assignment`s. Promise: pure; confidence is the probability that the
-image belongs where it is, as the check has it: no mixture of numbers with weights of our own.
+image belongs where it is, as the caller has it: no mixture of numbers with weights of our own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from manylens.method.levels import Group
+from manylens.method.likelihood import FloatArray
 from manylens.method.observations import REFUSALS
 from manylens.method.sorting import NO_ANSWER, NONE, Sorting
 from manylens.types import Assignment
@@ -23,14 +24,15 @@ NO_ANSWER_REASON = "which does not answer the interest"
 
 
 def assign(
-    sorting: Sorting, groups: Sequence[Group], names: Sequence[str], spent: bool, closed: bool
+    sorting: Sorting, groups: Sequence[Group], names: Sequence[str], sure: FloatArray, spent: bool, closed: bool
 ) -> list[Assignment]:
-    """One assignment per image, in image order; clusters are numbered from 1 in the order of the groups. spent: the
-    budget ended before all was asked. closed: the clusters were given. An unassigned image has confidence 0."""
+    """One assignment per image, in image order; clusters are numbered from 1 in the order of the groups. sure: (n,) the
+    probability that each image belongs where it is. spent: the budget ended before all was asked. closed: the clusters
+    were given. An unassigned image has confidence 0."""
     number_of = np.zeros(len(sorting.looks), dtype=np.int64)
     for number, group in enumerate(groups, start=1):
         number_of[list(group.images)] = number
-    confidences = np.clip(sorting.probabilities(), 0.0, 1.0).tolist()
+    confidences = np.clip(sure, 0.0, 1.0).tolist()
     found = []
     texts: dict[str, str] = {}  # a reason that many images share is one object
     for image, (image_id, number) in enumerate(zip(sorting.looks.image_ids, number_of.tolist(), strict=True)):
@@ -47,13 +49,13 @@ def assign(
     return found
 
 
-def exemplars(sorting: Sorting, group: Group, many: int) -> tuple[int, ...]:
+def exemplars(sorting: Sorting, group: Group, sure: FloatArray, many: int) -> tuple[int, ...]:
     """A group's images, the most typical first: those of its largest cluster that stand for it, then the surest."""
     own = set(group.images)
     shown = [image for image in sorting.state(group.cluster).exemplars if image in own]
     if len(shown) < many:
         rest = np.array(sorted(own - set(shown)), dtype=np.int64)
-        surest = np.argsort([-round(p, 4) for p in sorting.probabilities(rest).tolist()], kind="stable")
+        surest = np.argsort([-round(p, 4) for p in sure[rest].tolist()], kind="stable")
         shown += rest[surest[: many - len(shown)]].tolist()
     return tuple(shown[:many])
 
@@ -67,7 +69,8 @@ def _why(sorting: Sorting, image: int, name: str) -> str:
     asked, size = len(sorting.asked[unit]), int(sorting.units.sizes[unit])
     if asked:
         return f'placed with "{name}", as images described like it were ({asked:,} of {size:,} were asked)'
-    return f'placed with "{name}" by its description; no image described like it was asked'
+    why = "; no image described like it was asked" if sorting.answers else ""
+    return f'placed with "{name}" by its description{why}'
 
 
 def _why_unassigned(sorting: Sorting, image: int, spent: bool, closed: bool) -> str:

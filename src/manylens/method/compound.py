@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from manylens.settings import Level
 from manylens.text import singular
-from manylens.types import Assignment, Clustering, DecidedBy, Interest, Misplaced, Verdict
+from manylens.types import Assignment, Basis, Clustering, DecidedBy, Interest, Misplaced, Verdict
 
 MOST_PARTS = 3
 """With four, nearly every combination is of one picture."""
@@ -186,7 +186,8 @@ def joint_estimate(parts: Sequence[Clustering]) -> Misplaced | None:
     for one in each:
         right *= 1 - one.share
     low, high = max(one.low for one in each), min(1.0, sum(one.high for one in each))
-    return Misplaced(round(1 - right, 4), round(low, 4), round(high, 4))
+    basis: Basis = "looks" if any(one.basis == "looks" for one in each) else "answers"
+    return Misplaced(round(1 - right, 4), round(low, 4), round(high, 4), basis)
 
 
 def joint_verdict(parts: Sequence[Clustering]) -> Verdict | None:

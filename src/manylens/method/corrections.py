@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from manylens.method.observations import normalise_description
-from manylens.types import Anchor, Assignment, Cluster, Clustering, Misplaced, Ruling
+from manylens.types import Anchor, Assignment, Basis, Cluster, Clustering, Misplaced, Ruling
 
 MOST_MEMBERS = 32
 """Images that an anchor keeps of its cluster: the share of them in another cluster is then known to some 9 in 100."""
@@ -263,6 +263,7 @@ class _Spread:
 
     def __init__(self, clustering: Clustering, after: Sequence[Assignment]) -> None:
         self._is_known = clustering.estimate is not None
+        self._basis: Basis = "answers" if clustering.estimate is None else clustering.estimate.basis
         before = {a.image_id: a for a in clustering.assignments}
         self._overall = clustering.estimate
         own = {cluster.id: cluster.misplaced for cluster in clustering.clusters}
@@ -294,23 +295,25 @@ class _Spread:
         if self._overall is None or not now or not self._whole:
             return self._overall
         part = self._rest / self._whole * self._placed / now
-        return _misplaced(self._overall.share * part, self._overall.low * part, self._overall.high * part)
+        overall = self._overall
+        return _misplaced(overall.share * part, overall.low * part, overall.high * part, overall.basis)
 
     def of_cluster(self, cluster: int) -> Misplaced | None:
         if not self._is_known:
             return None
         size = self._sizes[cluster]
         sums = self._sums.get(cluster, [0.0, 0.0, 0.0])
-        return _misplaced(*(x / size for x in sums)) if size else Misplaced(0.0, 0.0, 0.0)
+        share, low, high = (x / max(1, size) for x in sums)
+        return _misplaced(share, low, high, self._basis)
 
 
 def _doubt(assignment: Assignment) -> float:
     return max(1 - assignment.confidence, _LEAST_DOUBT)
 
 
-def _misplaced(share: float, low: float, high: float) -> Misplaced:
+def _misplaced(share: float, low: float, high: float, basis: Basis) -> Misplaced:
     share, low, high = (round(min(max(x, 0.0), 1.0), 4) for x in (share, low, high))
-    return Misplaced(share, min(low, share), max(high, share))
+    return Misplaced(share, min(low, share), max(high, share), basis)
 
 
 def continued(new: Clustering, before: Sequence[Clustering], last_id: int, keep_names: bool) -> Clustering:

@@ -9,7 +9,8 @@ sample that `check` asks about at the end (Gamma, from how many of it were mispl
 
 What it assumes: given the look's confidence and the unit, images that were asked are like those that were not. Asking
 chooses by just these, and by seeded hash; so it holds under adaptive asking, and fails where a model's mistakes depend
-on something that neither its description nor its confidence shows.
+on something that neither its description nor its confidence shows: of a judge whose answers repeat its looks that is
+known beforehand, and `own_doubt` takes its place.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from manylens.method.likelihood import FloatArray
 from manylens.method.sorting import NONE, Sorting
-from manylens.types import Misplaced
+from manylens.types import Basis, Misplaced
 
 _DRAWS = 400
 _BELIEF = 1.0
@@ -50,18 +51,20 @@ def estimate_misplaced(
         counts[draw] = np.bincount(group, weights=np.where(whole, rest, few), minlength=groups)
         slips = random.random(len(doubt)) < doubt
         counts[draw] += np.bincount(group_of[asked], weights=slips, minlength=groups)
-    return _summary(counts.sum(axis=1), float(sizes.sum())), [
-        _summary(counts[:, number], float(sizes[number])) for number in range(groups)
+    return summary(counts.sum(axis=1), float(sizes.sum())), [
+        summary(counts[:, number], float(sizes[number])) for number in range(groups)
     ]
 
 
-def _summary(counts: FloatArray, size: float) -> Misplaced:
+def summary(counts: FloatArray, size: float, expected: float | None = None, basis: Basis = "answers") -> Misplaced:
+    """counts: (draws,) of misplaced images among `size`. expected: how many, where that is known without draws."""
     if size <= 0:
-        return Misplaced(0.0, 0.0, 0.0)
-    share = float(counts.mean()) / size
+        return Misplaced(0.0, 0.0, 0.0, basis)
+    share = (float(counts.mean()) if expected is None else expected) / size
     low, high = np.quantile(counts / size, (0.025, 0.975))
     # Of a few images next to no draw may misplace any: the mean of all draws then lies above their quantile.
-    return Misplaced(*(round(x, 4) for x in (share, min(float(low), share), max(float(high), share))))
+    share, low, high = (round(x, 4) for x in (share, min(float(low), share), max(float(high), share)))
+    return Misplaced(share, low, high, basis)
 
 
 def _unasked(

@@ -200,7 +200,8 @@ def _proposals(
             groups.setdefault(sorting.root(cluster), []).append(row[image])
     shown = [Group(cluster, tuple(images)) for cluster, images in groups.items()]
     numbers = [old[cluster] for cluster in groups]
-    assigned = assign(sorting, shown, [own[number].name for number in numbers], False, True)
+    names = [own[number].name for number in numbers]
+    assigned = assign(sorting, shown, names, sorting.probabilities(), False, True)
     found = []
     for image in part:
         one = assigned[row[image]]

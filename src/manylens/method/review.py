@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from manylens.method.doubt import NONE, Spoken
 from manylens.method.likelihood import FloatArray
 
-UNPLACED = 0.5
-"""How likely an image in no cluster belongs to one: nobody could say."""
-
 
 @dataclass(frozen=True, slots=True)
 class Doubtful:
@@ -56,7 +53,7 @@ def queue(
     for turn, images in enumerate((spoken.kept, spoken.moved)):
         for image in images.tolist():
             said.setdefault((words[image], int(decided[image])), [0, 0])[turn] += 1
-    doubt = np.where(cluster == NONE, UNPLACED, share)
+    doubt = np.where(cluster == NONE, _unplaced(spoken, decided), share)
     gain = doubt.copy()
     alike = np.ones(len(doubt), dtype=np.int64)
     for key, inside in groups.items():
@@ -73,3 +70,10 @@ def queue(
     left_out = done | set(skipped)
     order = sorted((i for i in range(len(doubt)) if i not in left_out), key=lambda i: (-round(float(gain[i]), 6), i))
     return [Doubtful(i, float(doubt[i]), float(gain[i]), int(alike[i])) for i in order]
+
+
+def _unplaced(spoken: Spoken, decided: NDArray[np.int64]) -> float:
+    """How likely an image in no cluster belongs to one: Laplace's rule over those that a person placed or left there.
+    Where a few were rightly left out, the others wait behind doubtful images of clusters."""
+    placed, left = ((decided[images] == NONE).sum() for images in (spoken.moved, spoken.kept))
+    return float((1 + placed) / (2 + placed + left))

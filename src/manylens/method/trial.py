@@ -28,7 +28,8 @@ _ROUNDS = 6
 
 _OPTIONS = 5
 _CHANCE = 0.002
-"""The judge tells something where a guesser would agree with itself so often with at most this probability."""
+"""A guesser passes with at most this probability, an equal part of it in each round: the judge tells something where a
+guesser would agree with itself so often with at most that part."""
 
 _HOPELESS = 0.2
 """Where a guesser would agree with itself as often with more than this probability, after two rounds, none follows."""
@@ -39,8 +40,9 @@ _PRIOR_DIFFER, _PRIOR_PAIRS = 0.5, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """pairs: choices put twice; differing: of them. reliability: the probability that one answer is what the judge
-    would say on reflection: half of the pairs that differ, differ by the other answer. tells: whether to ask it."""
+    """pairs: choices put twice; differing: of them, between options read as one kind where the judge tells something.
+    reliability: the probability that one answer is what the judge would say on reflection: half of the pairs that
+    differ, differ by the other answer. tells: whether to ask it."""
 
     pairs: int = 0
     differing: int = 0
@@ -103,6 +105,7 @@ def _weigh(said: Sequence[tuple[int, int]], options: int, planted: int) -> tuple
     readings = [np.arange(options + 1)]
     readings += [mask >> np.arange(options + 1) & 1 for mask in range(1, 2**options)]
     luck, differing = 1.0, len(said)
+    plain = int((pairs[:, 0] != pairs[:, 1]).sum())
     for number, kind in enumerate(readings):
         agreeing = int((kind[pairs[:, 0]] == kind[pairs[:, 1]]).sum())
         by_chance = float((np.bincount(kind[:options], weights=shares) ** 2).sum())
@@ -110,7 +113,9 @@ def _weigh(said: Sequence[tuple[int, int]], options: int, planted: int) -> tuple
         if found < luck:
             luck, differing = found, len(said) - agreeing
     same = len(said) >= _PAIRS and len(np.unique(pairs)) == 1 and planted > 1
-    return Trial(len(said), differing, same, luck <= _CHANCE and not same), luck
+    tells = luck <= _CHANCE / _ROUNDS and not same
+    # Who tells nothing has no reading that is better than chance, so none that hides how often it contradicted itself.
+    return Trial(len(said), differing if tells else plain, same, tells), luck
 
 
 def _tail(agreeing: int, pairs: int, p: float) -> float:
@@ -149,24 +154,29 @@ def _unlike(check: Check, clusters: Sequence[int]) -> list[int]:
     return [left[at] for at in taken]
 
 
-def _planted(check: Check, options: Sequence[int]) -> list[int]:
-    """An image of each option: the last of its founder's of which nobody spoke, where it has more than one."""
-    sorting = check.sorting
-    planted: list[int] = []
+def _planted(check: Check, options: Sequence[int]) -> list[tuple[int, int]]:
+    """Of each option whose founder has more than one image, two of which nobody spoke: the surest that is no exemplar,
+    and the least sure. Of thousands the least sure is nearly always misdescribed: it is no control, but tells most of
+    how far the look's confidence goes."""
+    sorting, shown = check.sorting, check.sorting.exemplars
+    planted: list[tuple[int, int]] = []
     for option in options:
         unit = -1 - option if option < 0 else sorting.clusters[option].founder
         if unit >= 0 and sorting.units.sizes[unit] > 1:
-            untold = (i for i in reversed(sorting.units.members[unit].tolist()) if i not in sorting.told)
-            planted += [image for image, _ in zip(untold, range(1), strict=False)]
+            untold = [i for i in sorting.units.members[unit].tolist() if i not in sorting.told]
+            exemplars = set(sorting.units.members[unit][:shown].tolist())
+            if untold:
+                planted.append((next((i for i in untold if i not in exemplars), untold[-1]), untold[-1]))
     return planted
 
 
-def _candidates(check: Check, planted: Sequence[int]) -> list[int]:
-    """The planted images, then any others."""
+def _candidates(check: Check, planted: Sequence[tuple[int, int]]) -> list[int]:
+    """Of each option its control, then of each the least sure image, then any others."""
     ids = check.sorting.looks.image_ids
     drawn = sorted(range(len(ids)), key=lambda image: seeded_share(check.seed, "trial", ids[image]))
-    taken = set(planted) | check.sorting.told  # of which the judge is not asked
-    return [*planted, *(image for image in drawn if image not in taken)][: _ROUNDS * _PAIRS]
+    first = dict.fromkeys(both[k] for k in (0, 1) for both in planted)
+    others = (image for image in drawn if image not in first and image not in check.sorting.told)
+    return [*first, *others][: _ROUNDS * _PAIRS]  # of who was told of, the judge is not asked
 
 
 def _choice(check: Check, image: int, options: Sequence[int], turn: int) -> tuple[Choice, list[int]]:

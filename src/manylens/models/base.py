@@ -201,6 +201,10 @@ class Capabilities:
 
     writes_text: `complete` works (names and definitions in prose).
     sees_exemplars: `judge` and `choose` look at the exemplars' pixels, not only at the cluster's words.
+    own_doubt: of a model whose answers about clusters come from the same reading as its looks, so that they can only
+    confirm these: by how much the confidences of one interest's looks, and of those in one cluster, are off together
+    on held-out pictures, as standard deviations of log-odds. It is asked nothing that its looks have answered, and how
+    sure a picture's place is follows from its look. None where an answer is another look.
     edge_scale, edge_offset: beta and b of w = sigmoid(beta * H.H + b) where the model learned them, else None.
     batch_size: requests that one call of `look`, `judge`, `choose` or `complete` should hold: many for a model in this
     process, 1 for a server, whose requests are sent side by side instead.
@@ -215,6 +219,7 @@ class Capabilities:
 
     writes_text: bool = False
     sees_exemplars: bool = False
+    own_doubt: tuple[float, float] | None = None
     edge_scale: float | None = None
     edge_offset: float | None = None
     batch_size: int = 64

@@ -180,6 +180,8 @@ class CachingModel(ModelWrapper):
         ask: _Ask[_Request],
         reply_type: type[_Reply],
     ) -> list[_Reply | ModelError]:
+        for interest in {request.interest for request in requests}:
+            self.account.concern(self._topic(interest))
         keys = [request_key(self._model, request) for request in requests]
         wanted = dict(zip(keys, requests, strict=True))
         outcomes: dict[str, Reply | ModelError] = {}
@@ -195,8 +197,10 @@ class CachingModel(ModelWrapper):
             for key in stored:
                 self._rest_on(key, wanted[key], outcomes[key])
             mine = [key for key in pending if key not in elsewhere and key not in stored]
-            if mine:
-                sent += len(mine)
+            sent += len(mine)
+            if mine and self.account.is_closed:
+                outcomes.update(dict.fromkeys(mine, BudgetSpent("the budget is spent")))
+            elif mine:
                 outcomes.update(await self._ask(mine, wanted, ask))
             for key, future in elsewhere.items():
                 outcome = await asyncio.shield(future)
@@ -315,7 +319,7 @@ class CachingModel(ModelWrapper):
         """One request, which the model writes down itself, or we do for it."""
         (key,) = keys
         began = time.monotonic()
-        sends = Call(self.account, key, self._bound(wanted[key]))
+        sends = self._begun(key, wanted[key])
         with working_for(sends):
             (reply,) = await self._call(self._first_try(ask, sends), [wanted[key]])
         return [(key, reply, time.monotonic() - began, sends)]
@@ -324,7 +328,7 @@ class CachingModel(ModelWrapper):
         self, keys: Sequence[str], wanted: Mapping[str, _Request], ask: _Ask[_Request]
     ) -> list[_Arrived]:
         """A batch of which each request is written down before, without those that could pass a limit."""
-        calls = {key: Call(self.account, key, self._bound(wanted[key])) for key in keys}
+        calls = {key: self._begun(key, wanted[key]) for key in keys}
         unsent: dict[str, BudgetSpent] = {}
         for key, call in calls.items():
             try:
@@ -350,6 +354,12 @@ class CachingModel(ModelWrapper):
             return await ask(requests)
 
         return asked
+
+    def _begun(self, key: str, request: Request) -> Call:
+        return Call(self.account, key, self._bound(request), self._topic(request.interest))
+
+    def _topic(self, interest: str) -> str:
+        return f"{self.identity}\n{interest}"
 
     def _bound(self, request: Request) -> Bound:
         return bound_of(self._model, request)

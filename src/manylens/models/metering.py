@@ -115,8 +115,12 @@ class Account:
         self._save = save
         self._vain, self._lost = (Spent(), Spent()) if books is None else (books.vain, books.under_way)
         self._under_way = self._answered = Spent()
+        self._answered_about = {} if books is None else dict(books.answered)
+        self._topics: set[str] = set()
+        self._held = self._used_again = Spent()
         self._earlier: Spent | None = None
         self._is_reading = False
+        self.is_closed = False
         self._rests_on: set[str] = set()
         self._settings = Settings()
         self._settled: Counter[str] = Counter()
@@ -144,22 +148,53 @@ class Account:
         finally:
             self._is_reading = False
 
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """No request leaves in here."""
+        self.is_closed = True
+        try:
+            yield
+        finally:
+            self.is_closed = False
+
     @property
     def is_priced(self) -> bool:
         return self._settings.is_priced
 
     @property
     def calls(self) -> int:
-        return self._spent.requests
+        """Without answers that this run does not use: a resumed run decides by it as an undisturbed one."""
+        return self._used.requests
 
     @property
     def usd(self) -> float:
-        return self._settings.cost_usd(self._spent.tokens_in, self._spent.tokens_out)
+        """Of the same."""
+        return self._cost_usd(self._used)
+
+    def _cost_usd(self, spent: Spent) -> float:
+        return self._settings.cost_usd(spent.tokens_in, spent.tokens_out)
 
     @property
     def spent(self) -> Spent:
         """All that was sent and counts."""
-        return self._spent
+        return self._used.plus(self._unused)
+
+    @property
+    def beside(self) -> Spent:
+        """What was sent beside the answers that this run uses."""
+        return self.vain.plus(self._unused)
+
+    @property
+    def _unused(self) -> Spent:
+        """Answers that earlier runs paid for and this one, which took another course, does not use so far."""
+        return self._held.minus(self._used_again) if self._earlier is None else Spent()
+
+    def concern(self, topic: str) -> None:
+        """Something is asked about this (a model and an interest) now: what earlier runs were answered counts, or each
+        run that takes another course than the one before could send as much again."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._held = self._held.plus(self._answered_about.get(topic, Spent()))
 
     @property
     def vain(self) -> Spent:
@@ -168,19 +203,19 @@ class Account:
         return self._vain.plus(self._lost.share(max(0, lost - self.forgiven), lost))
 
     @property
-    def _spent(self) -> Spent:
+    def _used(self) -> Spent:
         vain = self.vain if self._earlier is None else self._vain.minus(self._earlier)
         return self._answered.plus(vain).plus(self._under_way)
 
     @property
     def books(self) -> Books:
-        return Books(self._vain, self._lost.plus(self._under_way))
+        return Books(self._vain, self._lost.plus(self._under_way), self._answered_about)
 
     @property
     def passed_usd(self) -> float:
         """By how much the limit in money was passed all the same: answers may cost more than any before."""
         limit = self._settings.budget_usd
-        return 0.0 if limit is None else max(0.0, self.usd - limit)
+        return 0.0 if limit is None else max(0.0, self._cost_usd(self.spent) - limit)
 
     def rest_on(self, key: str, usage: Usage | None, bound: Bound) -> None:
         """An answer is used that was sent for by an earlier run, or by a model without an account."""
@@ -193,6 +228,7 @@ class Account:
             return
         took = usage or bound.most
         self._answered = self._answered.plus(bound.answered_with(took))
+        self._used_again = self._used_again.plus(bound.answered_with(took))
 
     def rests_on(self, key: str) -> bool:
         return key in self._rests_on
@@ -235,11 +271,10 @@ class Account:
 
     def send(self, reserved: Spent, *, save: bool, bound: Bound | None = None) -> None:
         """Raises BudgetSpent."""
-        limits = self._settings
-        if limits.budget_calls is not None and self.calls + reserved.requests > limits.budget_calls:
+        limits, after = self._settings, self.spent.plus(reserved)
+        if limits.budget_calls is not None and after.requests > limits.budget_calls:
             raise BudgetSpent(f"the budget of {limits.budget_calls:,} calls is spent")
-        usd = self.usd + limits.cost_usd(reserved.tokens_in, reserved.tokens_out)
-        if limits.budget_usd is not None and usd > limits.budget_usd:
+        if limits.budget_usd is not None and self._cost_usd(after) > limits.budget_usd:
             raise BudgetSpent(f"the budget of ${limits.budget_usd:,.2f} is spent")
         self._under_way = self._under_way.plus(reserved)
         if bound is not None and bound.images:
@@ -250,7 +285,7 @@ class Account:
     def settle(self, reserved: Spent, spent: Spent) -> None:
         self._under_way = self._under_way.minus(reserved).plus(spent)
 
-    def end(self, key: str, sent: Spent, answer: Spent | None) -> None:
+    def end(self, key: str, sent: Spent, answer: Spent | None, topic: str = "") -> None:
         self._under_way = self._under_way.minus(sent)
         if answer is None:
             self._vain = self._vain.plus(sent)
@@ -259,6 +294,7 @@ class Account:
         self._vain = self._vain.plus(sent).minus(answer)
         self._rests_on.add(key)
         self._answered = self._answered.plus(answer)
+        self._answered_about[topic] = self._answered_about.get(topic, Spent()).plus(answer)
 
     @contextmanager
     def probing(self) -> Iterator[None]:
@@ -276,11 +312,13 @@ class Account:
 
 
 class Call:
-    """One call, from before its first request leaves until its answer is stored. Its requests follow each other."""
+    """One call, from before its first request leaves until its answer is stored. Its requests follow each other. topic:
+    as `Account.concern` was told."""
 
-    def __init__(self, account: Account, key: str, bound: Bound) -> None:
+    def __init__(self, account: Account, key: str, bound: Bound, topic: str = "") -> None:
         self._account = account
         self._key = key
+        self._topic = topic
         self._tries = 0
         self._is_open = False
         self._sent = Spent()
@@ -348,7 +386,7 @@ class Call:
         if answered:
             took = usage or self.bound.most
             answer = self.bound.answered_with(took)
-        self._account.end(self._key, self._sent, answer)
+        self._account.end(self._key, self._sent, answer, self._topic)
         self._sent = Spent()
 
 

@@ -29,6 +29,7 @@ from manylens.method.assignment import assign, exemplars
 from manylens.method.levels import Group
 from manylens.method.naming import name_groups
 from manylens.method.observations import Looks, normalise_description
+from manylens.method.own_doubt import stated_probabilities
 from manylens.method.sorting import NONE, Sorting
 from manylens.models.base import Model
 from manylens.pipeline.budget import Budget
@@ -81,7 +82,13 @@ async def add_images(
         clusters, placed = list(clustering.clusters), await place_by_look(clustering, after.image_ids, model)
     else:
         clusters, placed, session = await _place(
-            clustering, looks, set(after.image_ids), settings, open_session, last_id
+            clustering,
+            looks,
+            set(after.image_ids),
+            settings,
+            open_session,
+            last_id,
+            model.capabilities.own_doubt is not None,
         )
     kept = tuple(a for a in clustering.assignments if a.image_id not in placed)
     came = [a for a in placed.values() if a.cluster is not None]
@@ -135,8 +142,10 @@ async def _place(
     settings: Settings,
     open_session: Callable[[Looks], JudgeSession],
     last_id: int,
+    repeats: bool,
 ) -> tuple[list[Cluster], dict[str, Assignment], JudgeSession]:
-    """All clusters, the places of the new images, and the session in which questions about them were asked."""
+    """All clusters, the places of the new images, and the session in which questions about them were asked. repeats:
+    whether the model's answers repeat its looks."""
     at = {image_id: i for i, image_id in enumerate(looks.image_ids)}
     inside: dict[int, list[int]] = {cluster.id: [] for cluster in clustering.clusters}
     pool = sorted(at[image_id] for image_id in fresh)
@@ -159,7 +168,7 @@ async def _place(
         person = [image for image in images if image in said]  # what the cluster means, a person knows best
         known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*person, *first, *images]))))
     asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
-    by_words = placed_by_words(looks, known, pool, asked, settings.price)
+    by_words = placed_by_words(looks, known, pool, None if repeats else asked, settings.price)
     found = {
         looks.image_ids[image]: _by_words(looks, image, place_, clusters[place_.cluster])
         for image, place_ in by_words.items()
@@ -181,7 +190,8 @@ async def _place(
         }
         lessons = lessons_of(looks, known, answered, edge, RELIABILITY)
         sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
-        await session.drive(place(sorting, settings, clustering.estimate is not None))
+        is_asked = bool(settings.into) if repeats else clustering.estimate is not None
+        await session.drive(place(sorting, settings, is_asked))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
@@ -219,18 +229,20 @@ async def _shown(
     new = [Group(c, tuple(groups[c])) for c in made]
     writes = session.model.capabilities.writes_text and bool(new)
     named = await session.drive(name_groups(sorting.looks, new, [""] * len(new), writes))
+    repeats = session.model.capabilities.own_doubt is not None
+    sure = stated_probabilities(sorting) if repeats else sorting.probabilities()
     taken = {normalise_description(cluster.name) for cluster in clusters}
     more = []
     for group, label in zip(new, named, strict=True):
         number += 1
         name = label.name if normalise_description(label.name) not in taken else f"{label.name} ({number})"
         taken.add(normalise_description(name))
-        shown = tuple(sorting.looks.image_ids[i] for i in exemplars(sorting, group, settings.exemplars))
+        shown = tuple(sorting.looks.image_ids[i] for i in exemplars(sorting, group, sure, settings.exemplars))
         more.append(Cluster(number, name, label.definition, len(group.images), shown))
     every = [Group(c, tuple(groups[c])) for c in kept] + new
     ids = [clusters[old[c]].id for c in kept] + [cluster.id for cluster in more]
     names = [clusters[old[c]].name for c in kept] + [cluster.name for cluster in more]
-    assigned = assign(sorting, every, names, session.spent, bool(settings.into))
+    assigned = assign(sorting, every, names, sure, session.spent, bool(settings.into))
     places = {}
     for image in pool:
         one = assigned[image]
@@ -251,4 +263,4 @@ def _estimate(clustering: Clustering, came: Sequence[Assignment], seed: int) -> 
     every = max(1, had + len(came))
     sums = (earlier.share * had + doubts.sum(), earlier.low * had + low, earlier.high * had + high)
     share, least, most = (round(float(x) / every, 4) for x in sums)
-    return Misplaced(share, min(least, share), max(most, share))
+    return Misplaced(share, min(least, share), max(most, share), earlier.basis)

@@ -40,7 +40,8 @@ class Allowance:
 
 
 class Budget:
-    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests.
+    """How much of the account of a run each stage may use. calls, usd: spent so far, over all interests. is_kept:
+    whether the model keeps its account and its answers.
 
     The account of a model that keeps one has its limits already, from where the run was opened: making a budget changes
     nothing.
@@ -49,7 +50,7 @@ class Budget:
     def __init__(self, model: Model, settings: Settings) -> None:
         self._model = model
         self._settings = settings
-        self._is_kept = isinstance(model, CachingModel)
+        self.is_kept = isinstance(model, CachingModel)
         if isinstance(model, CachingModel):
             self._account = model.account
         else:
@@ -67,6 +68,10 @@ class Budget:
     def reading(self) -> AbstractContextManager[None]:
         """Stored answers that are used in here cost this budget nothing."""
         return self._account.reading()
+
+    def closed(self) -> AbstractContextManager[None]:
+        """In here nothing is sent: stored answers are used, the rest is `BudgetSpent`."""
+        return self._account.closed()
 
     @property
     def passed_usd(self) -> float:
@@ -102,6 +107,6 @@ class Budget:
 
     def charge(self, request: Request, reply: Reply | ModelError) -> None:
         """Where the model keeps no account of its own."""
-        if not self._is_kept:
+        if not self.is_kept:
             usage = None if isinstance(reply, ModelError) else reply.usage
             self._account.rest_on(rendering(self._model, request).key, usage, bound_of(self._model, request))

@@ -39,10 +39,10 @@ _PER_MEMBER: dict[Effort, tuple[float, float]] = {
 (docs/development/simulation.md)."""
 
 
-def calls_before_looks(images: int, effort: Effort, writes: bool) -> tuple[int, int]:
+def calls_before_looks(images: int, effort: Effort, writes: bool, asks: bool = True) -> tuple[int, int]:
     """From the number of images alone: a model that calls all of them the same takes the least, one that writes prose
-    the most."""
-    if not images:
+    the most. asks: whether its answers can tell more than its looks do."""
+    if not images or not asks:
         return 0, 0
     low, high = _PER_IMAGE[effort]
     texts = (1, 4 + math.ceil(images / BATCH)) if writes and images > 1 else (0, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,16 +54,20 @@ async def look_at_images(
     known = model.capabilities
     at_once = known.concurrency * known.batch_size if known.concurrency > 1 else 1
     batch = max(IMAGES_PER_BATCH, known.batch_size, _ROUNDS_PER_BATCH * at_once)
-    looked = 0
+    looked, is_spent = 0, False
     while looked < len(ids):
         images = ids[looked : looked + batch]
         requests = [LookRequest(interest.text, image_id) for image_id in images for interest in distinct]
-        if budget is not None:
+        if budget is not None and not is_spent:
             # An image is looked at through all interests or none.
-            requests = requests[: budget.admit(requests, budget.part(1.0), len(distinct))]
-        if not requests:
-            break
-        answers = await _look(model, requests)
+            admitted = budget.admit(requests, budget.part(1.0), len(distinct))
+            is_spent = not admitted
+            requests = requests[: admitted or len(requests)]
+            if is_spent and not budget.is_kept:
+                break
+        # What an earlier run was answered is paid for, whatever the limit has been spent on since.
+        with budget.closed() if budget is not None and is_spent else nullcontext():
+            answers = await _look(model, requests)
         if budget is not None:
             for request, answer in zip(requests, answers, strict=True):
                 budget.charge(request, answer)
@@ -75,7 +80,7 @@ async def look_at_images(
         for interest, replies in zip(distinct, each, strict=True):
             found[interest].add(looked, replies, unsent)
         looked += len(requests) // len(distinct)
-        for interest in distinct:
+        for interest in distinct if not is_spent else ():
             emit(StageAdvanced("look", interest.text, looked, len(ids)))
     at = {image_id: place for place, image_id in enumerate(ids[:looked]) if place not in unsent}
     served = [image_id for image_id in every if serves[image_id] in at]

@@ -90,8 +90,8 @@ async def calibrate(model: Model, image_ids: Sequence[str], interests: Sequence[
 class Forecaster:
     """Passes events on, and says once a few pictures were described how long the run will take and what it will cost.
 
-    low, high: calls beside the looks, over all interests. pictures: distinct ones. usd_of: (looks, questions) -> what
-    they are supposed to cost at the prices of the settings, or None.
+    looks: to be asked, over all interests; beside: further calls, at least and at most; answers that are there already
+    are in neither. usd_of: (looks, questions) -> what they are supposed to cost at the prices of the settings, or None.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Forecaster:
         model: CachingModel,
         settings: Settings,
         *,
-        pictures: int,
+        looks: int,
         interests: int,
         beside: tuple[int, int],
         pace: Pace | None,
         usd_of: Callable[[int, int], float] | None,
     ) -> None:
         self._emit, self._model, self._settings = emit, model, settings
-        self._pictures, self._interests, self._beside = pictures, max(1, interests), beside
+        self._looks, self._interests, self._beside = looks, max(1, interests), beside
         self._pace, self._usd_of = pace, usd_of
         self._is_said = False
         self._marks: list[tuple[float, int, int]] = []
@@ -116,10 +116,8 @@ class Forecaster:
 
     def begin(self) -> None:
         """Say what is expected before anything is sent."""
-        low, high = self._beside
-        looks = self._pictures * self._interests
-        seconds = None if self._pace is None else self._pace.seconds(self._pictures, self._beside)
-        self._emit(Foreseen("", looks + low, looks + high, seconds, self._usd(self._pictures, 1.0)))
+        seconds = None if self._pace is None else self._pace.seconds(self._looks / self._interests, self._beside)
+        self._emit(Foreseen("", *self._calls, seconds, self._usd(self._looks, 1.0)))
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Foreseen) and event.interest and self._pace is not None:
@@ -132,6 +130,10 @@ class Forecaster:
             self._marks.append((time.monotonic(), 0, self._asked))
         if isinstance(event, StageAdvanced) and event.stage == "look" and not self._is_said and self._marks:
             self._measure(event.done)
+
+    @property
+    def _calls(self) -> tuple[int, int]:
+        return self._looks + self._beside[0], self._looks + self._beside[1]
 
     @property
     def _asked(self) -> int:
@@ -148,23 +150,21 @@ class Forecaster:
         picture_s = (now - began) * self._interests / (asked - before)
         self._pace = Pace(picture_s, self._question_s(picture_s), "measured")
         self._is_said = True
-        left = self._pictures - done
+        left = self._looks - asked
         if left <= 0:
             return
-        low, high = self._pace.seconds(left, self._beside)
-        calls = self._pictures * self._interests
-        usd = self._measured_usd(left)
-        self._emit(Foreseen("", calls + self._beside[0], calls + self._beside[1], (low, high), usd, measured=True))
+        seconds = self._pace.seconds(left / self._interests, self._beside)
+        self._emit(Foreseen("", *self._calls, seconds, self._measured_usd(left), measured=True))
 
     def _question_s(self, picture_s: float) -> float:
         if self._model.identity.startswith(NANO_PREFIX):
             return picture_s / (1 + NANO_MORE * (self._interests - 1)) * NANO_MORE
         return picture_s / self._interests
 
-    def _usd(self, pictures: int, times: float) -> tuple[float, float] | None:
+    def _usd(self, looks: int, times: float) -> tuple[float, float] | None:
         if self._usd_of is None:
             return None
-        low, high = (times * self._usd_of(pictures * self._interests, count) for count in self._beside)
+        low, high = (times * self._usd_of(looks, count) for count in self._beside)
         return low, high
 
     def _measured_usd(self, left: int) -> tuple[float, float] | None:

@@ -1,24 +1,27 @@
 """What a run would take, before it begins: images, calls, tokens, money and minutes, as ranges.
 
-In: a collection, interests, the name of a model. Out: a `Plan`. Promise: asks and writes nothing.
+In: a collection, interests, the name of a model, a run folder. Out: a `Plan`. Promise: asks and writes nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from manylens.collection.decode import THUMBNAIL_PX
-from manylens.collection.find import Collection
+from manylens.collection.find import Collection as Pictures
 from manylens.models.base import ModelOptions
 from manylens.models.huggingface.model import HF_PREFIX
-from manylens.models.registry import is_local, is_nano
+from manylens.models.registry import NANO_PREFIX, identity_start, is_local, is_nano
 from manylens.pipeline.forecast import calls_before_looks
-from manylens.pipeline.pace import Pace, Source, nano_pace, served_pace
+from manylens.pipeline.pace import Pace, Source, earlier_pace, nano_pace, served_pace
 from manylens.settings import Settings
+from manylens.store.peek import Held, peek_held, peek_pace
 from manylens.types import Interest, Unreadable
 
+NOTHING = Held()
 PIXELS_PER_TOKEN = 750
 LOOK_TOKENS = (450, 40)
 CHOICE_TOKENS = (700, 20)
@@ -32,7 +35,8 @@ class Plan:
     """What a run would take; nothing was asked to find out.
 
     images: distinct ones, each looked at once per interest. looks: over all interests, within the budget in calls.
-    beside: calls beside the looks, (at least, at most). tokens: ((in, out) at least, at most), None for a model in this
+    beside: calls beside the looks, (at least, at most). held: answers that are there already; what else is said here
+    is of those that are not. tokens: ((in, out) at least, at most), None for a model in this
     process; usd: their cost, (at least, at most), None without prices. minutes: (at least, at most), None where nothing
     is known; pace: where they are known from. doubts: why the model may not read an interest, in sentences.
     """
@@ -49,15 +53,21 @@ class Plan:
     minutes: tuple[float, float] | None
     pace: Source = "supposed"
     doubts: tuple[str, ...] = ()
+    held: int = 0
 
     @property
     def calls(self) -> tuple[int, int]:
-        """All calls, (at least, at most)."""
+        """Those to come, (at least, at most)."""
         return self.looks + self.beside[0], self.looks + self.beside[1]
+
+    @property
+    def calls_in_all(self) -> tuple[int, int]:
+        """With the answers that are there."""
+        return self.held + self.calls[0], self.held + self.calls[1]
 
 
 def plan_run(
-    collection: Collection,
+    collection: Pictures,
     interests: Sequence[Interest],
     model: str,
     options: ModelOptions,
@@ -65,14 +75,20 @@ def plan_run(
     pace: Pace | None = None,
     read_s: float = 0.0,
     doubts: Sequence[str] = (),
+    held: Held = NOTHING,
 ) -> Plan:
-    """pace: as measured, where it is. read_s: seconds that reading the pictures takes beside."""
+    """pace: as measured, where it is. read_s: seconds that reading the pictures takes beside. held: by a run folder."""
     here = is_local(model, options)
     most = math.inf if settings.budget_calls is None else settings.budget_calls
     looks = int(min(len(collection.images) * len(interests), most))
     writes = not here or model.startswith(HF_PREFIX)
-    each = calls_before_looks(len(collection.images), settings.effort, writes)
-    beside = (int(min(each[0] * len(interests), most - looks)), int(min(each[1] * len(interests), most - looks)))
+    repeats = is_nano(model, options)  # its looks, so it is asked of given names only, and of those where it must be
+    each = calls_before_looks(len(collection.images), settings.effort, writes, not repeats or bool(settings.into))
+    each = (0, each[1]) if repeats else each
+    low, high = (int(min(count * len(interests), most - looks)) for count in each)
+    if held.is_finished:
+        low = high = 0
+    looks, beside = max(0, looks - held.looks), (max(0, low - held.questions), max(0, high - held.questions))
     speed = pace or known_pace(model, options, len(interests))
     tokens = None if here else tuple(_plan_tokens(looks, count, options.image_px, speed) for count in beside)
     return Plan(
@@ -92,6 +108,7 @@ def plan_run(
         else tuple((read_s + seconds) / 60 for seconds in speed.seconds(looks / max(1, len(interests)), beside)),  # type: ignore[arg-type]
         pace="supposed" if speed is None else speed.source,
         doubts=tuple(doubts),
+        held=held.answers,
     )
 
 
@@ -100,6 +117,26 @@ def known_pace(model: str, options: ModelOptions, interests: int) -> Pace | None
     if is_local(model, options):
         return nano_pace(interests) if is_nano(model, options) else None
     return served_pace(interests, options.concurrency)
+
+
+def earlier(out: Path, model: str, options: ModelOptions, interests: int) -> Pace | None:
+    """What calls of a named model took in the run at `out`; of nano it says little, which keeps what it saw."""
+    known = None if is_nano(model, options) else peek_pace(out, identity_start(model, options))
+    side_by_side = 1 if is_local(model, options) else options.concurrency
+    return None if known is None else earlier_pace(*known, interests, side_by_side)
+
+
+def held_by(
+    out: Path,
+    identity: str,
+    options: ModelOptions,
+    interests: Sequence[Interest],
+    image_ids: Collection[str],
+    settings: Settings,
+) -> Held:
+    """Answers that the run at `out` need not ask for. identity: of the model, or as `identity_start` gives it."""
+    size = None if identity.startswith(NANO_PREFIX) else options.image_px  # nano sees every picture in one size
+    return peek_held(out, identity, interests, image_ids, settings, size)
 
 
 def usd_of(settings: Settings, options: ModelOptions, pace: Pace | None, looks: int, questions: int) -> float:

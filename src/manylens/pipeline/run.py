@@ -21,7 +21,8 @@ from manylens.method.estimate import estimate_misplaced
 from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, EXACT_UP_TO, has_index
 from manylens.method.levels import Group, cut
 from manylens.method.naming import name_groups
-from manylens.method.observations import Looks
+from manylens.method.observations import Looks, normalise_description
+from manylens.method.own_doubt import estimate_by_looks, stated_probabilities
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.trial import Trial, try_judge
 from manylens.method.vocabulary import Vocabulary, finer_kinds, make_vocabulary, name_parents, without_writer
@@ -100,12 +101,14 @@ async def cluster_looks(
     edge = edge_scale(model.capabilities)
     units = gather(looks, edge, settings, session)
     vocabulary = await group_descriptions(looks, settings, session)
-    before = calls_before_looks(len(looks), settings.effort, _writes(session))
+    asks = _asks(units, vocabulary, settings, session)
+    before = calls_before_looks(len(looks), settings.effort, _writes(session), asks)
     after = calls_after_looks(
-        len(looks), len(set(looks.words)), len(units), settings.effort, _writes(session), session.written
+        len(looks), len(set(looks.words)), len(units) if asks else 0, settings.effort, _writes(session), session.written
     )
     foreseen = (max(before[0], after[0]), max(before[0], after[0], min(before[1], after[1])))
-    emit(Foreseen(looks.interest.text, *foreseen))
+    if foreseen[1]:
+        emit(Foreseen(looks.interest.text, *foreseen))
     sorting, trial = await sort(looks, units, edge, vocabulary, settings, session)
     found = await present(sorting, trial, vocabulary, settings, session, foreseen, verdict)
     return replace(found, edge=(edge.scale, edge.offset))
@@ -164,7 +167,8 @@ async def sort(
     elif len(units):
         check.seed_clusters(names)
     share = _CHECK_SHARE if _writes(session) else 1.0
-    trial = await session.drive(try_judge(check), share)
+    asks = _asks(units, vocabulary, settings, session)
+    trial = await session.drive(try_judge(check), share) if asks else Trial(tells=False)
     if trial.tells:
         await session.drive(check.run(), share)
         if session.chosen and not sorting.answers and not session.spent:
@@ -173,7 +177,7 @@ async def sort(
         check.settle_unasked()
     sorting.forget_told()
     found = counted(len(sorting.live()), "cluster")
-    session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked")
+    session.finish("check", f"{found}, {counted(session.chosen, 'question')} asked" if asks else found)
     return sorting, trial
 
 
@@ -199,15 +203,17 @@ async def present(
     hints = [_hint(sorting, group, parent_of.get(at, ""), settings) for at, group in enumerate(groups)]
     named = await session.drive(name_groups(looks, groups, hints, writes and not settings.into))
     names = [label.name for label in named]
-    assignments = assign(sorting, groups, names, session.spent, bool(settings.into))
-    overall, each = _estimate(sorting, groups, trial, settings)
+    own_doubt = session.model.capabilities.own_doubt
+    sure = sorting.probabilities() if own_doubt is None else stated_probabilities(sorting)
+    assignments = assign(sorting, groups, names, sure, session.spent, bool(settings.into))
+    overall, each = _estimate(sorting, groups, trial, settings, sure, own_doubt)
     clusters = [
         FinalCluster(
             id=number,
             name=label.name,
             definition=label.definition,
             size=len(group.images),
-            exemplars=tuple(looks.image_ids[i] for i in exemplars(sorting, group, settings.exemplars)),
+            exemplars=tuple(looks.image_ids[i] for i in exemplars(sorting, group, sure, settings.exemplars)),
             parent="" if settings.level == "coarse" else parent_of.get(number - 1, ""),
             misplaced=each[number - 1],
         )
@@ -248,13 +254,21 @@ def _writes(session: JudgeSession) -> bool:
     return session.model.capabilities.writes_text
 
 
+def _asks(units: Units, vocabulary: Vocabulary, settings: Settings, session: JudgeSession) -> bool:
+    """Whether answers can tell more than the looks did: where they repeat these, of given names that no look says."""
+    if session.model.capabilities.own_doubt is None:
+        return True
+    categories, _ = _categories(units, vocabulary, settings.into)
+    return bool(settings.into) and (categories is None or bool((categories == NONE).any()))
+
+
 def _categories(
     units: Units, vocabulary: Vocabulary, closed: Sequence[str]
 ) -> tuple[NDArray[np.int64] | None, list[str]]:
     """Of each unit, its category's number, NONE or NO_ANSWER; and the categories' names."""
     names = list(closed) or sorted(set(vocabulary.category.values()))
     number = {name: at for at, name in enumerate(names)}
-    known = {name.casefold(): at for name, at in number.items()} if closed else {}
+    known = {normalise_description(name): at for name, at in number.items()} if closed else {}
     found = np.full(len(units), NONE, dtype=np.int64)
     for unit, words in enumerate(units.words):
         if words in vocabulary.no_answer:
@@ -267,12 +281,20 @@ def _categories(
 
 
 def _estimate(
-    sorting: Sorting, groups: Sequence[Group], trial: Trial, settings: Settings
+    sorting: Sorting,
+    groups: Sequence[Group],
+    trial: Trial,
+    settings: Settings,
+    sure: NDArray[np.float64],
+    own_doubt: tuple[float, float] | None,
 ) -> tuple[Misplaced | None, list[Misplaced | None]]:
-    if not trial.tells or not sorting.answers or not groups:
+    if not groups or (own_doubt is None and (not trial.tells or not sorting.answers)):
         return None, [None] * len(groups)
     group_of = np.full(len(sorting.looks), NONE, dtype=np.int64)
     for number, group in enumerate(groups):
         group_of[list(group.images)] = number
-    overall, each = estimate_misplaced(sorting, group_of, len(groups), settings.seed)
+    if own_doubt is not None:
+        overall, each = estimate_by_looks(sure, group_of, len(groups), own_doubt, settings.seed)
+    else:
+        overall, each = estimate_misplaced(sorting, group_of, len(groups), settings.seed)
     return overall, list(each)

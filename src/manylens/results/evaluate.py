@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manylens.errors import UsageError
-from manylens.files import DATABASE_NAME
+from manylens.files import DATABASE_NAME, MOST_TABLE, read_regular
 from manylens.method.compound import parts_of
 from manylens.text import singular, slug_of
 from manylens.types import Interest
@@ -400,14 +400,17 @@ def _parts(interest: str) -> tuple[Interest, ...]:
 def _interest(folder: Path) -> str:
     """The interest as it was typed, or the slug where the summary does not say."""
     try:
-        return str(json.loads((folder / "summary.json").read_bytes())["interest"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_regular(folder / "summary.json"))["interest"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return folder.name
 
 
 def _read_assignments(path: Path) -> dict[str, str | None]:
     """Image -> cluster, None where it is unassigned. A spreadsheet may have saved the file in its own way."""
-    content = path.read_bytes()
+    try:
+        content = read_regular(path, most=MOST_TABLE)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}", "run again") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -72,8 +72,8 @@ class Result(Mapping[str, InterestResult]):
 
     calls: all model calls that it rests on, over all interests. calls_asked: those made now. calls_kept: answers that
     the run folder already held. planned_calls: what `plan` expected. max_failed: as in `Settings`.
-    in_vain: requests that were sent beside them over all runs of the folder (failed tries, mended answers, probes of
-    the model), and their tokens in and out.
+    in_vain: requests whose answers it does not use, over all runs of the folder (failed calls and tries, mended
+    answers, probes of the model, what an earlier run took that went otherwise), and their tokens in and out.
     changes: of an addition, what happened to the folder's files since; else None.
     edge: beta and b, by which the weight of an edge follows from the cosine of two embeddings.
     """

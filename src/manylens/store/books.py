@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -28,21 +29,26 @@ class Spent(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Books:
     """Requests that no stored answer stands for. vain: those that ended so. under_way: those whose end is not known
-    yet; what is found there by the next run was lost with its process."""
+    yet; what is found there by the next run was lost with its process. answered: by model and interest, those that
+    ended in an answer, whether a later run uses it or not; empty in runs of earlier versions."""
 
     vain: Spent = field(default_factory=Spent)
     under_way: Spent = field(default_factory=Spent)
+    answered: Mapping[str, Spent] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> str:
-        return json.dumps([self.vain, self.under_way])
+        return json.dumps([self.vain, self.under_way, self.answered])
 
     @classmethod
     def from_json(cls, text: str) -> Books:
         """Raises ValueError for a text that is none of ours."""
         try:
-            vain, under_way = (Spent(*numbers) for numbers in json.loads(text))
-            if all(type(number) is int and number >= 0 for number in (*vain, *under_way)):
-                return cls(vain, under_way)
-        except (TypeError, ValueError, RecursionError):
+            *rows, topics = [*json.loads(text), {}][:3]
+            vain, under_way = (Spent(*numbers) for numbers in rows)
+            answered = {topic: Spent(*numbers) for topic, numbers in topics.items()}
+            counts = [number for spent in (vain, under_way, *answered.values()) for number in spent]
+            if all(type(number) is int and number >= 0 for number in counts):
+                return cls(vain, under_way, answered)
+        except (AttributeError, TypeError, ValueError, RecursionError):
             pass
         raise ValueError(f"the account of a run is two rows of three counts, got {text[:80]!r}")

@@ -222,7 +222,7 @@ def _assignments(rows: Iterable[tuple[Any, ...]]) -> Iterator[Assignment]:
         yield Assignment(image_id, cluster, confidence, reasons.setdefault(reason, reason), decided_by)
 
 
-def _misplaced(values: dict[str, float] | None) -> Misplaced | None:
+def _misplaced(values: dict[str, Any] | None) -> Misplaced | None:
     return None if values is None else Misplaced(**values)
 
 

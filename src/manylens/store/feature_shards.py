@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.files import own_folder, write_atomically
+from manylens.files import open_regular, own_folder, read_regular, write_atomically
 from manylens.store.answers import Vector
 
 _INDEX_NAMES = "[0-9][0-9][0-9][0-9]*.json"
@@ -97,9 +97,9 @@ class FeatureShards:
 def _read_index(path: Path) -> tuple[list[str], int]:
     """The image ids of a shard's rows and its checksum; no rows and -1 where the index is damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         return list(map(str, content["ids"])), int(content["checksum"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return [], -1
 
 
@@ -112,7 +112,8 @@ def _npy_bytes(array: Vector) -> bytes:
 def _open_shard(path: Path) -> Vector | None:
     """The shard through a memory map, or None where it is missing or damaged."""
     try:
+        open_regular(path, follow=False).close()
         shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError):
         return None
     return shard if shard.dtype == np.float16 else None

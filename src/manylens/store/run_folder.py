@@ -54,7 +54,7 @@ from manylens.store.decisions import (
 from manylens.store.explained import LOCK_NAME, explained, refuse_strangers, usable
 from manylens.store.feature_shards import FeatureShards
 from manylens.store.lock import RunLock
-from manylens.store.schema import bump_revision, connect, connect_to_read
+from manylens.store.schema import READ_AS, bump_revision, connect, connect_to_read
 from manylens.store.verification import Damage, find_damage, set_aside
 from manylens.text import printable
 from manylens.types import Clustering, Image, Ruling, Step, Thumbnail, Unreadable
@@ -66,7 +66,6 @@ _T = TypeVar("_T")
 
 _BOOKS = "requests without an answer"
 """The name of its row in `meta`."""
-_READ_AS = "how the collection was read"
 _STALE = "result files that are out of date"
 """The name of its row in `meta`: slugs, JSON."""
 
@@ -240,11 +239,11 @@ class RunFolder:
         """Remember how the collection was read, as JSON-able values: pictures that come later are read in the same way.
         Nothing that says where pictures may be sent belongs here: a folder may come from somebody else."""
         with self._transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_READ_AS, json.dumps(values)))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (READ_AS, json.dumps(values)))
 
     def read_as(self) -> dict[str, Any]:
         """What `put_read_as` was given last; empty in runs of earlier versions, or where it cannot be read."""
-        rows = self._rows("SELECT value FROM meta WHERE name = ?", (_READ_AS,))
+        rows = self._rows("SELECT value FROM meta WHERE name = ?", (READ_AS,))
         try:
             values = json.loads(rows[0][0]) if rows else {}
         except (TypeError, ValueError, RecursionError):

@@ -7,9 +7,11 @@ transaction, so a kill in between leaves the database as it was; a table is neve
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import sqlite3
+from functools import cache
 from pathlib import Path
 
 from manylens.errors import StoreError
@@ -106,6 +108,9 @@ CREATE INDEX answers_of_image ON answers (image_id, interest)
 """revisions: how often the collection, or an interest's clustering (by its slug), was replaced; a reader that keeps
 either in memory sees by it that it is out of date."""
 
+READ_AS = "how the collection was read"
+"""The name of its row in `meta`: what `RunFolder.put_read_as` was given last, JSON."""
+
 MIGRATIONS = (_FIRST, _TOKENS_AND_CHECKSUMS, _DECISIONS, _CORRECTIONS, _GIVEN_UP, _FRAMES, _COMPACT, _REVISIONS)
 
 
@@ -125,6 +130,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         version = _version_of(connection)
+        _refuse_strange(connection, path, version)
         if version is None or version > len(MIGRATIONS):
             raise StoreError(
                 f"this manylens reads runs up to schema {len(MIGRATIONS)}, {path} has {version or 'none'}",
@@ -159,14 +165,21 @@ def open_to_read(path: Path, *, briefly: bool = False) -> sqlite3.Connection:
 
     SQLite leaves an empty log behind where it finds none, unless it is told that nobody writes: it is told so where
     nobody can, because the folder takes no new file. briefly: and where nobody has it open, so that a look writes no
-    file; not for a connection that is kept, for somebody may begin to write.
+    file; not for a connection that is kept, for somebody may begin to write. Raises StoreError for one that holds more
+    than tables of ours.
     """
     path = path.resolve()
     log = path.with_name(f"{path.name}-wal")
     how = "mode=ro" if log.exists() or (not briefly and os.access(path.parent, os.W_OK)) else "immutable=1"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False, timeout=10
     )
+    try:
+        _refuse_strange(connection, path, _version_of(connection))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
@@ -185,6 +198,35 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _refuse_strange(connection: sqlite3.Connection, path: Path, version: int | None) -> None:
+    """Raises StoreError where something but our tables is there, or a table is another: a view or a trigger of somebody
+    else, or what a column computes, is code that runs without an end where we read or write a row."""
+    is_known = version is not None and version <= len(MIGRATIONS)
+    ours = _statements(version) if is_known and version is not None else frozenset()
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+        is_ours = sql is None or _plain(sql) in ours or not is_known
+        if kind not in ("table", "index") or not is_ours:
+            raise StoreError(
+                f"a run's database holds its tables alone, {path} holds the {kind} {name!r:.60}",
+                "restore it from a copy, or choose another --out",
+            )
+
+
+@cache
+def _statements(version: int) -> frozenset[str]:
+    """What makes the tables and indexes of a database that has had so many migrations."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        for migration in MIGRATIONS[:version]:
+            fresh.executescript(migration)
+        rows = fresh.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return frozenset(_plain(sql) for (sql,) in rows)
+
+
+def _plain(sql: str) -> str:
+    """SQLite quotes a name that a migration changed, and keeps spaces."""
+    return " ".join(sql.replace('"', "").split())
 
 
 def _version_of(connection: sqlite3.Connection) -> int | None:

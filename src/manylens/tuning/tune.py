@@ -24,7 +24,7 @@ from typing import Any
 
 from manylens.collection.pictures import ImageSource
 from manylens.events import StageAdvanced, StageFinished, StageStarted
-from manylens.files import write_atomically
+from manylens.files import MOST_TABLE, read_regular, write_atomically
 from manylens.models.base import Model, ModelOptions
 from manylens.settings import TuneSettings
 from manylens.tuning.label_classifier import spread_answers
@@ -133,8 +133,8 @@ def _fingerprint(lessons: Sequence[PseudoLabels], student: str, settings: TuneSe
 
 def _read_account(file: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
-        account: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        account: dict[str, Any] = json.loads(read_regular(file))
+    except (OSError, ValueError, RecursionError):
         return None
     return account if account.get("fingerprint") == fingerprint else None
 
@@ -181,7 +181,7 @@ def _resume(learner: Student, progress: Path, fingerprint: str) -> dict[str, Any
         return None
     fresh = learner.dump({})
     try:
-        state = learner.restore(progress.read_bytes())
+        state = learner.restore(read_regular(progress, most=MOST_TABLE))
         if state["fingerprint"] == fingerprint:
             return state
     except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError):

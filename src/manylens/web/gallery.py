@@ -218,7 +218,7 @@ def _names(columns: ClusterColumns) -> tuple[list[CrossName], Rows]:
 
 
 def share(estimate: Misplaced | None) -> Share | None:
-    return None if estimate is None else Share(share=estimate.share, low=estimate.low, high=estimate.high)
+    return None if estimate is None else Share(**estimate.to_dict())
 
 
 def _verdict(verdict: Verdict | None) -> VerdictOut | None:
@@ -306,7 +306,9 @@ def _layout(images: ImageColumns, columns: ClusterColumns, rows: Rows) -> bytes:
         sections.append(Section(cluster=number, start=start, count=own.size).model_dump())
         start += own.size
     order = np.concatenate([own for _, own in stretches]) if stretches else rows
-    percent = np.rint(columns.confidence[order] * 100).astype(np.int64)
+    confidence = columns.confidence[order]
+    # What is not certain is never called 100% sure.
+    percent = np.where(confidence < 1, np.minimum(np.rint(confidence * 100), 99), 100).astype(np.int64)
     person = columns.deciders.index("person") if "person" in columns.deciders else -1
     placed = columns.cluster[order] > 0
     return json.dumps(

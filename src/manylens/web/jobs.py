@@ -12,7 +12,9 @@ from fastapi import APIRouter, Depends, Path, Request
 from manylens.collection.find import Collection
 from manylens.collection.formats import IMAGE_SUFFIXES
 from manylens.models.base import ModelOptions
-from manylens.pipeline.plan import plan_run
+from manylens.models.registry import identity_start
+from manylens.pipeline.compound import looked_at, with_parts
+from manylens.pipeline.plan import NOTHING, held_by, plan_run
 from manylens.settings import Settings
 from manylens.types import Image, parse_interests
 from manylens.web.job_keeper import JobKeeper, job_request
@@ -60,13 +62,14 @@ def plan_job(run: RunDep, wanted: NewJob) -> PlanOut:
     else:
         count = len(run.images())
     images = tuple(Image(f"{number}", ("",), 1, 1) for number in range(count))
-    planned = plan_run(
-        Collection(FilePath(), images, (), 0, count),
-        parse_interests(request["by"]) if request["by"] else [],
-        request["model"],
-        ModelOptions.from_dict(request["options"]),
-        Settings.from_dict(request["settings"]),
-    )
+    model, options = request["model"], ModelOptions.from_dict(request["options"])
+    settings = Settings.from_dict(request["settings"])
+    interests = looked_at(with_parts(parse_interests(request["by"]), settings), settings) if request["by"] else ()
+    held = NOTHING
+    if not run.is_new:
+        ids = run.images().ids
+        held = held_by(run.path, identity_start(model, options), options, interests, ids, settings)
+    planned = plan_run(Collection(FilePath(), images, (), 0, count), interests, model, options, settings, held=held)
     return PlanOut(
         images=count,
         calls=planned.calls,

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from manylens.collection.pictures import StoredImages
 from manylens.errors import ImageUnreadable, StoreError
-from manylens.files import own_folder, write_atomically
+from manylens.files import own_folder, read_regular, write_atomically
 from manylens.text import shown_name
 from manylens.types import Image
 from manylens.web.columns import ImageColumns, NotThere
@@ -123,7 +123,7 @@ def _large(run: ShownRun, images: ImageColumns, row: int) -> tuple[bytes, bool]:
     image_id = images.ids[row]
     kept = run.path / THUMBNAILS_NAME / image_id[:2] / f"{image_id}.jpg"
     try:
-        if not kept.is_symlink() and (jpeg := kept.read_bytes()).startswith(_JPEG_START):
+        if (jpeg := read_regular(kept)).startswith(_JPEG_START):
             return jpeg, True
     except OSError:
         pass

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from manylens.settings import Level
+from manylens.types import Basis
 
 ImageId: TypeAlias = Annotated[str, Field(pattern="^[0-9a-f]{16,64}$", description="Of an image: by its content.")]
 
@@ -45,11 +46,13 @@ class Problem(Out):
 
 
 class Share(Out):
-    """An estimated share of misplaced images, with its 95% interval."""
+    """An estimated share of misplaced images, with its 95% interval. basis: whether it rests on answers, or on what a
+    model that cannot check its own answers says of its looks."""
 
     share: float
     low: float
     high: float
+    basis: Basis = "answers"
 
 
 class VerdictOut(Out):

@@ -22,7 +22,7 @@ import uvicorn
 from manylens.api import default_out
 from manylens.collection.find import open_source
 from manylens.errors import ManylensError, UsageError
-from manylens.files import DATABASE_NAME
+from manylens.files import DATABASE_NAME, read_regular
 from manylens.settings import ModelOptions, Settings
 from manylens.web.app import make_app
 from manylens.web.gallery import get_layout
@@ -171,7 +171,7 @@ def page_token(run: ShownRun) -> str:
     if run.read_only or run.is_new:
         return secrets.token_urlsafe(32)
     with contextlib.suppress(OSError, ValueError):
-        kept = place.read_text("ascii").strip() if not place.is_symlink() else ""
+        kept = read_regular(place).decode("ascii").strip()
         if _TOKEN.fullmatch(kept) and _is_private(place):
             return kept
     token = secrets.token_urlsafe(32)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from manylens.errors import ModelUnavailable, UsageError
+from manylens.files import read_regular
 
 DIALECT_FILE = "manylens.json"
 """Beside an adapter that `manylens tune` wrote: beta and b of the edge weight."""
@@ -113,9 +114,9 @@ def _folder(source: str) -> Path:
 
 def _check_kind(folder: Path, source: str) -> None:
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        config: dict[str, Any] = json.loads(read_regular(folder / "config.json", follow=True))
         kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         hint = "pass the folder that holds it"
         if (folder / "adapter_config.json").is_file():
             hint = "this is an adapter: pass --model hf:BASE --adapter FOLDER"
@@ -160,11 +161,11 @@ def _dialect(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        values: dict[str, Any] = json.loads(read_regular(file, follow=True))
         if values.get("dialect", "chat") != "chat":
             raise ValueError("it is of the nano of manylens 0.1, which wrote its descriptions")
         return values
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelUnavailable(
             f"{DIALECT_FILE} says how a checkpoint is asked, that in {folder} cannot be read ({single_line(error)})",
             "tune anew; a checkpoint needs no such file",

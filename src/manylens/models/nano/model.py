@@ -64,6 +64,10 @@ NAMES_KEPT = 4096  # embeddings of names asked about
 POSITION_WIDTH = 256
 MODEL_FILES = ("nano.json", "eyes.onnx", "head.onnx", *BANK_FILES)
 SAME_WORD = 0.8  # cosine from which a known word means the same as a name that is asked about
+OWN_DOUBT = (0.6, 0.6)
+"""`Capabilities.own_doubt`, on held-out pictures of the sets it was taught, under plain and odd interests
+(`bench.certainty`)."""
+
 _SUBJECT = "what the picture shows"
 _LEAST_NEAR, _MOST_WORDINGS = (
     0.3,
@@ -120,6 +124,7 @@ class Nano:
         return Capabilities(
             writes_text=False,
             sees_exemplars=False,
+            own_doubt=OWN_DOUBT,
             edge_scale=float(self._numbers["edge_scale"]),
             edge_offset=float(self._numbers["edge_offset"]),
         )

@@ -29,9 +29,16 @@ _ABOUT_CONTENT = re.compile(
 )
 _ABOUT_LENGTH = re.compile(
     r"context.?(?:length|size|window)|maximum context|n_ctx|max_model_len|too many tokens|too large|exceeds? the"
-    r"|too long|reduce the length",
+    r"|too long|reduce the length|maximum prompt|less than \d+ tokens|exceeds? (?:max|\d)|too many images"
+    r"|at most \d+ images?\b|at most \d+ image\(s\)",
     re.IGNORECASE,
 )
+_ABOUT_NO_CREDIT = re.compile(
+    r"insufficient_quota|insufficient[_ ](?:balance|funds|credits?)|credit balance|key limit exceeded|out of credits?",
+    re.IGNORECASE,
+)
+"""In whatever status: words that are about nothing else."""
+
 _ABOUT_MONEY = re.compile(
     r"insufficient_quota|insufficient (?:balance|funds|credit)|billing|credit|payment|current quota|recharge|top up",
     re.IGNORECASE,
@@ -42,9 +49,17 @@ _ABOUT_A_WHILE = re.compile(
     re.IGNORECASE,
 )
 _ABOUT_A_DAY = re.compile(
-    r"per.?(?:day|month)\b|\b[rt]pd\b|daily|monthly|/ ?day\b|tomorrow|PerDay|for today", re.IGNORECASE
+    r"per.?(?:day|week|month)\b|\b[rt]pd\b|daily|weekly|monthly|hourly|\d.?hour\b|/ ?day\b|tomorrow|PerDay|for today",
+    re.IGNORECASE,
 )
+_A_DAY_S_QUOTA = re.compile(r"Per(?:Day|Week|Month)")
+"""Names of Gemini's quotas; beside one of a day it asks to come back in half a minute."""
+
 _ABOUT_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
+_NOTHING_LOADED = re.compile(r"\bno models? (?:is |are |currently )*loaded", re.IGNORECASE)
+_CRASHED = re.compile(r"\bmodel (?:has |is |was )?(?:crashed|unloaded)", re.IGNORECASE)
+"""LM Studio says so with status 400; asked again, it loads the model."""
+
 _ABOUT_ADDRESS = re.compile(
     r"unexpected endpoint|(?:unknown|invalid|no such|unsupported) (?:endpoint|route|path|url|page)"
     r"|(?:endpoint|route|path|url|page) (?:was )?not found|cannot (?:get|post) /|no route|not found: (?:get|post)"
@@ -86,19 +101,31 @@ def refusal(asked: Asked, status: int, body: object, headers: Mapping[str, str],
     code = code_of(body)
     words = f"{said} {code}"
     wait_s = wait_of(status, body, headers)
-    if status == 401 or (status == 403 and not _ABOUT_CONTENT.search(said)):
-        return ModelUnavailable(f"{asked.host} refuses the key ({status})", asked.key_hint)
-    if status == 402:
-        return _no_credit(asked, status)
+    if status < 500 and _CRASHED.search(said):
+        return ModelBusy(f"{where}{told}", "see the server's log", retry_after_s=wait_s, cause="fault")
     if status == 429:
-        return _too_much(asked, words, told, wait_s)
+        return _too_much(asked, words, told, wait_s, _quotas(body))
+    if status == 402 or (status < 500 and _ABOUT_NO_CREDIT.search(words)):
+        return _no_credit(asked, status)
+    if status == 401:
+        return ModelUnavailable(f"{asked.host} refuses the key ({status})", asked.key_hint)
+    if status == 407:
+        return ModelUnavailable(
+            "the proxy between here and the server wants a name and a password (407)",
+            "set HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT, or NO_PROXY for a server that is reached without it",
+        )
+    if _NOTHING_LOADED.search(said):
+        return ModelUnavailable(f"{where}{told}", f"load {asked.model} there, and run the same command again")
+    if status == 403 and not _ABOUT_CONTENT.search(said) and "model_not_found" not in code:
+        return ModelUnavailable(f"{asked.host} refuses the key, or who asks ({status}){told}", asked.key_hint)
     if status in (400, 403, 422) and _ABOUT_CONTENT.search(words):
         return ModelError(f"{asked.host} refuses this picture by its content rules ({status})", _REFUSED)
     if status == 413 or (status in (400, 422, 500) and _ABOUT_LENGTH.search(said)):
         return RequestTooLong(
             f"{where}{told}", "send smaller pictures with --image-px, or give the server more context"
         )
-    if status == 404 and (code == "model_not_found" or (_ABOUT_MODEL.search(said) and not _ABOUT_ADDRESS.search(said))):
+    is_model = "model_not_found" in code or (_ABOUT_MODEL.search(said) and not _ABOUT_ADDRESS.search(said))
+    if (status == 404 and is_model) or (status == 403 and "model_not_found" in code):
         return ModelUnavailable(
             f"{asked.host} knows no model {asked.model!r}", "pass --model with a name that this server has"
         )
@@ -139,14 +166,14 @@ def _come_back(asked: Asked, wait_s: float) -> ModelUnavailable:
     )
 
 
-def _too_much(asked: Asked, words: str, told: str, wait_s: float | None) -> ModelError:
+def _too_much(asked: Asked, words: str, told: str, wait_s: float | None, quotas: str) -> ModelError:
     """A 429. Limits for a minute speak of quotas and billing, too: it is about money where no wait and no rate is
     named. One that names a wait and is not kept ends in `RetryingModel`, with the server's words."""
     if wait_s is not None and wait_s > LONGEST_RETRY_AFTER_S:
         return _come_back(asked, wait_s)
     about_money = bool(_ABOUT_MONEY.search(words))
-    if wait_s is None:
-        if _ABOUT_A_DAY.search(words):
+    if wait_s is None or _A_DAY_S_QUOTA.search(quotas):
+        if _ABOUT_A_DAY.search(f"{words} {quotas}"):
             return ModelUnavailable(
                 f"{asked.host} allows no more for today (429){told}",
                 "run the same command when it does: it goes on from here",
@@ -171,7 +198,22 @@ def error_object(body: object) -> object:
 def message_of(body: object) -> str:
     inner = error_object(body)
     message = (inner.get("message") or inner.get("detail") or "") if isinstance(inner, dict) else inner
+    if isinstance(message, list) and message and isinstance(message[0], dict):  # FastAPI's complaints, the first
+        message = message[0].get("msg")
     return message if isinstance(message, str) else ""
+
+
+def _quotas(body: object) -> str:
+    """The names of quotas that are used up, where a body has them in its details."""
+    inner = error_object(body)
+    details = inner.get("details") if isinstance(inner, dict) else None
+    violations = [
+        one
+        for detail in (details[:20] if isinstance(details, list) else ())
+        if isinstance(detail, dict) and isinstance(detail.get("violations"), list)
+        for one in detail["violations"][:20]
+    ]
+    return " ".join(str(one.get("quotaId"))[:_CODE_CHARACTERS] for one in violations if isinstance(one, dict))
 
 
 def code_of(body: object) -> str:
@@ -208,9 +250,9 @@ def wait_of(status: int, body: object, headers: Mapping[str, str]) -> float | No
 
 def _waits_in(body: object) -> Iterator[float | None]:
     inner = error_object(body)
-    if not isinstance(inner, dict):
-        return
-    for name in ("retry_after", "retry_after_s", "retryDelay", "retry_delay"):
+    if not isinstance(inner, dict):  # a text, beside which other fields may stand
+        inner = body if isinstance(body, dict) else {}
+    for name in ("retry_after", "retry_after_s", "retryDelay", "retry_delay", "estimated_time"):
         yield _as_seconds(inner.get(name))
     details = inner.get("details")
     for detail in details[:20] if isinstance(details, list) else ():

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from manylens.files import write_atomically
+from manylens.files import read_regular, write_atomically
 from manylens.models.base import ModelOptions
 from manylens.models.openai_compatible.addresses import OPENAI_URL, clean_url
 from manylens.models.openai_compatible.dialect import Dialect
@@ -73,7 +73,7 @@ def read_recorded(recorded: Path | None) -> dict[str, Dialect]:
 def read_object(path: Path | None) -> dict[str, Any]:
     """A file's JSON object of objects; what is missing or damaged counts as not there."""
     try:
-        content = json.loads(path.read_text("utf-8")) if path is not None else {}
+        content = json.loads(read_regular(path)) if path is not None else {}
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):

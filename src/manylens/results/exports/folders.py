@@ -18,14 +18,14 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from manylens.collection.find import plain_reason
 from manylens.collection.source import Source
 from manylens.errors import ManylensError, StoreError, UsageError
-from manylens.files import sha256_of, sync_folder, write_atomically
+from manylens.files import MOST_TABLE, read_regular, sha256_of, sync_folder, write_atomically
 from manylens.results.exports.run_table import Exported, RunTable, write_picture
 from manylens.results.links import flat_name, folder_name
 from manylens.text import printable
@@ -123,13 +123,19 @@ def write_folders(run: RunTable, dest: Path, mode: str, *, preview: bool = False
     return Exported(dest, len(done), tuple(left), unplaced=unplaced)
 
 
-def undo_folders(dest: Path, *, preview: bool = False) -> Exported:
+def undo_folders(dest: Path, pictures: Callable[[], Path | None], *, preview: bool = False) -> Exported:
     """Go back: files that were moved return to their places, copies and links that are still as they were made go. What
-    was changed since, or whose place is taken, is in `left`, and the journal stays until nothing is."""
+    was changed since, or whose place is taken, is in `left`, and the journal stays until nothing is. pictures: where
+    files may return to that were moved, whatever a journal says that came from somebody else."""
     journal = _read_journal(dest)
     if journal is None:
         raise UsageError(f"an export that is undone has a journal, {dest} has no {JOURNAL_NAME}", "check the folder")
     root, place = Path(journal.root), dest.resolve()
+    if journal.mode == "move" and ((own := pictures()) is None or own.resolve() != root):
+        raise UsageError(
+            f"files that were moved return to the run's pictures in {own}, the journal in {dest} names {root}",
+            "name the run that was exported, and the folder that its pictures were in",
+        )
     pairs = [(place / step.target, root / step.source) for step in journal.steps]
     there = [pair for pair in pairs if os.path.lexists(pair[0])]
     if preview:
@@ -209,13 +215,13 @@ def _sidecars(root: Path, steps: Sequence[Step]) -> list[Step]:
 def _read_journal(dest: Path) -> Journal | None:
     path = dest / JOURNAL_NAME
     try:
-        lines = path.read_text("utf-8").splitlines()
+        content = read_regular(path, most=MOST_TABLE)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {plain_reason(error)}", "make it readable") from error
     try:
-        head, *rest = [json.loads(line) for line in lines]
+        head, *rest = [json.loads(line) for line in content.splitlines()]
         steps = tuple(
             Step(source, target, bool(sidecar), *map(str, sha256)) for source, target, sidecar, *sha256 in rest
         )
@@ -225,7 +231,7 @@ def _read_journal(dest: Path) -> Journal | None:
         else:
             paths = [PurePosixPath(path) for step in steps for path in (step.source, step.target)]
             sound = journal.mode in MODES and os.path.isabs(journal.root)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(f"a journal is whole, {path} is damaged ({error})", "restore it from a copy") from error
     if not sound or any(path.is_absolute() or ".." in path.parts for path in paths):
         raise StoreError(f"a journal's paths stay inside its two folders, those of {path} do not", "do not use it")

@@ -24,7 +24,7 @@ from xml.parsers.expat import ExpatError
 from xml.sax.saxutils import escape, quoteattr
 
 from manylens.errors import StoreError
-from manylens.files import write_atomically
+from manylens.files import read_regular, write_atomically
 from manylens.results.exports.run_table import Exported, RunTable
 from manylens.text import printable
 
@@ -78,7 +78,7 @@ def write_sidecars(run: RunTable, dest: Path | None, *, preview: bool = False, u
         flat = sorted({name for _, name in found})
         deep = sorted({f"{interest}|{name}" for interest, name in found})
         try:
-            before = sidecar.read_bytes() if sidecar.exists() else b""
+            before = read_regular(sidecar, follow=True) if sidecar.exists() else b""
             after = _with_keywords(before, flat, deep)
         except (ValueError, OSError) as error:
             left.append((printable(str(path)), f"its side-car {printable(sidecar.name)} is left alone: {error}"))

@@ -8,6 +8,7 @@ const DOUBT = 0.7;
 const whole = new Intl.NumberFormat("en");
 const number = (n) => whole.format(n);
 const percent = (x) => (x * 100).toFixed(0) + "%";
+const sureness = (x) => percent(x < 1 ? Math.min(x, 0.99) : x); // what is not certain is never called 100% sure
 const share = (x) => (x * 100).toFixed(1) + "%";
 const plural = (n, one, many) => number(n) + " " + (n === 1 ? one : many);
 
@@ -133,7 +134,7 @@ function section(key, title, definition, images, exemplars, rest, cluster) {
   else {
     const kinds = cluster.parent && cluster.parent !== cluster.name ? [["coarser kind", cluster.parent]] : [];
     const wrong = cluster.misplaced ? [["misplaced, estimated", share(cluster.misplaced.share) + " (" + share(cluster.misplaced.low) + " to " + share(cluster.misplaced.high) + ")"]] : [];
-    label.append(measures([...counts, ...kinds, ["mean confidence", percent(all.mean)], ...wrong]), spread(all));
+    label.append(measures([...counts, ...kinds, ["mean confidence", sureness(all.mean)], ...wrong]), spread(all));
   }
   const body = element("div", {});
   const lead = state.sort === "typical" && !rest ? visible.filter((image) => exemplars.includes(image)) : [];
@@ -180,7 +181,7 @@ function overview(interest) {
   say(plural(interest.clusters.length, "cluster", "clusters"), " found in ");
   say((looked < total ? number(looked) + " of " : "") + plural(total, "image", "images"), ", asked with ");
   say(plural(calls, "model call", "model calls"), looked ? " (" + (calls / looked).toFixed(2) + " an image). " : ". ");
-  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the assigned images are misplaced (95% interval " + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ").");
+  if (interest.misplaced) facts.append("An estimated ", element("b", {}, share(interest.misplaced.share)), " of the assigned images are misplaced (95% interval " + share(interest.misplaced.low) + " to " + share(interest.misplaced.high) + ")" + (interest.misplaced.basis === "looks" ? ", by how sure the model says it is: it cannot check its own answers." : "."));
   else if (interest.clusters.length) facts.append("How many images are misplaced is not known.");
   const box = element("div", { class: "overview" });
   if (interest.verdict) box.append(element("p", { class: "verdict" }, interest.verdict));
@@ -270,7 +271,7 @@ function show(button, hold) {
   const text = element("div", { class: "text" }, ...paths.map((path) => element("p", { class: "file" }, named(path))));
   if (reason) text.append(element("p", { class: "reason" }, reason));
   const list = element("dl", {});
-  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, percent(sure) + ({ choice: ", asked about itself", description: ", by its description", look: ", by its look", person: ", placed by a person" }[decided] || "")));
+  if (cluster > 0) list.append(element("dt", {}, "confidence"), element("dd", { class: sure < DOUBT ? "low" : "" }, sureness(sure) + ({ choice: ", asked about itself", description: ", by its description", look: ", by its look", person: ", placed by a person" }[decided] || "")));
   data.interests.forEach((interest, which) => list.append(element("dt", { title: interest.text }, interest.text), element("dd", {}, clusterName(which, image))));
   list.append(element("dt", {}, "size"), element("dd", {}, size[0] + " × " + size[1] + " px"));
   if (frames) list.append(element("dt", {}, "shown"), element("dd", {}, "the middle one of " + number(frames) + " frames"));
