@@ -391,6 +391,15 @@ def test_listed_options_stand_for_the_words_of_the_task_that_is_asked_for(intere
     assert may.is_known
 
 
+def test_a_choice_reads_listed_options_as_a_look_does(pictures: Pictures) -> None:
+    """ "crimson" and "dark" stand for red and black; by their own words most black cards would be neither."""
+    interest, ids = "crimson or dark", pictures.ids[:12]
+    said = [reply.description for reply in look(Nano(pictures), ids, interest) if isinstance(reply, LookReply)]
+    assert set(said) == {"crimson", "dark"}
+    for answer, shares in zip(said, choose(Nano(pictures), ids, ("crimson", "dark"), interest), strict=True):
+        assert ("crimson", "dark", "neither")[int(np.argmax(shares))] == answer
+
+
 def test_a_list_of_answers_that_were_never_taught_is_never_called_good() -> None:
     bank, embedder = Bank(WEIGHTS), TextEmbedder()
     for interest in ("a glorp, a frindle or a mubbet?", "full or empty", "letter or invoice"):
