@@ -99,8 +99,8 @@ class Clocked(ModelWrapper):
 class Clock:
     """Seconds of each stage without those of the model, of the clock and of the processor (all threads)."""
 
-    def __init__(self, model: Clocked, log: Path | None, fall: Callable[[str, float], None]) -> None:
-        self.model, self.log, self.fall = model, log, fall
+    def __init__(self, model: Clocked, log: Path | None, fall: Callable[[str, float], None] | None = None) -> None:
+        self.model, self.log, self.fall = model, log, fall or (lambda stage, done: None)
         self.began: dict[str, tuple[Seconds, Seconds]] = {}
         self.seconds: dict[str, Seconds] = {}
         self.peak_mb: dict[str, float] = {}
@@ -200,7 +200,7 @@ async def run(out: Path, images: int, world: str, classes: int, dimensions: int,
     drawn = draw_labels(images, classes, seed)
     truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
     model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions), batch)
-    clock = Clock(model, log, falling(fall, images) if fall else lambda stage, done: None)
+    clock = Clock(model, log, falling(fall, images) if fall else None)
     settings = Settings(seed=seed)
     jpeg = small_picture()
     whole = now()

@@ -391,6 +391,15 @@ def test_listed_options_stand_for_the_words_of_the_task_that_is_asked_for(intere
     assert may.is_known
 
 
+def test_a_choice_reads_listed_options_as_a_look_does(pictures: Pictures) -> None:
+    """ "crimson" and "dark" stand for red and black; by their own words most black cards would be neither."""
+    interest, ids = "crimson or dark", pictures.ids[:12]
+    said = [reply.description for reply in look(Nano(pictures), ids, interest) if isinstance(reply, LookReply)]
+    assert set(said) == {"crimson", "dark"}
+    for answer, shares in zip(said, choose(Nano(pictures), ids, ("crimson", "dark"), interest), strict=True):
+        assert ("crimson", "dark", "neither")[int(np.argmax(shares))] == answer
+
+
 def test_a_list_of_answers_that_were_never_taught_is_never_called_good() -> None:
     bank, embedder = Bank(WEIGHTS), TextEmbedder()
     for interest in ("a glorp, a frindle or a mubbet?", "full or empty", "letter or invoice"):
@@ -433,6 +442,7 @@ def test_what_is_known_to_be_hard_is_never_called_good() -> None:
     assert hard.word == "check"
     assert "62% right" in hard.reason
     assert decide(replace(GOOD, measured=0.7, right=0.9)).word == "good"
+    assert "another kind of picture (face)" in decide(replace(GOOD, measured=0.2, right=0.62, elsewhere="face")).reason
     lost = replace(GOOD, agreement=0.0, confidence=0.2, spread=0.1)
     assert decide(replace(lost, measured=0.2)).word == "not understood"
     assert "another kind of picture (face)" in decide(replace(lost, elsewhere="face")).reason

@@ -423,14 +423,16 @@ class Nano:
         h, pooled = self._read(reading.vector, seen)
         logits = self._log_odds(reading, h, pooled)
         scale, heat, doubt = (float(self._numbers[key]) for key in ("scale", "temperature", "none"))
+        known = {prompts.nano_name(w): v for w, v in zip(reading.may.words, reading.may.vectors, strict=True)}
         found = []
         for row, of in enumerate(names):
-            vectors = self._embeddings(of)
+            # What an option stands for is what was looked for, and not its own words.
+            vectors = np.stack([known[n] if n in known else self._embedding(n) for n in of])
             same = _by_row(vectors, reading.may.vectors)
             own = scale * _by_row(h[row : row + 1], vectors)[0]
             # A word that the interest is known to ask for keeps its own standing.
-            known = np.where(same > 0.999, logits[row], -np.inf).max(1)
-            own = np.where(np.isfinite(known), known, own)
+            asked = np.where(same > 0.999, logits[row], -np.inf).max(1)
+            own = np.where(np.isfinite(asked), asked, own)
             others = logits[row].copy()
             others[:-2] += np.log(doubt)
             others[:-2][(same[:, :-2] > SAME_WORD).any(0)] = -np.inf
@@ -467,7 +469,7 @@ class Nano:
                 measured=measured,
                 right=right,
                 is_known=reading.may.is_known,
-                elsewhere=reading.may.kinds[task] if fit < SAME_KIND else "",
+                elsewhere=reading.may.kinds[task] if fit < SAME_KIND / 2 else "",
             )
         )
 

@@ -85,7 +85,8 @@ def decide(signals: Signals) -> Verdict:
     p, row = probability(signals), signals.row()
     if p >= GOOD_FROM:
         if signals.measured < OF_USE:
-            return Verdict("check", _HARD.format(right=signals.right), _CHECK + _ADVICE)
+            reason = (_ELSEWHERE if signals.elsewhere else _HARD).format(kind=signals.elsewhere, right=signals.right)
+            return Verdict("check", reason, _CHECK + _ADVICE)
         if not signals.is_known:
             return Verdict("check", _UNHEARD, _CHECK + _ADVICE_UNHEARD)
         return Verdict("good", _GOOD)
