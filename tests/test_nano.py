@@ -38,7 +38,7 @@ from manylens.models.base import (
 )
 from manylens.models.nano.bank import ANY_DOMAIN, LEAST_DOMAIN, SAME_KIND, Bank, Candidates, options_of
 from manylens.models.nano.model import BATCH, MODEL_FILES, Nano
-from manylens.models.nano.verdict import Signals, agreement, decide
+from manylens.models.nano.verdict import Signals, agreement, decide, foreseen
 from manylens.models.text_embedder import TextEmbedder
 from manylens.results.evaluate import Labels, evaluate_run, read_labels
 from manylens.settings import Settings
@@ -446,6 +446,23 @@ def test_what_is_known_to_be_hard_is_never_called_good() -> None:
     lost = replace(GOOD, agreement=0.0, confidence=0.2, spread=0.1)
     assert decide(replace(lost, measured=0.2)).word == "not understood"
     assert "another kind of picture (face)" in decide(replace(lost, elsewhere="face")).reason
+
+
+def test_answers_that_tell_little_are_never_called_good() -> None:
+    """Smiles of foreign faces: two answers, right in 82% by its own account, of which no other signal warns."""
+    unsure = decide(replace(GOOD, confidence=0.82, told=0.32))
+    assert unsure.word == "check"
+    assert "only a part" in unsure.reason
+    assert decide(replace(GOOD, confidence=0.82, told=0.6)).word == "good"
+
+
+def test_how_much_answers_tell_is_measured_against_what_they_leave_open() -> None:
+    halves = np.repeat([[0.8, 0.2], [0.2, 0.8]], 50, axis=0)
+    assert foreseen(halves) == pytest.approx(1 + 0.8 * np.log2(0.8) + 0.2 * np.log2(0.2))
+    assert foreseen(np.eye(4)) == 1
+    tenths = np.full((10, 10), 0.2 / 9) + np.eye(10) * (0.8 - 0.2 / 9)
+    assert foreseen(tenths) > 0.55 > foreseen(halves), "ten answers that are right in 80% tell more than two"
+    assert foreseen(np.repeat([[0.99, 0.01]], 50, axis=0)) > 0.9, "pictures that are all alike leave nothing open"
 
 
 def test_the_bank_says_what_is_hard() -> None:

@@ -30,7 +30,7 @@ _LOGISTIC_NORMAL = 0.346
 
 def stated_probabilities(sorting: Sorting) -> FloatArray:
     """(n,) that each image belongs where it is, 0 for one in no cluster: its look's confidence, times how surely its
-    description belongs to that cluster; of an image that was asked, what the last answer about the cluster says of it."""
+    description belongs to that cluster; of an image that was asked, what the last answer about the cluster says."""
     units = np.arange(len(sorting.units))
     within = sorting.sure.copy()
     for unit in units[sorting.place != NONE].tolist():

@@ -28,9 +28,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from manylens.collection.decode import check_resources
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.files import check_resources
 from manylens.models import prompts
 from manylens.models.base import (
     Capabilities,
@@ -48,7 +48,7 @@ from manylens.models.base import (
 from manylens.models.nano import language
 from manylens.models.nano.bank import BANK_FILES, SAME_KIND, Bank, Candidates, FloatArray
 from manylens.models.nano.interests import taught, worth_trying
-from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
+from manylens.models.nano.verdict import Signals, agreement, decide, foreseen, rewordings
 from manylens.models.text_embedder import TextEmbedder, falls_apart
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import in_thread
@@ -469,6 +469,7 @@ class Nano:
                 measured=measured,
                 right=right,
                 is_known=reading.may.is_known,
+                told=foreseen(shares),
                 elsewhere=reading.may.kinds[task] if fit < SAME_KIND / 2 else "",
             )
         )

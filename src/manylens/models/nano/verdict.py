@@ -33,6 +33,7 @@ _TYPICAL = {
 
 _HARD = "this is hard for the model: of pictures like these, kept out of its training, it had {right:.0%} right"
 _ELSEWHERE = "it learned to answer this on another kind of picture ({kind})"
+_UNSURE = "by how sure it is of its answers, the model sees only a part of how the pictures differ in this"
 _UNHEARD = "the answers that the interest lists are none that the model was taught"
 _GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
 _ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
@@ -48,7 +49,8 @@ class Signals:
     spread: 0 where H is the same for all pictures, towards 1 where it differs. measured, right: the NMI and the share
     of right answers of what is asked for, on pictures kept out of training, where known. elsewhere: the kind of picture
     that it was taught on, where these are of another. is_known: whether the options that it lists were taught in these
-    words or in others."""
+    words or in others. told: how much of what the
+    pictures differ in the answers tell, if they are right as often as it states (`foreseen`)."""
 
     closeness: float
     confidence: float
@@ -60,6 +62,7 @@ class Signals:
     right: float = math.nan
     elsewhere: str = ""
     is_known: bool = True
+    told: float = math.nan
 
     @classmethod
     def nothing(cls, closeness: float) -> Signals:
@@ -87,6 +90,8 @@ def decide(signals: Signals) -> Verdict:
         if signals.measured < OF_USE:
             reason = (_ELSEWHERE if signals.elsewhere else _HARD).format(kind=signals.elsewhere, right=signals.right)
             return Verdict("check", reason, _CHECK + _ADVICE)
+        if signals.told < OF_USE:
+            return Verdict("check", _UNSURE, _CHECK + _ADVICE)
         if not signals.is_known:
             return Verdict("check", _UNHEARD, _CHECK + _ADVICE_UNHEARD)
         return Verdict("good", _GOOD)
@@ -105,6 +110,24 @@ def rewordings(interest: str) -> tuple[str, ...]:
     """Other ways to say an interest."""
     bare = interest.strip().rstrip("?.!")
     return (f"group the pictures by {bare}", f"{bare} of the picture", f"what is the {bare}?")
+
+
+def foreseen(shares: NDArray[np.floating]) -> float:
+    """How much of what the pictures differ in the likeliest answers tell, if the true ones are drawn from `shares` (n,
+    answers): Theil's uncertainty coefficient, 1 - H(true | said) / H(true), in [0, 1].
+
+    Mean confidence does not show it: two answers that are right in 80% tell little of a picture, ten tell much. H(true)
+    is taken as one bit at least, so that pictures which are surely all the same leave nothing open.
+    """
+    joint = np.zeros((shares.shape[1], shares.shape[1]))
+    np.add.at(joint, shares.argmax(1), shares.astype(np.float64))
+    joint /= joint.sum()
+
+    def bits(of: NDArray[np.float64]) -> float:
+        there = of[of > 0]
+        return float(-(there * np.log2(there)).sum())
+
+    return 1 - (bits(joint.ravel()) - bits(joint.sum(1))) / max(bits(joint.sum(0)), 1.0)
 
 
 def agreement(some: NDArray[np.int64], others: NDArray[np.int64]) -> float:
