@@ -113,9 +113,10 @@ def lessons_of(
     if not images or not filled:
         return None
     row_of = {number: row for row, number in enumerate(filled)}
-    of_image = np.concatenate([np.full(len(known[n].images), row) for row, n in enumerate(filled)])
-    members = np.concatenate([np.array(known[n].images, dtype=np.int64) for n in filled])
-    sums = sum_by_group(looks.embeddings[members], of_image, len(filled))
+    of_image = np.full(len(looks), NONE, dtype=np.int64)
+    for row, number in enumerate(filled):
+        of_image[list(known[number].images)] = row
+    sums = sum_by_group(looks.embeddings, of_image, len(filled))
     own = np.array([row_of.get(places[image], NONE) for image in images])
     vectors = looks.embeddings[images]
     similarity = vectors @ sums.T / np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
