@@ -7,7 +7,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,16 @@ import manylens
 from manylens.cli import main as cli
 from manylens.collection.changes import Changes, changes
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import RELIABILITY, Known, evidence_for, lessons_of, place, placed_by_words, sorting_with
+from manylens.method.addition import (
+    RELIABILITY,
+    Known,
+    evidence_for,
+    joined,
+    lessons_of,
+    place,
+    placed_by_words,
+    sorting_with,
+)
 from manylens.method.likelihood import ChoiceModel
 from manylens.method.observations import Looks, normalise_description
 from manylens.method.questions import Answer, Choice
@@ -199,6 +210,30 @@ def test_what_earlier_answers_said_of_a_description_is_not_asked_again() -> None
     assert len(asked_about([0, 0, 0, 1, 1, 1, 2, 2])) == 6, (
         "one that means several clusters is asked picture by picture"
     )
+
+
+class Parts(tuple[str, ...]):
+    """Counts how often it is put together with others."""
+
+    times = 0
+
+    def __add__(self, others: Any) -> Any:
+        Parts.times += 1
+        return tuple.__add__(self, others)
+
+
+def test_looks_are_put_together_once_and_stand_by_image_id() -> None:
+    one, other = looks(*"abcdef"), looks(*"xy")
+    one = replace(one, image_ids=("0", "1", "3", "4", "6", "7"), descriptions=Parts(one.words), words=Parts(one.words))
+    other = replace(other, image_ids=("2", "5"), embeddings=-other.embeddings)
+    both = joined(one, other)
+    assert both.image_ids == tuple("01234567") and both.words == both.descriptions == tuple("abxcdyef")
+    assert Parts.times == 2, "once for the words and once for the descriptions, not once for every image"
+    assert np.array_equal(both.embeddings[[2, 5]], other.embeddings)
+    assert np.array_equal(both.embeddings[[0, 1, 3, 4, 6, 7]], one.embeddings)
+    empty = replace(looks(), embeddings=np.zeros((0, 0), dtype=np.float32))
+    assert np.array_equal(joined(one, empty).embeddings, one.embeddings)
+    assert np.array_equal(joined(empty, other).embeddings, other.embeddings)
 
 
 def lessons_world(agree: bool) -> tuple[Looks, list[Known], dict[int, int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from manylens.method.questions import MOST_OPTIONS, Steps
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.walk import EdgeScale, Units, walk
 from manylens.settings import Settings
+from manylens.types import NO_TOKENS
 
 _MOST_LESSONS = 2000
 """As many answers as a run fits its choice model to."""
@@ -112,9 +113,10 @@ def lessons_of(
     if not images or not filled:
         return None
     row_of = {number: row for row, number in enumerate(filled)}
-    of_image = np.concatenate([np.full(len(known[n].images), row) for row, n in enumerate(filled)])
-    members = np.concatenate([np.array(known[n].images, dtype=np.int64) for n in filled])
-    sums = sum_by_group(looks.embeddings[members], of_image, len(filled))
+    of_image = np.full(len(looks), NONE, dtype=np.int64)
+    for row, number in enumerate(filled):
+        of_image[list(known[number].images)] = row
+    sums = sum_by_group(looks.embeddings, of_image, len(filled))
     own = np.array([row_of.get(places[image], NONE) for image in images])
     vectors = looks.embeddings[images]
     similarity = vectors @ sums.T / np.maximum(np.linalg.norm(sums, axis=1), 1e-9)
@@ -223,6 +225,8 @@ def place(sorting: Sorting, settings: Settings, is_judge_used: bool, earlier: in
 def selected(looks: Looks, images: Sequence[int]) -> Looks:
     """The looks at some of the images, in the order given."""
     rows = list(images)
+    if rows == list(range(len(looks))):
+        return replace(looks, failed=(), not_looked=(), tokens=NO_TOKENS)  # a million embeddings have 1.5 GB
     return Looks(
         interest=looks.interest,
         image_ids=tuple(looks.image_ids[i] for i in rows),
@@ -236,15 +240,22 @@ def selected(looks: Looks, images: Sequence[int]) -> Looks:
 def joined(one: Looks, other: Looks) -> Looks:
     """Two sets of looks at different images, by image id. One may be empty, and has no width of its own then."""
     ids = one.image_ids + other.image_ids
+    descriptions, words = one.descriptions + other.descriptions, one.words + other.words
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    embeddings = [looks.embeddings for looks in (one, other) if len(looks)] or [one.embeddings]
+    place = np.empty(len(ids), dtype=np.int64)
+    place[order] = np.arange(len(ids))
+    wide = one if len(one) or not len(other) else other
+    embeddings = np.empty((len(ids), wide.embeddings.shape[1]), dtype=wide.embeddings.dtype)
+    for looks, rows in ((one, place[: len(one)]), (other, place[len(one) :])):
+        if len(looks):
+            embeddings[rows] = looks.embeddings
     return Looks(
         interest=one.interest,
         image_ids=tuple(ids[i] for i in order),
-        descriptions=tuple((one.descriptions + other.descriptions)[i] for i in order),
-        words=tuple((one.words + other.words)[i] for i in order),
+        descriptions=tuple(descriptions[i] for i in order),
+        words=tuple(words[i] for i in order),
         confidences=np.concatenate([one.confidences, other.confidences])[order],
-        embeddings=np.concatenate(embeddings)[order],
+        embeddings=embeddings,
         failed=tuple(sorted(one.failed + other.failed)),
         not_looked=tuple(sorted(one.not_looked + other.not_looked)),
         tokens=one.tokens + other.tokens,

@@ -347,4 +347,5 @@ class Check:
 
 def _sample_of(images: int) -> int:
     """A third of n^(2/3): 34 of 1,000 and 3,334 of a million."""
-    return math.ceil(math.pow(images, 2 / 3) / 3)
+    power: float = images ** (2 / 3)
+    return math.ceil(power / 3)
