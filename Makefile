@@ -53,7 +53,7 @@ test: $(STAMP) ## run the tests
 $(MODELS)/.installed: pyproject.toml
 	@test -x $(MODELS)/bin/python || $(PYTHON) -m venv $(MODELS)
 	@echo "Installing torch, transformers and its server into $(MODELS) (once; some 6 GB) ..."
-	@$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,server,tune]" "transformers[serving]>=5.0"
+	@$(MODELS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,ray,server,tune]" "transformers[serving]>=5.0"
 	@touch $@
 
 test-models: $(MODELS)/.installed ## run the tests that need torch, and `transformers serve` as a server that is not ours
@@ -62,7 +62,7 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 $(EXPORTS)/.installed: pyproject.toml
 	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
 	@echo "Installing pandas, pyarrow, datasets and a notebook kernel into $(EXPORTS) (once; some 1 GB) ..."
-	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]" exiv2 ipykernel nbclient
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports,remote]" exiv2 ipykernel "moto[server]" nbclient
 	@touch $@
 
 # FiftyOne has one of its own: beside the others pip looked for twelve minutes for versions that fit, and was stopped.

@@ -7,8 +7,9 @@ with Ray Data on the largest number of replicas that the CPUs hold.
 `python -m bench.ray_scaling --pause 0.25 [--replicas 1 2 4 8]` measures the engine alone: the model takes so many
 seconds for each call of 32 pictures and no CPU, as one on a GPU would, so that what is lost is the driver's.
 
-`python -m bench.ray_scaling --model hf:FOLDER --gpus 1 2 --replicas 1 2 4` does so on GPUs, each number of replicas on
-each number of GPUs (bfloat16 where they have it), and prints the efficiency from the first number to each.
+`python -m bench.ray_scaling --model hf:FOLDER --gpus 1 2 --replicas 1 2 4` does so on GPUs, so many replicas on each
+GPU (bfloat16 where they have it), and prints the efficiency to the first number of GPUs with as many replicas each. A
+row is printed when it is measured; one that cannot be says why, and the others go on.
 
 Rows of one run are compared; the best of the rounds counts, which take turns. Needs the extra `[ray]`, for Ray Data
 pyarrow and pandas, too.
@@ -34,7 +35,7 @@ from bench.worlds import ignore
 from manylens.collection.find import find_images
 from manylens.collection.pictures import StoredImages
 from manylens.engine import Engine, LocalEngine, RayEngine
-from manylens.errors import ModelError
+from manylens.errors import ManylensError, ModelError
 from manylens.models.base import LookReply, LookRequest, Model, ModelOptions
 from manylens.models.nano.model import Nano
 from manylens.models.scripted import ScriptedModel
@@ -88,11 +89,25 @@ def measure(folder: Path, model: str | Model, options: ModelOptions, engine: Eng
 
 def cpu_s() -> float:
     """CPU seconds of this process and of the replicas that it has, so far."""
-    import psutil
+    parents, names, ticks = {}, {}, {}
+    for entry in Path("/proc").iterdir():
+        try:
+            begin, _, rest = (entry / "stat").read_text().rpartition(")")
+        except (OSError, UnicodeDecodeError):
+            continue
+        fields = rest.split()
+        if entry.name.isdigit():
+            process = int(entry.name)
+            parents[process], names[process] = int(fields[1]), begin.partition("(")[2]
+            ticks[process] = int(fields[11]) + int(fields[12])
 
-    mine = psutil.Process()
-    every = [mine, *(child for child in mine.children(recursive=True) if child.name().startswith("ray::Rep"))]
-    return sum(one.cpu_times().user + one.cpu_times().system for one in every)
+    def is_ours(process: int) -> bool:
+        while process in parents and process != os.getpid():
+            process = parents[process]
+        return process == os.getpid()
+
+    counted = [p for p in ticks if p == os.getpid() or (names[p].startswith("ray::Rep") and is_ours(p))]
+    return sum(ticks[process] for process in counted) / os.sysconf("SC_CLK_TCK")
 
 
 def label_of(interest: str, image_id: str) -> str:
@@ -159,8 +174,9 @@ def on_cpus(options: argparse.Namespace, folder: Path) -> list[str]:
             with cluster(cores, 0):
                 engine = RayEngine(replicas=replicas, cpus=each)
                 keep(f"ray, {replicas}", measure(folder, options.model, ModelOptions(), engine, replicas))
-        with cluster(cores + 1, 0):  # one more, for Ray Data's own tasks: else its actors wait for them
-            keep("data", (0.0, ray_data(folder, most, 1.0), float("inf")))
+        if options.model == "nano":
+            with cluster(cores + 1, 0):  # one more, for Ray Data's own tasks: else its actors wait for them
+                keep("data", (0.0, ray_data(folder, most, 1.0), float("inf")))
     first = best[f"ray, {options.replicas[0]}"][0]
     lines = [
         "| engine | looks a second, warm | to one replica | efficiency | with loading | CPU ms a look |",
@@ -174,6 +190,8 @@ def on_cpus(options: argparse.Namespace, folder: Path) -> list[str]:
         slots = min(replicas, cores) / min(options.replicas[0], cores)
         cells = (f"ray, {replicas} of 1 thread", f"{warm:.1f}", f"{ratio:.2f}", f"{ratio / slots:.2f}", f"{whole:.1f}")
         lines.append(f"| {' | '.join(cells)} | {cpu:.1f} |")
+    if "data" not in best:
+        return lines
     whole = best["data"][1]
     lines.append(f"| Ray Data, {most}, no store | | | | {whole:.1f} | |")
     ours = best[f"ray, {most}"][1]
@@ -200,20 +218,27 @@ def paused(options: argparse.Namespace, folder: Path) -> list[str]:
 def on_gpus(options: argparse.Namespace, folder: Path) -> list[str]:
     cores = os.cpu_count() or 1
     best: dict[tuple[int, int], float] = {}
-    for _ in range(options.rounds):
+    for turn in range(options.rounds):
         for gpus in options.gpus:
-            for replicas in (n for n in options.replicas if n >= gpus):
-                with cluster(cores, gpus):
-                    engine = RayEngine(replicas=replicas, cpus=cores / max(options.replicas), gpus=gpus / replicas)
-                    found, *_ = measure(
-                        folder, options.model, ModelOptions(image_px=options.image_px), engine, replicas
-                    )
-                    best[gpus, replicas] = max(best.get((gpus, replicas), 0.0), found)
-    lines = ["| GPUs | replicas | looks a second | efficiency |", "|---|---|---|---|"]
+            for each in options.replicas:
+                replicas = gpus * each
+                engine = RayEngine(replicas=replicas, cpus=cores / max(cores, replicas), gpus=1 / each)
+                try:
+                    with cluster(cores, gpus):
+                        found, *_ = measure(
+                            folder, options.model, ModelOptions(image_px=options.image_px), engine, replicas
+                        )
+                except ManylensError as error:
+                    print(f"round {turn + 1}, {gpus} GPUs, {each} replicas each: {error}", flush=True)
+                    continue
+                print(f"round {turn + 1}, {gpus} GPUs, {each} replicas each: {found:.1f} looks a second", flush=True)
+                best[gpus, each] = max(best.get((gpus, each), 0.0), found)
+    lines = ["", "| GPUs | replicas on each | looks a second | efficiency |", "|---|---|---|---|"]
     base = options.gpus[0]
-    alone = max(rate for (gpus, _), rate in best.items() if gpus == base) / base
-    for (gpus, replicas), rate in best.items():
-        lines.append(f"| {gpus} | {replicas} | {rate:.1f} | {rate / alone / gpus:.2f} |")
+    for (gpus, each), rate in best.items():
+        alone = best.get((base, each), 0.0)
+        efficiency = f"{rate / alone * base / gpus:.2f}" if alone else ""
+        lines.append(f"| {gpus} | {each} | {rate:.1f} | {efficiency} |")
     return lines
 
 
@@ -230,8 +255,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, commit {commit}, {options.images} pictures\n")
+    most = max(options.replicas) * max(options.gpus, default=1)
+    if options.folder is None and options.images < 2 * WARM * most:
+        parser.error(
+            f"{WARM} pictures a replica are looked at before the clock starts: pass --images {2 * WARM * most}"
+        )
     with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or write_sample(Path(scratch) / "sample", images_per_card=options.images // 52)
+        folder = options.folder or write_sample(Path(scratch) / "sample", images_per_card=-(-options.images // 52))
         print(
             "\n".join((paused if options.pause else on_gpus if options.gpus else on_cpus)(options, folder)), flush=True
         )

@@ -5,6 +5,8 @@ looks, sorts and writes the results and the report, with a scripted model. It pr
 stage, with the model's own apart, peak memory, sizes on the disk, calls and scores. The same command on the same folder
 resumes what was stopped. `--profile FILE` writes a profile of the stages after the looks. `--kills 10` compares two
 runs of the same: one undisturbed in OUT/whole, one in OUT/killed that is killed (SIGKILL) ten times, in every stage.
+
+`--add 10` on the folder of a run that has ended adds so many pictures to it, and prints what that took.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from typing import Any, TypeAlias
 from PIL import Image as PillowImage
 
 import manylens.api as api
-from bench.worlds import INTEREST, WORLDS, draw_labels, scripted
+from bench.worlds import INTEREST, WORLDS, draw_labels, ignore, scripted
 from manylens.collection.find import Collection
 from manylens.collection.pictures import StoredImages
 from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
@@ -41,6 +43,8 @@ from manylens.files import DATABASE_NAME
 from manylens.models.base import Capabilities, Model, ModelWrapper, Request
 from manylens.models.caching import CachingModel, open_account
 from manylens.pipeline import cluster_images
+from manylens.pipeline.add import add_images
+from manylens.pipeline.budget import Budget
 from manylens.results.report import THUMBNAILS_NAME
 from manylens.session import Session
 from manylens.settings import Settings
@@ -95,8 +99,8 @@ class Clocked(ModelWrapper):
 class Clock:
     """Seconds of each stage without those of the model, of the clock and of the processor (all threads)."""
 
-    def __init__(self, model: Clocked, log: Path | None, fall: Callable[[str, float], None]) -> None:
-        self.model, self.log, self.fall = model, log, fall
+    def __init__(self, model: Clocked, log: Path | None, fall: Callable[[str, float], None] | None = None) -> None:
+        self.model, self.log, self.fall = model, log, fall or (lambda stage, done: None)
         self.began: dict[str, tuple[Seconds, Seconds]] = {}
         self.seconds: dict[str, Seconds] = {}
         self.peak_mb: dict[str, float] = {}
@@ -196,7 +200,7 @@ async def run(out: Path, images: int, world: str, classes: int, dimensions: int,
     drawn = draw_labels(images, classes, seed)
     truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
     model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions), batch)
-    clock = Clock(model, log, falling(fall, images) if fall else lambda stage, done: None)
+    clock = Clock(model, log, falling(fall, images) if fall else None)
     settings = Settings(seed=seed)
     jpeg = small_picture()
     whole = now()
@@ -249,6 +253,53 @@ async def run(out: Path, images: int, world: str, classes: int, dimensions: int,
         "tables": tables(out),
         "notes": list(clustering.notes),
         "digest": digest(out),
+    }
+
+
+async def add(out: Path, images: int, more: int, world: str, classes: int, dimensions: int, seed: int,
+              profile: Path | None, writes: bool, batch: int) -> dict[str, Any]:  # fmt: skip
+    """What `manylens add` does after it has read the folder of pictures."""
+    drawn = draw_labels(images + more, classes, seed)
+    truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
+    model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions), batch)
+    clock = Clock(model, None)
+    jpeg = small_picture()
+    profiler = cProfile.Profile()
+    if profile is not None:
+        profiler.enable()
+    whole = now()
+    clock.start("open")
+    with RunFolder.open(out, must_exist=True) as folder:
+        ((held, settings),) = folder.clusterings()
+        clock.end("open")
+        clock.start("read")
+        known = folder.known_images()
+        folder.put_thumbnails(Thumbnail(image_id, 96, 72, jpeg) for image_id in truth if image_id not in known)
+        pictures = tuple(Image(image_id, (f"{image_id[:3]}/{image_id}.jpg",), 96, 72) for image_id in sorted(truth))
+        folder.record_collection(pictures, [], "/pictures", Path("/pictures"))
+        collection = Collection(Path("/pictures"), pictures, (), 0, len(pictures))
+        clock.end("read")
+        kept = CachingModel(model, folder, account=open_account(folder))
+        session = Session(folder, collection, StoredImages(collection.root, pictures, folder.thumbnail), kept, True)
+        clock.start("add")
+        ids = [image.id for image in pictures]
+        found = await add_images(held, ids, kept, settings, ignore, Budget(kept, settings), len(held.clusters))
+        clock.end("add")
+        clock.start("write")
+        api._write(session, [(found, settings)], time.monotonic(), False, ignore, is_addition=True)
+        clock.end("write")
+    if profile is not None:
+        profiler.disable()
+        profiler.dump_stats(profile)
+    return {
+        "images": images,
+        "added": more,
+        "seconds": {stage: round(seconds, 2) for stage, (seconds, _) in clock.seconds.items()},
+        "processor": {stage: round(seconds, 2) for stage, (_, seconds) in clock.seconds.items()},
+        "beside": [round(seconds, 1) for seconds in added(passed(whole), minus=model.spent)],
+        "model": [round(seconds, 1) for seconds in model.spent],
+        "peak": round(peak_mb()),
+        "calls": model.calls,
     }
 
 
@@ -312,6 +363,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--kills", type=int, help="compare with a run that is killed so often")
     parser.add_argument("--fall", choices=MOMENTS, help="kill this process there")
+    parser.add_argument("--add", type=int, default=0, metavar="N")
     given = parser.parse_args()
     if given.kills:
         same = ["--images", given.images, "--world", given.world, "--classes", given.classes, "--seed", given.seed]
@@ -322,6 +374,10 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     work = run(given.out, given.images, given.world, given.classes, given.dimensions, given.seed, given.profile,
                not given.silent, given.log, given.batch, given.fall)  # fmt: skip
+    if given.add:
+        work.close()
+        work = add(given.out, given.images, given.add, given.world, given.classes, given.dimensions, given.seed,
+                   given.profile, not given.silent, given.batch)  # fmt: skip
     print(json.dumps(asyncio.run(work)))
 
 

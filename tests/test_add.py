@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +19,19 @@ import manylens
 from manylens.cli import main as cli
 from manylens.collection.changes import Changes, changes
 from manylens.errors import StoreError, UsageError
-from manylens.method.addition import RELIABILITY, Known, lessons_of, placed_by_words, sorting_with
+from manylens.method.addition import (
+    RELIABILITY,
+    Known,
+    evidence_for,
+    joined,
+    lessons_of,
+    place,
+    placed_by_words,
+    sorting_with,
+)
 from manylens.method.likelihood import ChoiceModel
 from manylens.method.observations import Looks, normalise_description
+from manylens.method.questions import Answer, Choice
 from manylens.method.sorting import NO_ANSWER, NONE
 from manylens.method.walk import EdgeScale
 from manylens.models.scripted import ScriptedModel
@@ -71,7 +84,7 @@ def test_what_was_placed_stays_and_what_is_alike_joins_it_without_a_question(tmp
         assert Counter(row.cluster for row in result[interest].files.rows) == {
             cluster.id: cluster.size for cluster in result[interest].clusters
         }
-    assert result.calls_asked == 2 * 16, "one look an interest, and no question"
+    assert result.calls_asked == 2 * (16 + 1), "a look each, and of each interest's random sample what is new: 5 - 4"
     again = manylens.add(tmp_path / "out", tmp_path / "pictures", model=model())
     assert (again.calls_asked, places(again, "color")) == (0, places(result, "color"))
 
@@ -141,14 +154,86 @@ def looks(*words: str) -> Looks:
     )
 
 
-def test_a_description_places_only_where_earlier_images_agree() -> None:
-    seen = looks(*["cat"] * 9, *["dog"] * 6, "cat", "dog", "bird", "")
-    known = [Known("cats", "", tuple(range(9))), Known("dogs", "", (9, 10, 11)), Known("pets", "", (12, 13, 14))]
-    found = placed_by_words(seen, known, [15, 16, 17, 18], range(9), price=1 / 7)
-    assert {image: (place.cluster, place.there, place.alike) for image, place in found.items()} == {15: (0, 9, 9)}
-    assert placed_by_words(seen, known, [15], range(9), price=0.01) == {}, (
-        "one in twenty is worth a question at this price"
+def test_evidence_is_of_the_same_description_and_leaves_a_cluster_its_exemplars() -> None:
+    seen = looks(*["cat"] * 120, *["dog"] * 6, "cat", "bird", "")
+    places = dict.fromkeys(range(120), 0) | dict.fromkeys(range(120, 126), 1)
+    found = evidence_for(seen, [126, 127, 128], places, shown={0, 1})
+    assert set(found.values()) == {0} and len(found) == 100 and not {0, 1} & set(found)
+    assert evidence_for(seen, [127, 128], places) == {}
+
+
+def test_where_nobody_is_asked_a_description_places_with_most_of_its_kind() -> None:
+    seen = looks(*["cat"] * 9, *["dog"] * 5, "cat", "dog", "bird", "")
+    known = [Known("cats", "", tuple(range(9))), Known("dogs", "", (9, 10, 11)), Known("pets", "", (12, 13))]
+    found = placed_by_words(seen, known, [14, 15, 16, 17])
+    assert {image: (place.cluster, place.there, place.alike) for image, place in found.items()} == {
+        14: (0, 9, 9),
+        15: (1, 3, 5),
+    }
+    assert found[14].probability == pytest.approx(0.95) and found[15].probability == pytest.approx(3.5 / 6)
+
+
+def asked_about(kinds: Sequence[int]) -> list[int]:
+    """Three kinds, and a fourth description, "pet", of which earlier answers said these kinds; six pictures of it come.
+    Gives which of those are asked about; the judge says that they are of the first kind."""
+    n = len(kinds)
+    words = ["cat"] * 20 + ["dog"] * 20 + ["cow"] * 20 + ["pet"] * (n + 6)
+    places = {60 + i: kind for i, kind in enumerate(kinds)}
+    pool = list(range(60 + n, 66 + n))
+    embeddings = np.repeat(np.vstack([np.eye(3), np.full(3, 3**-0.5)]), [20, 20, 20, n + 6], axis=0)
+    ids = tuple(f"{i:03d}" for i in range(len(words)))
+    ones = np.ones(len(words), np.float32)
+    seen = Looks(Interest("kind"), ids, tuple(words), tuple(words), ones, embeddings.astype(np.float32))
+    known = [
+        Known(str(kind), "", (*range(20 * kind, 20 * kind + 20), *(i for i in places if places[i] == kind)))
+        for kind in range(3)
+    ]
+    settings = manylens.Settings()
+    sorting = sorting_with(seen, known, pool, EdgeScale(7.0, -4.0), settings, None, evidence_for(seen, pool, places))
+    steps = place(sorting, settings, True, earlier=len(words))
+    questions = next(steps, [])
+    asked: list[int] = []
+    with suppress(StopIteration):
+        while True:
+            choices = [q for q in questions if isinstance(q, Choice)]
+            asked += [q.image for q in choices]
+            answers = [Answer((*(float(o.name == "0") for o in q.options), 0.0)) for q in choices]
+            questions = steps.send(answers)
+    assert set(asked) <= set(pool), "nobody asks about earlier pictures"
+    assert all(sorting.cluster_of(image) == 0 for image in pool)
+    return sorted(set(asked))
+
+
+def test_what_earlier_answers_said_of_a_description_is_not_asked_again() -> None:
+    assert asked_about([0] * 8) == []
+    assert len(asked_about([])) >= 2
+    assert len(asked_about([0, 0, 0, 1, 1, 1, 2, 2])) == 6, (
+        "one that means several clusters is asked picture by picture"
     )
+
+
+class Parts(tuple[str, ...]):
+    """Counts how often it is put together with others."""
+
+    times = 0
+
+    def __add__(self, others: Any) -> Any:
+        Parts.times += 1
+        return tuple.__add__(self, others)
+
+
+def test_looks_are_put_together_once_and_stand_by_image_id() -> None:
+    one, other = looks(*"abcdef"), looks(*"xy")
+    one = replace(one, image_ids=("0", "1", "3", "4", "6", "7"), descriptions=Parts(one.words), words=Parts(one.words))
+    other = replace(other, image_ids=("2", "5"), embeddings=-other.embeddings)
+    both = joined(one, other)
+    assert both.image_ids == tuple("01234567") and both.words == both.descriptions == tuple("abxcdyef")
+    assert Parts.times == 2, "once for the words and once for the descriptions, not once for every image"
+    assert np.array_equal(both.embeddings[[2, 5]], other.embeddings)
+    assert np.array_equal(both.embeddings[[0, 1, 3, 4, 6, 7]], one.embeddings)
+    empty = replace(looks(), embeddings=np.zeros((0, 0), dtype=np.float32))
+    assert np.array_equal(joined(one, empty).embeddings, one.embeddings)
+    assert np.array_equal(joined(empty, other).embeddings, other.embeddings)
 
 
 def lessons_world(agree: bool) -> tuple[Looks, list[Known], dict[int, int]]:
@@ -180,6 +265,8 @@ def test_earlier_answers_say_how_far_likeness_can_be_trusted() -> None:
     assert slipped is not None
     assert set(np.argsort(-slipped.elsewhere)[:2].tolist()) == set(slips)
     assert lessons_of(seen, known, {}, edge, RELIABILITY) is None
+    once = lessons_of(seen, known, where | slips, edge, RELIABILITY, evidence={7, 20})
+    assert once is not None and len(once.features) == 40 and len(once.elsewhere) == len(once.members) == 38
 
 
 def test_lessons_do_not_depend_on_the_order_of_what_is_known() -> None:

@@ -147,6 +147,22 @@ def test_nano_on_replicas_says_the_same(here: RayEngine, tmp_path: Path) -> None
 
 
 @needs_ray
+@pytest.mark.models
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs the extra [local]: make test-models")
+def test_a_checkpoint_on_replicas_says_the_same(here: RayEngine, tmp_path: Path) -> None:
+    import tiny_checkpoints
+
+    named = f"hf:{tiny_checkpoints.llava(tmp_path / 'checkpoint')}"
+    folder = write_pictures(tmp_path / "pictures", 12)
+    looked = []
+    for engine in (LocalEngine(), RayEngine(replicas=2)):
+        out = tmp_path / type(engine).__name__
+        manylens.cluster(folder, "color", model=named, options=ModelOptions(device="cpu"), out=out, engine=engine)
+        looked.append(results(out))
+    assert looked[0] == looked[1]
+
+
+@needs_ray
 @pytest.mark.slow
 def test_killed_workers_cost_the_calls_under_way_and_nothing_else(
     folder: Path, expected: dict[str, bytes], here: RayEngine, tmp_path: Path

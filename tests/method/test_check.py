@@ -159,7 +159,7 @@ def test_a_spent_budget_leaves_no_description_that_images_share_without_a_cluste
 
 
 def test_an_image_about_which_a_question_failed_is_not_asked_about_again() -> None:
-    world = make_world(3, 90, wordings=3, misdescribed=0.2, seed=1)
+    world = make_world(3, 90, wordings=3, misdescribed=0.2, seed=3)
     judge, rounds = Truthful(world, 0.1), list[list[Question]]()
     broken = {image for image in range(90) if seeded_share(0, str(image)) < 0.3}
     check = run(world, lambda q: FAILED if q.image in broken else judge(q), rounds, price=0.02)  # type: ignore[union-attr]

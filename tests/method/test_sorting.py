@@ -126,12 +126,13 @@ def test_an_answer_tells_how_likely_an_image_alone_of_its_description_is_misdesc
 
 
 def test_an_answer_about_one_of_several_images_counts_as_far_as_it_is_where_its_unit_is() -> None:
-    """wrong: 6%, less a fifth as one image of .06 was asked and none found misplaced against a prior of 4 answers."""
+    """wrong: 6%, its odds less a fifth as one image of .06 was asked and none found misplaced against a prior of 4
+    answers."""
     sorting = begin(LARGE_UNIT, ["red", "blue"])
     unit = unit_of(sorting, "pink")
     said = np.array([0.95 * 0.1 + 0.05 / 3, 0.95 * 0.8 + 0.05 / 3, 0.95 * 0.1 + 0.05 / 3])
     sorting.learn(8, [0, 1], (0.1, 0.8, 0.1))
-    wrong = PRIOR_MISPLACED * UNIT_STRENGTH / (UNIT_STRENGTH + 1)
+    wrong = at_rate(PRIOR_MISPLACED, UNIT_STRENGTH / (UNIT_STRENGTH + 1))
     assert sorting.share_of(8, unit) == pytest.approx(wrong)
     anywhere = 0.5 * BEFORE + 0.5 / 3
     likelihood = said / said.max()
@@ -247,15 +248,28 @@ def test_the_share_of_an_image_alone_in_its_unit_is_zero() -> None:
     assert sorting.share_of(0, unit_of(sorting, "red")) == pytest.approx(0.06)
 
 
+def at_rate(share: float, rate: float) -> float:
+    odds = share / (1 - share) * rate
+    return odds / (1 + odds)
+
+
+def test_a_look_that_is_nearly_surely_wrong_stays_so_whatever_sure_looks_showed() -> None:
+    sorting = begin([("red", RED)] * 9, ["red"], confidences=[0.99] * 8 + [0.03])
+    alone = sorting.share[8]
+    sorting.asked[0] = [0, 1, 2, 3, 4, 5]
+    sorting.share[:6] = 0.06  # as much as their unit's prior: six answers, and no misplaced image
+    assert alone > 0.6 and sorting.share_of(8, 0) > 0.3
+
+
 def test_a_units_share_rises_with_the_misplaced_images_seen_and_falls_without() -> None:
-    """(prior + seen) / (prior + expected) times the common share, the prior being worth four answers."""
+    """(prior + seen) / (prior + expected) times the odds of the common share, the prior being worth four answers."""
     sorting = begin([("red", RED)] * 20 + [("blue", BLUE)] * 20, ["red", "blue"])
     unit = unit_of(sorting, "red")
     sorting.asked[unit] = [0, 1, 2, 3]
-    assert sorting.share_of(9, unit) == pytest.approx(0.06 * 0.24 / 0.48)
+    assert sorting.share_of(9, unit) == pytest.approx(at_rate(0.06, 0.24 / 0.48))
     sorting.misplaced[unit] = 2.0
-    assert sorting.share_of(9, unit) == pytest.approx(0.06 * 2.24 / 0.48)
-    sorting.misplaced[unit] = 50.0
+    assert sorting.share_of(9, unit) == pytest.approx(at_rate(0.06, 2.24 / 0.48))
+    sorting.misplaced[unit] = 500.0
     assert sorting.share_of(9, unit) == 0.95, "never certain"
 
 

@@ -40,10 +40,11 @@ _GUESS = 0.5
 
 
 class Check:
-    """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters are given."""
+    """One interest's questions. seed: of all randomness, with the images' ids. closed: whether clusters are given.
+    earlier: of the images, how many are of earlier runs, which had their random sample."""
 
-    def __init__(self, sorting: Sorting, seed: int, closed: bool = False) -> None:
-        self.sorting, self.seed, self.closed = sorting, seed, closed
+    def __init__(self, sorting: Sorting, seed: int, closed: bool = False, earlier: int = 0) -> None:
+        self.sorting, self.seed, self.closed, self.earlier = sorting, seed, closed, earlier
         self.spent = False
         self._waiting = np.zeros(0, dtype=np.int64)
         self._founders: set[int] = set()
@@ -89,7 +90,7 @@ class Check:
 
     def _sample(self) -> Steps[None]:
         """Ask about a random part of the images that nothing else was asked about: what they show, the others would.
-        A third of n^(2/3): 34 of 1,000 and 3,334 of a million."""
+        Pictures that come in parts get as many questions together as all of them at once."""
         sorting = self.sorting
         ids = sorting.looks.image_ids
         places = sorting.places()
@@ -97,7 +98,7 @@ class Check:
         places[closed] = NONE
         unasked = np.flatnonzero(places != NONE).tolist()
         drawn = sorted(unasked, key=lambda image: seeded_share(self.seed, "sample", ids[image]))
-        drawn = drawn[: math.ceil(len(ids) ** (2 / 3) / 3)]
+        drawn = drawn[: _sample_of(len(ids)) - _sample_of(self.earlier)]
         for image in drawn:
             sorting.sampled[image] = (sorting.cluster_of(image), 1 - sorting.probability(image))
         options = sorting.options(sorting.units.of_image[drawn])
@@ -332,7 +333,8 @@ class Check:
         count = round(float(sorting.share[asked].sum()) / mean) if asked else 0
         wrong = min(round(float(sorting.misplaced[unit])), count)
         strength = max(0.5, round(float(sorting.prior[unit]) / mean, 1))
-        table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), len(fresh) + count)
+        others = len(fresh) + count + int(sorting.coming[unit])  # all of them profit from what is learned
+        table = pays_to_ask(round(mean, 2), strength, round(sorting.price / worth, 2), others)
         if count >= len(table) or not table[count][wrong]:
             return []
         if unit not in self._in_part:
@@ -341,3 +343,9 @@ class Check:
             self._in_part[unit] = sorted(members, key=lambda image: seeded_share(self.seed, "part", ids[image]))
         left = set(fresh)
         return list(islice((image for image in self._in_part[unit] if image in left), max(1, len(asked))))
+
+
+def _sample_of(images: int) -> int:
+    """A third of n^(2/3): 34 of 1,000 and 3,334 of a million."""
+    power: float = images ** (2 / 3)
+    return math.ceil(power / 3)

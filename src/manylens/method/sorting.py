@@ -110,6 +110,8 @@ class Sorting:
         self.image_sure: dict[int, float] = {}
         self.misplaced = np.zeros(m)
         """How many of a unit's asked images are expected not to be where it is."""
+        self.coming = np.zeros(m, dtype=np.int64)
+        """How many images described like a unit may come later, for whom what is learned of it counts, too."""
         self._choice_prior = ChoiceModel(edge.scale, edge.offset)
         self._choice = self._choice_prior
         self._counts = np.zeros(m, dtype=np.int64)
@@ -492,9 +494,9 @@ class Sorting:
         return likely
 
     def share_of(self, image: int, unit: int) -> float:
-        """The probability that an image is not where its unit is, before it is asked: its share, times how much more
-        of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers). An image
-        that is a unit by itself is where that is."""
+        """The probability that an image is not where its unit is, before it is asked: the odds of its share, times how
+        much more of the unit's asked images were misplaced than expected (a Beta posterior of `UNIT_STRENGTH` answers).
+        An image that is a unit by itself is where that is."""
         return float(self.shares_of(np.array([image]), np.array([unit]))[0])
 
     def shares_of(self, images: NDArray[np.int64], units: NDArray[np.int64]) -> FloatArray:
@@ -503,7 +505,8 @@ class Sorting:
         asked = [self.share[own].sum() if (own := self.asked[unit]) else 0.0 for unit in distinct.tolist()]
         prior = self.prior[distinct]
         rate = (prior + self.misplaced[distinct]) / (prior + np.array(asked))
-        shares: FloatArray = np.minimum(_MOST_MISPLACED, self.share[images] * rate[which])
+        odds = self.share[images] / (1 - self.share[images]) * rate[which]
+        shares: FloatArray = np.minimum(_MOST_MISPLACED, odds / (1 + odds))
         shares[self.units.sizes[units] == 1] = 0.0
         return shares
 

@@ -17,6 +17,7 @@ from manylens.method.addition import (
     RELIABILITY,
     ByWords,
     Known,
+    evidence_for,
     joined,
     lessons_of,
     old_of,
@@ -72,7 +73,8 @@ async def add_images(
     with budget.reading():  # where they are not stored (the model was changed), the account's limits hold
         before = (await look_at_images(sorted(known_ids), [interest], model, emit))[interest]
     after = (await look_at_images(fresh, [interest], model, emit, budget))[interest]
-    looks = joined(before, after)
+    looks, had, missing = joined(before, after), len(before), before.not_looked
+    del before  # of a million images that is 1.5 GB
 
     def open_session(asked_about: Looks) -> JudgeSession:
         return JudgeSession(asked_about, model, emit, budget, budget.part(1.0))
@@ -99,13 +101,13 @@ async def add_images(
     asked = clustering.calls
     grown = replace(
         clustering,
-        identity=clustering.identity if before.not_looked else model.identity,
+        identity=clustering.identity if missing else model.identity,
         clusters=tuple(clusters),
         assignments=tuple(sorted((*kept, *placed.values()), key=lambda a: a.image_id)),
         failed=after.failed,
         calls=replace(
             asked,
-            look=len(before) + len(after) + len(after.failed),
+            look=had + len(after) + len(after.failed),
             choose=asked.choose + session.chosen,
             complete=asked.complete + session.written,
             failed=len(session.failures) + len(after.failed),
@@ -167,8 +169,7 @@ async def _place(
         images = inside.get(cluster.id, [])
         person = [image for image in images if image in said]  # what the cluster means, a person knows best
         known.append(Known(cluster.name, cluster.definition, tuple(dict.fromkeys([*person, *first, *images]))))
-    asked = {at[a.image_id] for a in clustering.assignments if a.decided_by == "choice" and a.image_id in at}
-    by_words = placed_by_words(looks, known, pool, None if repeats else asked, settings.price)
+    by_words = placed_by_words(looks, known, pool) if repeats or clustering.estimate is None else {}
     found = {
         looks.image_ids[image]: _by_words(looks, image, place_, clusters[place_.cluster])
         for image, place_ in by_words.items()
@@ -183,15 +184,23 @@ async def _place(
         mine = [row[image] for image in pool]
         edge = edge_scale(session.model.capabilities)
         number_of = {cluster.id: n for n, cluster in enumerate(clusters)}
+        there = {at[a.image_id]: a for a in clustering.assignments if a.image_id in at}
         answered = {
-            at[a.image_id]: NONE if a.cluster is None else number_of[a.cluster]
-            for a in clustering.assignments
-            if a.decided_by == "choice" and a.image_id in at
+            image: NONE if a.cluster is None else number_of[a.cluster]
+            for image, a in there.items()
+            if a.decided_by == "choice"
         }
-        lessons = lessons_of(looks, known, answered, edge, RELIABILITY)
-        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons)
+        placed = {
+            row[image]: number_of[a.cluster]
+            for image, a in there.items()
+            if a.cluster is not None and a.decided_by in ("choice", "person")
+        }
+        shown = {image for cluster in own for image in cluster.images[: settings.exemplars_asked]}
+        evidence = evidence_for(session.looks, mine, placed, shown)
+        lessons = lessons_of(looks, known, answered, edge, RELIABILITY, {keep[image] for image in evidence})
+        sorting = sorting_with(session.looks, own, mine, edge, settings, lessons, evidence)
         is_asked = bool(settings.into) if repeats else clustering.estimate is not None
-        await session.drive(place(sorting, settings, is_asked))
+        await session.drive(place(sorting, settings, is_asked, len(keep) - len(mine)))
         session.finish("check", f"{counted(session.chosen, 'question')} asked about {counted(len(mine), 'image')}")
         more, places = await _shown(sorting, own, mine, clusters, settings, session, number)
         clusters += more
