@@ -62,7 +62,7 @@ test-models: $(MODELS)/.installed ## run the tests that need torch, and `transfo
 $(EXPORTS)/.installed: pyproject.toml
 	@test -x $(EXPORTS)/bin/python || $(PYTHON) -m venv $(EXPORTS)
 	@echo "Installing pandas, pyarrow, datasets and a notebook kernel into $(EXPORTS) (once; some 1 GB) ..."
-	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports]" exiv2 ipykernel nbclient
+	@$(EXPORTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,exports,remote]" exiv2 ipykernel "moto[server]" nbclient
 	@touch $@
 
 # FiftyOne has one of its own: beside the others pip looked for twelve minutes for versions that fit, and was stopped.

@@ -4,7 +4,7 @@
 labelled zips that training reads, and `world/`. Prints a row for each grouping: verdict, NMI, the estimated share of
 misplaced pictures with its interval, the true one, and how many of the 50 pictures that the review queue shows first
 are misplaced, beside what as many drawn at random would hold; then for each family the mean error of the estimate, how
-many intervals hold the truth, and the expected calibration error of the pictures' confidences.
+many intervals hold the truth, the expected calibration error of the pictures' confidences; then the verdicts by NMI.
 
 True share: of the placed pictures, those without the label that most of their cluster have. Clusters finer than the
 labels are right by that measure. `odd` has interests in words that were not taught; `distorted`, pictures blurred,
@@ -50,42 +50,58 @@ NO_LABELS = ("file", "split", "identity", "caption1", "caption2", "caption3", "c
 ODD = {
     ("art_medium", "medium"): ("how was it made", "technique"),
     ("art_medium", "subject"): ("what is drawn",),
-    ("big_cats", "big cat"): ("wild animal",),
-    ("card", "rank"): ("number on it",),
+    ("big_cats", "big cat"): ("animal", "wild animal"),
+    ("blood_cells", "blood cell"): ("cell type under the microscope",),
+    ("card", "rank"): ("number on it", "value"),
     ("card", "suit"): ("symbol",),
     ("cifar10", "class"): ("what is in the picture", "subject"),
-    ("cifar10", "type"): ("does it breathe?", "living or made by people"),
+    ("cifar10", "type"): ("living or made by people", "does it breathe?"),
     ("clothing_kind", "kind of clothing"): ("garment", "what to wear"),
-    ("coco_captions", "animal"): ("creature", "pet"),
     ("coco_captions", "activity"): ("what happens", "sport"),
+    ("coco_captions", "animal"): ("creature", "pet"),
+    ("coco_captions", "daytime"): ("time of day", "light"),
+    ("coco_captions", "food"): ("meal",),
     ("coco_captions", "people"): ("how crowded is it", "how many persons"),
     ("coco_captions", "place"): ("where was it taken", "surroundings"),
-    ("coco_captions", "setting"): ("indoors or outdoors", "inside or outside?"),
+    ("coco_captions", "setting"): ("indoors or outdoors", "inside or outside?", "under a roof"),
     ("coco_captions", "weather"): ("sky", "what the sky looks like"),
-    ("emotion", "emotion"): ("feeling",),
+    ("day_night", "daytime"): ("day or night", "light"),
+    ("dog_breeds", "dog breed"): ("dog", "animal"),
+    ("emoji_category", "emoji category"): ("theme",),
+    ("emotion", "emotion"): ("feeling", "mood of the person"),
     ("face_age_gender", "age group"): ("how old", "generation"),
-    ("face_attributes", "hair"): ("hairstyle",),
-    ("face_attributes", "smile"): ("happy or not",),
-    ("facial_expression", "facial expression"): ("how does the person feel",),
+    ("face_attributes", "facial hair"): ("beard",),
+    ("face_attributes", "glasses"): ("eyewear",),
+    ("face_attributes", "hair"): ("hair color", "hairstyle"),
+    ("face_attributes", "headwear"): ("hat",),
+    ("face_attributes", "smile"): ("mood", "happy or not"),
+    ("facial_expression", "facial expression"): ("feeling", "how does the person feel"),
+    ("fashion", "category"): ("where on the body is it worn",),
     ("fashion", "gender"): ("who is it for",),
     ("fashion", "usage"): ("occasion",),
     ("flowers", "species"): ("plant",),
     ("food_dishes", "dish"): ("cuisine", "what is on the plate"),
     ("fruit", "species"): ("what could I eat",),
-    ("human_actions15", "action"): ("hobby", "what is the person doing?"),
-    ("kind_of_image", "kind of image"): ("sort of picture",),
-    ("magnetic_tile_defects", "defective"): ("good or defective",),
-    ("miniplaces100", "setting"): ("indoors or outdoors",),
-    ("photo_quality", "photo quality"): ("what is wrong with the photo",),
+    ("furniture_kind", "piece of furniture"): ("home",),
+    ("grocery_items", "kind of grocery"): ("aisle in the shop",),
+    ("human_actions15", "action"): ("what is the person doing?", "hobby"),
+    ("kind_of_image", "kind of image"): ("sort of picture", "file type"),
+    ("magnetic_tile_defects", "defective"): ("good or defective", "damaged?"),
+    ("miniplaces100", "kind_of_place"): ("surroundings",),
+    ("miniplaces100", "setting"): ("indoors or outdoors", "inside or outside?"),
+    ("pcb_defects", "printed circuit board defect"): ("fault",),
+    ("photo_quality", "photo quality"): ("what is wrong with the photo", "sharp or blurred"),
+    ("road_signs", "kind of road sign"): ("meaning of the sign", "shape"),
     ("rooms_places365", "room"): ("part of the house",),
-    ("road_signs", "kind of road sign"): ("meaning of the sign",),
-    ("steel_defects", "steel surface defect"): ("flaw",),
+    ("steel_defects", "steel surface defect"): ("flaw", "surface"),
     ("sun_scenes8", "place"): ("landscape",),
-    ("textures", "texture"): ("pattern",),
-    ("ucm_aerial_captions", "land_use"): ("what the land is for",),
+    ("textures", "texture"): ("pattern", "surface"),
+    ("tomato_leaf_disease", "tomato leaf disease"): ("illness of the plant",),
+    ("ucm_aerial_captions", "land_use"): ("what the land is for", "aerial view"),
+    ("vehicle_color9", "color"): ("paint",),
     ("vehicle_kind", "vehicle"): ("transport",),
-    ("weather5", "weather"): ("what is it like outside",),
-    ("writing_system", "writing system"): ("language", "script"),
+    ("weather5", "weather"): ("what is it like outside", "what the sky looks like"),
+    ("writing_system", "writing system"): ("script", "language"),
 }
 """(set, column) -> interests as a stranger might put them."""
 
@@ -181,7 +197,9 @@ def groupings(name: str, columns: Sequence[str], families: Sequence[str]) -> Ite
                 yield Grouping("distorted", name, column, column.replace("_", " "), distortion)
 
 
-def measure(of: Grouping, rows: Sequence[tuple[bytes, dict[str, str]]], most: int, scratch: Path) -> Told | None:
+def measure(
+    of: Grouping, rows: Sequence[tuple[bytes, dict[str, str]]], most: int, scratch: Path, said: list[tuple[str, float]]
+) -> Told | None:
     """One grouping through the pipeline; None where too few pictures have a label, or nothing is understood."""
     labelled = [(content, row) for content, row in rows if row.get(of.column)]
     labelled.sort(key=lambda pair: hashlib.sha256(pair[1]["file"].encode()).digest())
@@ -202,9 +220,14 @@ def measure(of: Grouping, rows: Sequence[tuple[bytes, dict[str, str]]], most: in
     result = manylens.cluster(folder, of.interest, files=sorted(truth), out=out, progress=False)
     one = result[of.interest]
     clustering: Clustering = one.clustering
-    if clustering.verdict is not None and clustering.verdict.word == "not understood":
-        return None
     path = {image.id: image.paths[0] for image in result.collection.images}
+    scores = evaluate_labels(
+        [truth[path[a.image_id]] for a in clustering.assignments], [a.cluster for a in clustering.assignments]
+    )
+    verdict = "" if clustering.verdict is None else clustering.verdict.word
+    said.append((verdict, scores.nmi))
+    if verdict == "not understood":
+        return None
     kinds: dict[int, Counter[str]] = defaultdict(Counter)
     for a in clustering.assignments:
         if a.cluster is not None:
@@ -215,13 +238,10 @@ def measure(of: Grouping, rows: Sequence[tuple[bytes, dict[str, str]]], most: in
     estimate = clustering.estimate
     if estimate is None or not placed:
         return None
-    scores = evaluate_labels(
-        [truth[path[a.image_id]] for a in clustering.assignments], [a.cluster for a in clustering.assignments]
-    )
     first = [doubt for doubt in manylens.review(out, of.interest, limit=QUEUE).doubts if doubt.cluster is not None]
     return Told(
         of,
-        "" if clustering.verdict is None else clustering.verdict.word,
+        verdict,
         scores.nmi,
         (scores.clusters_found, scores.clusters_true),
         (estimate.share, estimate.low, estimate.high),
@@ -257,6 +277,15 @@ def print_families(runs: Sequence[Told]) -> None:
             f"{fmean(run.shown[0] for run in own):.1f}", f"{fmean(run.shown[1] for run in own):.1f}",
         ]  # fmt: skip
         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def print_verdicts(said: Sequence[tuple[str, float]]) -> None:
+    """How many groupings of each range of NMI got each verdict; those by look among them."""
+    edges = (0.0, 0.3, 0.45, 0.6)
+    print("\n| verdict | " + " | ".join(f"NMI from {low:.2f}" for low in edges) + " |\n|" + "---|" * (len(edges) + 1))
+    for word in ("good", "check", "not understood"):
+        counts = Counter(int(np.searchsorted(edges, nmi, "right")) for verdict, nmi in said if verdict == word)
+        print(f"| {word} | " + " | ".join(str(counts[at + 1]) for at in range(len(edges))) + " |")
 
 
 # How far stated confidences are off together
@@ -317,7 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     columns = "set | interest | n | verdict | NMI | K found / true | estimate | interval | truth | queue | at random"
     print(f"| {columns} |\n|" + "---|" * (columns.count("|") + 1))
-    runs = []
+    runs: list[Told] = []
+    said: list[tuple[str, float]] = []
     for file in [*sorted(options.data.glob("*.zip")), *sorted((options.data / "world").glob("*.zip"))]:
         if options.sets and file.stem not in options.sets:
             continue
@@ -325,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         labels = [column for column in (rows[0][1] if rows else ()) if column not in NO_LABELS]
         with tempfile.TemporaryDirectory(prefix="certainty-") as scratch:
             for of in groupings(file.stem, labels, options.families):
-                told = measure(of, rows, options.most, Path(scratch))
+                told = measure(of, rows, options.most, Path(scratch), said)
                 if told is None:
                     continue
                 runs.append(told)
@@ -337,6 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )  # fmt: skip
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     print_families(runs)
+    print_verdicts(said)
     if options.fit:
         print_fit(runs)
 

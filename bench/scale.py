@@ -103,9 +103,12 @@ def plot(runs: Sequence[dict[str, Any]], file: Path) -> None:
         axes.loglog(images, [max(run["processor"][stage], 0.01) for run in runs], ".-", linewidth=1, label=stage)
     scale = math.exp(np.mean(np.log(spent / (images * np.log(images)))))
     axes.loglog(images, scale * images * np.log(images), "--", color="grey", label="N log N")
+    if len(runs) > 1:
+        p = exponent(runs)
+        fitted = np.exp(np.mean(np.log(spent)) + p * (np.log(images) - np.mean(np.log(images))))
+        axes.loglog(images, fitted, ":", color="black", label=f"fit, N^{p:.2f}")
     axes.set_xlabel("images")
     axes.set_ylabel("seconds of the processor")
-    axes.set_title(f"seconds grow as N^{exponent(runs):.2f}" if len(runs) > 1 else "one size")
     axes.legend()
     figure.tight_layout()
     figure.savefig(file, metadata={"Date": None})

@@ -3,7 +3,8 @@
 `python -m bench.scale_run --images 100000 --world "30 wordings" --out DIR` opens a run folder, records so many images,
 looks, sorts and writes the results and the report, with a scripted model. It prints one JSON object: seconds of each
 stage, with the model's own apart, peak memory, sizes on the disk, calls and scores. The same command on the same folder
-resumes what was stopped. `--profile FILE` writes a profile of the stages after the looks.
+resumes what was stopped. `--profile FILE` writes a profile of the stages after the looks. `--kills 10` compares two
+runs of the same: one undisturbed in OUT/whole, one in OUT/killed that is killed (SIGKILL) ten times, in every stage.
 
 `--add 10` on the folder of a run that has ended adds so many pictures to it, and prints what that took.
 """
@@ -18,10 +19,15 @@ import hashlib
 import io
 import json
 import os
+import random
 import resource
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,7 +38,7 @@ import manylens.api as api
 from bench.worlds import INTEREST, WORLDS, draw_labels, ignore, scripted
 from manylens.collection.find import Collection
 from manylens.collection.pictures import StoredImages
-from manylens.events import Event, StageFinished, StageStarted
+from manylens.events import Event, StageAdvanced, StageFinished, StageStarted
 from manylens.files import DATABASE_NAME
 from manylens.models.base import Capabilities, Model, ModelWrapper, Request
 from manylens.models.caching import CachingModel, open_account
@@ -93,14 +99,15 @@ class Clocked(ModelWrapper):
 class Clock:
     """Seconds of each stage without those of the model, of the clock and of the processor (all threads)."""
 
-    def __init__(self, model: Clocked, log: Path | None) -> None:
-        self.model, self.log = model, log
+    def __init__(self, model: Clocked, log: Path | None, fall: Callable[[str, float], None] | None = None) -> None:
+        self.model, self.log, self.fall = model, log, fall or (lambda stage, done: None)
         self.began: dict[str, tuple[Seconds, Seconds]] = {}
         self.seconds: dict[str, Seconds] = {}
         self.peak_mb: dict[str, float] = {}
 
     def start(self, stage: str) -> None:
         self.began[stage] = now(), self.model.spent
+        self.fall(stage, 0.0)
 
     def end(self, stage: str) -> None:
         began, own = self.began[stage]
@@ -116,6 +123,50 @@ class Clock:
             self.start(event.stage)
         elif isinstance(event, StageFinished):
             self.end(event.stage)
+        elif isinstance(event, StageAdvanced):
+            self.fall(event.stage, event.done / event.total if event.total else float(event.done))
+
+
+MOMENTS = ("read 0", "look 0", "look 0.3", "look 0.8", "walk 0", "vocabulary 0", "check 0", "check 0.5", "name 0",
+           "write 0")  # fmt: skip
+"""Where a run is killed, a random part of a second later: a stage and how far it is, as a share of its steps."""
+
+
+def falling(moment: str, images: int) -> Callable[[str, float], None]:
+    """Ends this process, as `kill -9` does, a random part of a second after a stage has come so far."""
+    stage, _, share = moment.partition(" ")
+    delay_s = random.Random(f"{moment} {images}").random()
+
+    def fall(now_in: str, done: float) -> None:
+        # The check does not know how many questions it will ask: some tenth of the images, at these sizes.
+        if now_in == stage and done >= (float(share) * images / 10 if stage == "check" else float(share)):
+            threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    return fall
+
+
+def compare_killed(out: Path, kills: int, command: Sequence[str]) -> dict[str, Any]:
+    """Of a run that was killed and one that was not: whether they end with the same bytes. command: that runs one."""
+
+    def begin(name: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, "--out", str(out / name), *more], stdout=subprocess.PIPE, text=True)
+
+    whole = begin("whole")
+    died = {}
+    for number in range(kills):
+        moment = MOMENTS[number * len(MOMENTS) // kills % len(MOMENTS)]
+        done = begin("killed", "--fall", moment)
+        died[f"{number + 1}: {moment}"] = done.returncode
+        print(moment, done.returncode, file=sys.stderr, flush=True)
+    ends = [json.loads(done.stdout) for done in (whole, begin("killed"))]
+    return {
+        "images": ends[0]["images"],
+        "killed": sum(code == -signal.SIGKILL for code in died.values()),
+        "ended": died,
+        "same bytes": ends[0]["digest"] == ends[1]["digest"],
+        "asked again at the end": ends[1]["calls"],
+        "digests": [end["digest"] for end in ends],
+    }
 
 
 Seconds: TypeAlias = tuple[float, float]
@@ -145,11 +196,11 @@ def small_picture() -> bytes:
 
 
 async def run(out: Path, images: int, world: str, classes: int, dimensions: int, seed: int, profile: Path | None,
-              writes: bool, log: Path | None, batch: int) -> dict[str, Any]:  # fmt: skip
+              writes: bool, log: Path | None, batch: int, fall: str | None = None) -> dict[str, Any]:  # fmt: skip
     drawn = draw_labels(images, classes, seed)
     truth = {hashlib.sha256(image_id.encode()).hexdigest(): label for image_id, label in drawn.items()}
     model = Clocked(scripted(WORLDS[world], truth, seed, writes, dimensions=dimensions), batch)
-    clock = Clock(model, log)
+    clock = Clock(model, log, falling(fall, images) if fall else None)
     settings = Settings(seed=seed)
     jpeg = small_picture()
     whole = now()
@@ -310,11 +361,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--kills", type=int, help="compare with a run that is killed so often")
+    parser.add_argument("--fall", choices=MOMENTS, help="kill this process there")
     parser.add_argument("--add", type=int, default=0, metavar="N")
     given = parser.parse_args()
+    if given.kills:
+        same = ["--images", given.images, "--world", given.world, "--classes", given.classes, "--seed", given.seed]
+        same += ["--dimensions", given.dimensions, "--batch", given.batch, *(["--silent"] if given.silent else [])]
+        command = [sys.executable, "-m", "bench.scale_run", *map(str, same)]
+        print(json.dumps(compare_killed(given.out, given.kills, command)))
+        return
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     work = run(given.out, given.images, given.world, given.classes, given.dimensions, given.seed, given.profile,
-               not given.silent, given.log, given.batch)  # fmt: skip
+               not given.silent, given.log, given.batch, given.fall)  # fmt: skip
     if given.add:
         work.close()
         work = add(given.out, given.images, given.add, given.world, given.classes, given.dimensions, given.seed,

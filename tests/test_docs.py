@@ -52,7 +52,8 @@ def test_the_reference_is_what_the_code_says() -> None:
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not beside the tests")
 def test_every_name_of_every_option_is_in_the_reference() -> None:
     text = (DOCS / "reference" / "command-line.md").read_text("utf-8")
-    parameters = [one for command in commands.commands.values() for one in command.params if isinstance(one, click.Option)]
+    every = [one for command in commands.commands.values() for one in command.params]
+    parameters = [one for one in every if isinstance(one, click.Option)]
     names = [name for one in parameters if not one.hidden for name in (one.opts[0], *one.secondary_opts)]
     assert "--as-one" in names
     assert [name for name in names if f"| `{name}" not in text and f", `{name}" not in text] == []

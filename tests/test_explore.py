@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
+import chat_server
+import chat_writer
 import pytest
 from chat_server import ChatServer
 from served import SYNONYMS, no_keys_and_no_patience  # noqa: F401  a fixture
@@ -112,6 +116,37 @@ def test_a_model_behind_a_server_proposes_once_and_within_its_budget(tmp_path: P
         seen = manylens.preview(tmp_path / "pictures", "color", sample=6, **asked)  # type: ignore[arg-type]
         assert seen.calls_asked <= 6 + TEXTS
         assert [one.interest for one in seen.parts[0].wordings] in ([], ["finer color"])
+
+
+DRESSES = {
+    "in a fence": lambda reply: (
+        f"Sure! Here is what I found:\n\n```json\n{reply}\n```\n\nLet me know if you need more."
+    ),
+    "after thoughts": lambda reply: f"<think>The pictures {{1, 2}} look [alike]...</think>\n{reply}",
+    "a list alone": lambda reply: json.dumps(next(iter(json.loads(reply).values())), indent=1),
+    "numbers as texts": lambda reply: re.sub(r"(?<=[\[ ])(\d+)(?=[,\]])", r'"\1"', reply),
+    "more than was asked": lambda reply: json.dumps({"note": "I group\nby color", **json.loads(reply)}, indent=2),
+}
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_what_a_writer_proposes_is_understood_however_it_is_dressed(
+    tmp_path: Path, dress: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "pictures", ("red", "green"), range(6))
+
+    def found(out: str) -> tuple[list[str], list[str], int]:
+        with ChatServer(synonyms=SYNONYMS) as server:
+            asked = {"model": "fake", "options": ModelOptions(base_url=server.url), "out": tmp_path / out}
+            suggested = manylens.suggest(tmp_path / "pictures", sample=9, **asked)  # type: ignore[arg-type]
+            seen = manylens.preview(tmp_path / "pictures", "color", sample=6, **asked)  # type: ignore[arg-type]
+            interests = [one.interest for one in suggested]
+            return interests, [one.interest for one in seen.parts[0].wordings], server.count("suggest")
+
+    plain = found("plain")
+    assert plain[0] and plain[2] == 1
+    monkeypatch.setattr(chat_server, "write", lambda *said: DRESSES[dress](chat_writer.write(*said)))
+    assert found("dressed") == plain, "with no request to mend it"
 
 
 def test_a_small_budget_shrinks_the_sample(tmp_path: Path) -> None:

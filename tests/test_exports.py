@@ -312,17 +312,18 @@ def test_a_damaged_journal_is_explained(tmp_path: Path, journal: bytes) -> None:
         manylens.export("no-run", "folders", dest=tmp_path, undo=True)
 
 
-def test_files_return_to_the_pictures_of_the_run_only(place: Path) -> None:
+@pytest.mark.parametrize("name", [".profile", ".ssh/key.png", "authorized_keys", "job.sh"])
+def test_what_has_no_name_of_a_picture_is_not_moved_back(tmp_path: Path, name: str) -> None:
     """A folder that somebody passes on may hold a journal that would put its files anywhere."""
-    home, sorted_ = place / "home", place / "sorted"
+    home, sorted_ = tmp_path / "home", tmp_path / "sorted"
     home.mkdir()
     sorted_.mkdir()
     (sorted_ / "harmless.jpg").write_text("run me")
-    lines = [{"manylens": 1, "mode": "move", "root": str(home)}, [".profile", "harmless.jpg", 0]]
+    lines = [{"manylens": 1, "mode": "move", "root": str(home)}, [name, "harmless.jpg", 1]]
     (sorted_ / JOURNAL_NAME).write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(UsageError, match="return to the run's pictures"):
-        manylens.export(place / "run", "folders", dest=sorted_, undo=True)
-    assert not list(home.iterdir())
+    done = manylens.export("no-run", "folders", dest=sorted_, undo=True)
+    assert "no picture is called" in done.left[0][1]
+    assert not list(home.iterdir()) and (sorted_ / "harmless.jpg").exists()
 
 
 def test_another_export_in_the_same_place_is_refused(place: Path) -> None:

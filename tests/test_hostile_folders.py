@@ -246,14 +246,14 @@ _ENDLESS = "WITH RECURSIVE count (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM co
 @pytest.mark.parametrize("version", [None, 1])
 def test_code_in_a_database_is_refused(finished: tuple[Path, Path], planted: list[str], version: int | None) -> None:
     """A view in a table's place once held `verify` for ever."""
-    pictures, out = finished
+    _, out = finished
     with sqlite3.connect(out / "run.sqlite") as database:
         for statement in planted:
             database.execute(statement)
         if version is not None:
             database.execute(f"PRAGMA user_version = {version}")
     database.close()
-    for command in (["verify", str(out)], ["cluster", str(pictures), "--by", "color", "--out", str(out), "--dry-run"]):
+    for command in (["verify", str(out)], ["export", str(out), "--to", "csv"], ["correct", str(out), "--undo"]):
         done = subprocess.run(
             [sys.executable, "-m", "manylens", *command], capture_output=True, text=True, timeout=120, check=False
         )
@@ -285,6 +285,15 @@ def test_features_that_are_no_plain_file_are_read_anew(finished: tuple[Path, Pat
         [sys.executable, "-m", "manylens", "verify", str(out)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
+
+
+def test_a_file_beside_the_features_is_none_of_them(finished: tuple[Path, Path]) -> None:
+    """Its name once ended the run in a traceback."""
+    pictures, out = finished
+    (folder,) = (out / "features").iterdir()
+    for name in ("0000x.json", "00001 copy.json", "0009.json"):
+        (folder / name).write_text("{}")
     assert manylens.cluster(pictures, by="shape", out=out)["shape"].counts.assigned == 6
 
 

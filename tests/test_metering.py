@@ -340,7 +340,7 @@ def test_a_run_that_takes_another_course_than_the_one_before_has_no_limit_of_its
 
 def test_a_limit_that_failures_used_up_takes_no_description_away_that_is_there(pictures: Path) -> None:
     """What requests in vain had cost left nothing for those that were answered before, in the next run."""
-    limits = {"budget_usd": 0.06, "price_in": 10.0, "price_out": 10.0}
+    limits: dict[str, Any] = {"budget_usd": 0.06, "price_in": 10.0, "price_out": 10.0}
     with ChatServer() as server:
         turn = iter(range(10**6))
         server.inject("malformed", None, where=lambda kind, body: kind == "look" and next(turn) % 4 == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import importlib
 import io
 import json
 import socket
@@ -12,8 +13,9 @@ import time
 import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from bad_images import picture
@@ -360,6 +362,42 @@ def test_an_object_store_is_read_through_fsspec(tmp_path: Path) -> None:
         find_images("memory://bucket/none")
     with pytest.raises(UsageError, match="another that fsspec knows"):
         find_images("nosuch://bucket/none")
+
+
+def test_a_google_bucket_is_sorted_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a store in memory in the place of Google's: what is asked of it is fsspec's own."""
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from manylens.collection import remote
+
+    class Bucket(MemoryFileSystem):  # type: ignore[misc]
+        protocol = ("gs", "gcs")
+        store: ClassVar[dict[str, Any]] = {}
+        pseudo_dirs: ClassVar[list[str]] = [""]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(MemoryFileSystem._strip_protocol(path.replace("gs://", "memory://")))
+
+    monkeypatch.setitem(importlib.import_module("fsspec.registry")._registry, "gs", Bucket)
+    remote._of_scheme.cache_clear()
+    try:
+        pictures = {f"/photos/{color}/{n}.png": png((at, 9, n)) for at, color in enumerate("ab") for n in range(3)}
+        fsspec.filesystem("gs").pipe({**pictures, "/photos/bad.jpg": b"no", "/photos/notes.txt": b"x"})
+        table = {sha256(data).hexdigest(): path.split("/")[2] for path, data in pictures.items()}
+        model = ScriptedModel({"color": table})
+        result = manylens.cluster("gs://photos", "color", model=model, out=tmp_path / "out")
+        assert {row.path: row.name for row in result["color"].files.rows if row.name} == {
+            path.removeprefix("/photos/"): path.split("/")[2] for path in pictures
+        }
+        assert [file.path for file in result.unreadable] == ["bad.jpg"]
+        again = manylens.cluster("gs://photos/", "color", model=model, out=tmp_path / "out")
+        assert again.calls_asked == 0
+        with pytest.raises(UsageError, match="gs://photos/none"):
+            find_images("gs://photos/none")
+    finally:
+        remote._of_scheme.cache_clear()
 
 
 @pytest.mark.exports

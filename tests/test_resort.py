@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from test_add import model, put
@@ -199,3 +200,18 @@ def test_pictures_are_sent_as_large_as_the_run_sent_them(
         }  # fmt: skip
         carry_out(out, request, Progress(PageStore(out), 1, out, manylens.Settings()))
     assert sizes == [700, 700]
+
+
+def test_answers_that_repeat_looks_leave_a_move_as_sure_as_they_are_stated(
+    spoiled: tuple[Result, list[str], dict[str, str]],
+) -> None:
+    """They put a picture where its look does, and are no evidence that it is right."""
+    result, wrong, truth = spoiled
+    correct_some(result, wrong, truth)
+    repeating = model()
+    repeating._capabilities = replace(repeating._capabilities, own_doubt=(0.6, 0.6))
+    believed = manylens.resort(result, "color", ask=True, model=model())
+    stated = manylens.resort(result, "color", ask=True, model=repeating)
+    assert {(one.image_id, one.after) for one in stated.moves} == {(one.image_id, one.after) for one in believed.moves}
+    means = [fmean(one.probability for one in found.moves) for found in (stated, believed)]
+    assert 0.8 < means[0] < means[1] - 0.03

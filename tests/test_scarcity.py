@@ -19,6 +19,8 @@ from manylens.cli import main as cli
 from manylens.collection.find import find_images
 from manylens.collection.source import MOST_FILE_BYTES
 from manylens.errors import UsageError
+from manylens.files import sha256_of
+from manylens.store.feature_shards import FeatureShards
 
 
 def manylens(*arguments: str, **limits: int) -> subprocess.CompletedProcess[str]:
@@ -53,6 +55,20 @@ def test_with_few_open_files_a_run_ends_right_or_with_a_reason(tmp_path: Path, f
     else:
         assert "Traceback" not in done.stderr or files < 10, "Python itself needs some to start"
         assert not (tmp_path / "out" / "color").exists()
+
+
+def test_without_open_files_nothing_whole_is_called_damaged(free: Path) -> None:
+    """`verify` once advised to set features aside that it could not open."""
+    (shards,) = (free / "run" / "features").iterdir()
+    assert FeatureShards.damaged(shards) == []
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        for read in (FeatureShards.damaged, FeatureShards, lambda _: sha256_of(free / "run" / "report.html")):
+            with pytest.raises(UsageError, match="this process gets no more"):
+                read(shards)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from manylens.errors import StoreError
+from manylens.errors import StoreError, UsageError
 
 DATABASE_NAME = "run.sqlite"
 
@@ -109,6 +109,15 @@ def open_regular(path: Path, *, follow: bool = True) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def check_resources(error: OSError) -> None:
+    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise UsageError(
+            f"files are read a few at a time, this process gets no more of what that takes ({error.strerror})",
+            "allow more open files (ulimit -n 1024) or memory",
+        ) from error
+
+
 def read_regular(path: Path, *, follow: bool = False, most: int = 64 << 20) -> bytes:
     """What is in a file of a folder that may come from somebody else. Raises OSError where it is a link (unless
     `follow`), no plain file, or longer than `most` bytes."""
@@ -136,7 +145,8 @@ def sha256_of(path: Path) -> str:
             return ""
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except OSError as error:
+        check_resources(error)
         return ""
 
 

@@ -163,9 +163,13 @@ def only_interest(held: Iterable[Interest]) -> Interest:
 _NOT_FINISHED = "run the command that began it again, to its end; one of an earlier manylens needs it once more"
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+"""One for all texts: `json.dumps` makes one a call, which is most of what a key takes."""
+
+
 def answer_key(model_identity: str, request: str) -> str:
     """The key of a stored answer, SHA-256 in hex over the model's identity and the rendered request."""
-    content = json.dumps([model_identity, request], ensure_ascii=False)
+    content = f"[{_JSON.encode(model_identity)}, {_JSON.encode(request)}]"
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 

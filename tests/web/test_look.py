@@ -24,6 +24,19 @@ def test_the_gallery_shows_every_cluster_with_its_pictures(eye: Eye) -> None:
     expect(eye.page.locator(".facts")).to_contain_text("48 pictures")
 
 
+def test_a_name_stands_in_the_strip_only_where_some_of_it_can_be_read(eye: Eye) -> None:
+    eye.see_gallery()
+    eye.page.evaluate(
+        "() => document.querySelectorAll('.strip li').forEach((one, at) => (one.style.flexGrow = [60, 5, 3, 2][at]))"
+    )
+    spans = "() => [...document.querySelectorAll('.strip span')]"
+    shown: list[int] = eye.page.evaluate(
+        f"({spans})().filter(one => getComputedStyle(one).visibility === 'visible').map(one => one.clientWidth)"
+    )
+    assert 0 < len(shown) < 4
+    assert min(shown) >= 30
+
+
 def test_what_was_set_is_in_the_address_and_survives_a_reload(eye: Eye) -> None:
     eye.see_gallery()
     eye.page.get_by_label("Find names and descriptions").fill("写真")

@@ -28,7 +28,8 @@ def own(browser: Browser, sorted_cards: Path, tmp_path: Path) -> Iterator[Eye]:
 
 
 def answered(eye: Eye, key: str) -> None:
-    """Press it, and wait for the next question."""
+    """Press it, and wait for the next question. While an answer is under way, keys say nothing."""
+    expect(eye.page.locator(".answers .button").first).to_be_enabled()
     asked = eye.page.locator(".sheet .glass img").last.get_attribute("src")
     eye.key(key)
     eye.page.wait_for_function(

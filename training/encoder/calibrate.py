@@ -1,9 +1,9 @@
 """Numbers that the run-time needs, from pictures that nothing was trained on: temperature, the trust in priors, the judge, the
-edges, and what a verdict's signals are worth.
+edges, what a verdict's signals are worth, and of each task how well it goes.
 
     python calibrate.py --data packed --seen seen.npz --folder ../src/manylens/models/nano [--left-out] --json signals.json
 
-Reads a folder's head.onnx and bank. Writes FOLDER/nano.json where --write is given; prints the table of what whole
+Reads a folder's head.onnx and bank. Writes FOLDER/nano.json, and what was measured of each task in FOLDER/bank.json, where --write is given; prints the table of what whole
 sets get as descriptions, and keeps each grouping's signals in --json for `calibrate_verdict.py`.
 """
 
@@ -20,7 +20,7 @@ from sklearn.metrics import normalized_mutual_info_score as nmi
 from tasks import Book, Corpus, make_tasks
 
 from manylens.models.nano.bank import Bank
-from manylens.models.nano.verdict import agreement, rewordings
+from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
 from manylens.models.text_embedder import TextEmbedder
 
 MOST = 150
@@ -48,6 +48,7 @@ def main() -> None:
     bank, embedder = Bank(o.folder), TextEmbedder()
     scale = bank.numbers["scale"]
     signals, right, told_p, pairs = [], [], [], []
+    measured: dict[tuple[str, str], tuple[float, float]] = {}
     for task in tasks:
         rows, truth = task.held_rows, task.held_answers
         if task.left_out:
@@ -62,15 +63,18 @@ def main() -> None:
         seen, whole = positions[places].astype(np.float32), pooled[places].astype(np.float32)
         domains, far = bank.place(whole)
 
-        def read(wording: str) -> np.ndarray:
-            (h,) = session.run(None, {"positions": seen, "pooled": whole, "interest": embedder.embed([wording])})
+        def read_by(vector: np.ndarray) -> np.ndarray:
+            (h,) = session.run(None, {"positions": seen, "pooled": whole, "interest": vector[None]})
             return h
+
+        def read(wording: str) -> np.ndarray:
+            return read_by(embedder.embed([wording])[0])
 
         labels = [book.texts[k] for k in task.labels]
         plain = [book.texts[task.wordings[0]], *[book.texts[k] for k in task.held_wordings[: o.paraphrases]]]
         for number, wording in enumerate(plain):
             may = bank.candidates(wording, embedder.embed([wording])[0], embedder.embed)
-            h = read(wording)
+            h = read_by(may.vector)
             logits = scale * h @ may.vectors.T
             prior = may.prior(domains)
             scores = {}
@@ -90,6 +94,8 @@ def main() -> None:
                 "said": [w for w, _ in sorted({w: words.count(w) for w in words}.items(), key=lambda p: -p[1])[:4]],
                 "n": len(rows), "found": len(set(words)),
             }  # fmt: skip
+            of = ("closeness", "confidence", "refused", "agreement", "far", "spread")
+            row["verdict"] = decide(Signals(**{name: row[name] for name in of}, is_known=may.is_known)).word
             signals.append(row)
             if number == 0:
                 print(
@@ -99,6 +105,7 @@ def main() -> None:
                     flush=True,
                 )
                 if not task.left_out:
+                    measured[task.attribute, task.key.split(".")[0]] = row["nmi"], row["exact"]
                     right += exact.tolist()
                     told_p += list(
                         zip(
@@ -146,13 +153,20 @@ def main() -> None:
                 f"{'left out' if left else 'given'} {len(part)}: NMI by trust",
                 {t: round(float(np.mean([s["scores"][t] for s in part])), 3) for t in part[0]["scores"]},
             )
-            losses = [p["nmi"] - s["nmi"] for p in part for s in signals if s["task"] == p["task"] and not s["plain"]]
+            others = [(p, s) for p in part for s in signals if s["task"] == p["task"] and not s["plain"]]
+            losses = [p["nmi"] - s["nmi"] for p, s in others]
+            unsaid = [p["nmi"] - s["nmi"] > 0.1 and s["verdict"] == "good" for p, s in others]
             print(
-                f"wordings: median loss {np.median(losses):.3f}, more than .10 in {np.mean(np.asarray(losses) > 0.1):.3f} of {len(losses)}"
+                f"wordings: median loss {np.median(losses):.3f}, more than .10 in {np.mean(np.asarray(losses) > 0.1):.3f} of {len(losses)}, in {np.mean(unsaid):.3f} with the verdict good"
             )
     o.json.write_text(json.dumps({"signals": signals, "numbers": numbers}))
     if o.write:
         (o.folder / "nano.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        told = json.loads((o.folder / "bank.json").read_text("utf-8"))
+        for entry in told["tasks"]:
+            if (entry["name"], entry["domain"]) in measured:
+                entry["measured"] = [round(x, 3) for x in measured[entry["name"], entry["domain"]]]
+        (o.folder / "bank.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

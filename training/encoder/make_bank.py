@@ -24,6 +24,7 @@ from tasks import (
     VAGUE_KINDS,
     Book,
     Corpus,
+    kind_of,
     make_tasks,
 )
 
@@ -124,7 +125,15 @@ def main() -> None:
     )  # fmt: skip
     numbers = {"scale": o.scale, "domain_heat": 0.5, "usual_distance": usual}
     (o.out / "bank.json").write_text(
-        json.dumps({"words": words.texts, "domains": domains, "tasks": told, "numbers": numbers})
+        json.dumps(
+            {
+                "words": words.texts,
+                "domains": domains,
+                "kinds": [kind_of(name) for name in domains],
+                "tasks": told,
+                "numbers": numbers,
+            }
+        )  # fmt: skip
     )
     print(
         f"{len(told)} tasks, {len(words.texts)} words, {len(wordings)} wordings; {(o.out / 'bank.npz').stat().st_size / 1e6:.1f} MB"

@@ -65,8 +65,10 @@ def near_groups(hashes: list[int]) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("zips", "extra", "coco", "out"):
+    for name in ("zips", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("extra", "coco"):
+        parser.add_argument(f"--{name}", type=Path, help="may be left out: the held-out part is of the zips alone")
     parser.add_argument("--most-extra", type=int, default=20_000, help="pictures of one extra source at most")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,9 @@ def main() -> None:
     in_zips = {
         name: HeldOut([h for h, s in zip(hashes, set_of, strict=True) if sets[s] == name], near_bits=1) for name in sets
     }
-    for folder in [options.coco, *sorted(options.extra.iterdir())]:
+    repositories = [] if options.coco is None else [options.coco]
+    repositories += [] if options.extra is None else sorted(options.extra.iterdir())
+    for folder in repositories:
         name = "coco_captions" if folder == options.coco else folder.name.split("-")[0]
         pictures = (folder / "images.bin").read_bytes()
         table = list(csv.DictReader((folder / "table.csv").open()))

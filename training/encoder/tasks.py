@@ -13,6 +13,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from phrasings import Phrasings
@@ -52,6 +53,12 @@ KIND_OF_SET = {
     "blood_cells": "cell", "road_signs": "sign", "writing_system": "writing", "handwritten_alphabet": "writing",
     "kind_of_image": "mixed", "photo_quality": "mixed", "objects1000": "mixed", "cifar10": "mixed",
 }  # fmt: skip
+
+
+def kind_of(name: str) -> str:
+    """The kind of a set's pictures; a set of mixed ones is a kind of its own."""
+    return name if KIND_OF_SET[name] == "mixed" else KIND_OF_SET[name]
+
 
 NOTHING_HUMAN = "texture surface board leaf cell sign writing aerial fruit food furniture"
 UNLIKE = {  # attribute -> kinds of picture to which it surely does not apply
@@ -246,31 +253,46 @@ def readable(value: str) -> str:
     return value.replace("_", " ").strip()
 
 
+@dataclass
+class Wordings:
+    """`interests.toml` and `wordings.toml`: what people call each column. attribute_of: column -> its table in the latter."""
+
+    first: dict[str, Any]
+    listed: dict[str, Any]
+    attribute_of: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Wordings:
+        listed = tomllib.loads((folder / "wordings.toml").read_text())
+        first = tomllib.loads((folder.parent / "interests.toml").read_text())
+        return cls(first, listed, {key: name for name, entry in listed.items() for key in entry["sets"]})
+
+    def of(self, key: str) -> list[tuple[str, dict[str, Any]]]:
+        """The tables of a column, with their names; the last one names its attribute."""
+        found: list[tuple[str, dict[str, Any]]] = []
+        if key in FIRST_NINE:
+            group, name = FIRST_NINE[key].split(".")
+            found.append((FIRST_NINE[key], self.first[group][name]))
+        if key in self.attribute_of:
+            entry = dict(self.listed[self.attribute_of[key]])
+            entry["train"] = entry["nouns"] + [q.replace("{subject}", entry["subjects"][0]) for q in entry["questions"]]
+            entry["plurals"] = [s if s.endswith("s") or s == "people" else f"{s}s" for s in entry["subjects"]]
+            found.append((self.attribute_of[key], entry))
+        return found
+
+
 def make_tasks(corpus: Corpus, book: Book, folder: Path, *, leave_out: bool, wordings: int, seed: int) -> list[Task]:
     """Every labelled column as a task. Columns of one attribute share their wordings."""
-    listed = tomllib.loads((folder / "wordings.toml").read_text())
-    first = tomllib.loads((folder.parent / "interests.toml").read_text())
+    books = Wordings.read(folder)
     rng = random.Random(seed)
-    attribute_of = {key: attribute for attribute, entry in listed.items() for key in entry["sets"]}
     hidden = {key.split(".")[0] for key in LEFT_OUT} if leave_out else set()
     nothing = does_not_apply(corpus)
     tasks = []
     for key in corpus.columns:
-        if key == "coco_captions.objects" or (key not in FIRST_NINE and key not in attribute_of):
+        if key == "coco_captions.objects" or not books.of(key):
             continue
-        words: dict[str, str] = {}
-        entries, attributes = [], []
-        if key in FIRST_NINE:
-            group, name = FIRST_NINE[key].split(".")
-            entries.append(first[group][name])
-            words = entries[0].get("answers", {})
-            attributes.append(FIRST_NINE[key])
-        if key in attribute_of:
-            entry = dict(listed[attribute_of[key]])
-            entry["train"] = entry["nouns"] + [q.replace("{subject}", entry["subjects"][0]) for q in entry["questions"]]
-            entry["plurals"] = [s if s.endswith("s") or s == "people" else f"{s}s" for s in entry["subjects"]]
-            entries.append(entry)
-            attributes.append(attribute_of[key])
+        attributes, entries = map(list, zip(*books.of(key), strict=True))
+        words: dict[str, str] = entries[0].get("answers", {}) if key in FIRST_NINE else {}
         raw, rows, told = borrowed(corpus, key, hidden)
         values = [readable(words.get(value, value)) for value in raw]
         labels = sorted({value for value in values if value})

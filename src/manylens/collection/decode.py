@@ -6,7 +6,6 @@ asks for too much is refused before it is decoded; a damaged one costs an error,
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -20,6 +19,7 @@ from PIL.Image import Image as Picture
 
 from manylens.collection.formats import MAX_PIXELS, cure, open_picture, with_its_end, without_side_chunks
 from manylens.errors import ImageUnreadable, UsageError
+from manylens.files import check_resources
 from manylens.text import printable
 
 THUMBNAIL_PX = 256
@@ -80,15 +80,6 @@ def decode(source: BinaryIO, longest_side_px: int) -> tuple[Picture, tuple[int, 
         raise ImageUnreadable("not enough memory to decode it") from error
     except Exception as error:
         raise ImageUnreadable(_why(error, source)) from error
-
-
-def check_resources(error: OSError) -> None:
-    """Raises UsageError where it is the process that has no more files or memory: no file is to blame for that."""
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        raise UsageError(
-            f"pictures are read a few at a time, this process gets no more of what that takes ({error.strerror})",
-            "allow more open files (ulimit -n 1024) or memory",
-        ) from error
 
 
 def _decode(source: BinaryIO, longest_side_px: int, upright: bool = True) -> tuple[Picture, tuple[int, int]]:

@@ -27,7 +27,7 @@ from typing import BinaryIO
 
 import PIL.Image
 
-from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
 from manylens.collection.formats import (
     IMAGE_SUFFIXES,
     NAMED_SUFFIXES,
@@ -40,7 +40,7 @@ from manylens.collection.ignored import ignore_spec
 from manylens.collection.pictures import identify, open_file
 from manylens.collection.source import Chooser, Listing, Opened, Place, Source
 from manylens.errors import ImageUnreadable, UsageError
-from manylens.files import DATABASE_NAME, open_regular
+from manylens.files import DATABASE_NAME, check_resources, open_regular
 from manylens.text import printable
 from manylens.types import Image, Thumbnail, Unreadable
 

@@ -19,10 +19,10 @@ import PIL.Image
 import PIL.ImageFile
 from PIL.Image import Image as Picture
 
-from manylens.collection.decode import THUMBNAIL_PX, check_resources, decode, encode_jpeg
+from manylens.collection.decode import THUMBNAIL_PX, decode, encode_jpeg
 from manylens.collection.source import MOST_FILE_BYTES, Opened, Readable, Source
 from manylens.errors import ImageUnreadable
-from manylens.files import open_regular
+from manylens.files import check_resources, open_regular
 from manylens.text import printable
 from manylens.types import Image
 

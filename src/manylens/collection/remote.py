@@ -8,6 +8,7 @@ key, also none in an address, is kept.
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import urllib.parse
 from pathlib import Path, PurePosixPath
@@ -139,15 +140,22 @@ def _opened(system: Any, path: str, size: int | None) -> Opened:
 def _of_scheme(scheme: str) -> Any:
     try:
         import fsspec
+        from fsspec.archive import AbstractArchiveFileSystem
     except ImportError:
         raise UsageError(
             f"{scheme}:// needs fsspec, which is not installed", "pip install 'manylens[remote]'"
         ) from None
     try:
+        kind = fsspec.get_filesystem_class(scheme)
+        _, *needs = inspect.signature(kind.__init__).parameters.values()
+        if issubclass(kind, AbstractArchiveFileSystem) or any(
+            one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD for one in needs
+        ):
+            raise ValueError("one that is made of a host or a file")
         return fsspec.filesystem(scheme)
     except ImportError as error:
         raise UsageError(f"{scheme}:// needs its library ({error})", "pip install 'manylens[remote]'") from None
-    except (ValueError, TypeError):  # unknown, or one that is nothing without a host or another file system
+    except Exception:  # unknown, or nothing without a host or another file system: each raises what it likes
         raise UsageError(
             f"an address begins with https://, s3://, gs:// or another that fsspec knows, got {scheme}://",
             "check the address",

@@ -59,7 +59,7 @@ def foresee(corrector: Corrector) -> Resorted:
     is_open = (standing.cluster != NONE) & ~standing.by_person
     doubtful = np.flatnonzero(is_open & (chance >= corrector.settings.price)).tolist() if first else []
     pool = list(dict.fromkeys([*first, *doubtful]))
-    uses_judge = _uses_judge(corrector)
+    uses_judge = corrector.shown.estimate is not None
     calls = (max(1, len(first) // 3), 2 * len(pool)) if uses_judge and first else (0, 0)
     best = head.log_odds.argmax(axis=1)
     moves = []
@@ -83,8 +83,10 @@ async def sort_again(corrector: Corrector, model: Model, emit: Emit, limits: Set
     budget = Budget(model, limits or Settings())
     session = JudgeSession(standing.looks, model, emit, budget, budget.part(1.0))
     session.start("check")
-    uses_judge = _uses_judge(corrector)
-    steps = resort(standing, edge_scale(model.capabilities), corrector.settings, uses_judge)
+    uses_judge = corrector.shown.estimate is not None
+    known = model.capabilities
+    repeats = known.own_doubt is not None
+    steps = resort(standing, edge_scale(known), corrector.settings, uses_judge, repeats)
     found = await session.drive(steps)
     session.finish("check", f"{session.chosen:,} questions asked")
     moves = tuple(
@@ -116,12 +118,6 @@ def take_over(corrector: Corrector, resorted: Resorted) -> Change | None:
         if after in table.clusters
     ]
     return corrector.take(rulings)
-
-
-def _uses_judge(corrector: Corrector) -> bool:
-    """Whether answers tell more than the looks did."""
-    estimate = corrector.shown.estimate
-    return estimate is not None and estimate.basis == "answers"
 
 
 def _proposed(

@@ -9,6 +9,8 @@ of one cluster, is too high or too low together, by the model's `own_doubt`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ _LOGISTIC_NORMAL = 0.346
 
 def stated_probabilities(sorting: Sorting) -> FloatArray:
     """(n,) that each image belongs where it is, 0 for one in no cluster: its look's confidence, times how surely its
-    description belongs to that cluster; of an image that was asked, what its first answer says of the cluster."""
+    description belongs to that cluster; of an image that was asked, what the last answer about the cluster says."""
     units = np.arange(len(sorting.units))
     within = sorting.sure.copy()
     for unit in units[sorting.place != NONE].tolist():
@@ -39,17 +41,20 @@ def stated_probabilities(sorting: Sorting) -> FloatArray:
     of = sorting.units.of_image
     found: FloatArray = within[of] * sorting.looks.confidences.astype(np.float64)
     for image, answers in sorting.answers.items():
-        if image not in sorting.told:
-            found[image] = _said_of(sorting, answers[0], sorting.cluster_of(image))
+        cluster = sorting.cluster_of(image)
+        said = None if cluster == NONE or image in sorting.told else _said_of(sorting, answers, sorting.root(cluster))
+        found[image] = found[image] if said is None else said
     found[sorting.places() == NONE] = 0.0
     return np.clip(found, 0.0, 1.0)
 
 
-def _said_of(sorting: Sorting, answer: Answered, cluster: int) -> float:
-    if cluster == NONE:
-        return 0.0
-    own = [sorting.root(option) == sorting.root(cluster) for option in answer.options.tolist()]
-    return float(answer.likelihoods[:-1][own].sum() / answer.likelihoods.sum())
+def _said_of(sorting: Sorting, answers: Sequence[Answered], cluster: int) -> float | None:
+    """The probability of a cluster by the last answer that had it among its options; None where none had."""
+    for answer in reversed(answers):
+        own = [sorting.root(option) == cluster for option in answer.options.tolist()]
+        if any(own):
+            return float(answer.likelihoods[:-1][own].sum() / answer.likelihoods.sum())
+    return None
 
 
 def estimate_by_looks(

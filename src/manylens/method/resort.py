@@ -24,6 +24,7 @@ from manylens.method.doubt import Doubts, Head, Spoken, fit_head, logistic, misp
 from manylens.method.levels import Group
 from manylens.method.likelihood import FloatArray
 from manylens.method.observations import REFUSALS, Looks
+from manylens.method.own_doubt import stated_probabilities
 from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.method.sorting import Sorting
 from manylens.method.walk import EdgeScale
@@ -117,9 +118,13 @@ def _next_part(standing: Standing, doubts: Doubts, done: Collection[int], size: 
     return [int(image) for image in order[is_open[order]][:size]]
 
 
-def resort(standing: Standing, edge: EdgeScale, settings: Settings, is_judge_used: bool) -> Steps[list[Proposal]]:
+def resort(
+    standing: Standing, edge: EdgeScale, settings: Settings, is_judge_used: bool, repeats: bool = False
+) -> Steps[list[Proposal]]:
     """Ask part by part, while a part moves as many images as its questions must be expected to. What a part shows of
-    how confidence and look tell misplaced images is learned before the next is chosen."""
+    how confidence and look tell misplaced images is learned before the next is chosen. repeats: whether an answer
+    repeats the look. It tells where that puts an image, which need not be where it is by now; how sure that is, it
+    states itself."""
     if not is_judge_used:
         return _by_look(standing)
     head, spoken = standing.head(), standing.spoken
@@ -130,7 +135,7 @@ def resort(standing: Standing, edge: EdgeScale, settings: Settings, is_judge_use
     part, size = first_part(standing, doubts), 2 * _FIRST_PART
     while part:
         share = np.clip(logistic(doubts.odds), 0.01, 0.99)
-        moved, asked = yield from _ask(standing, part, share, edge, settings)
+        moved, asked = yield from _ask(standing, part, share, edge, settings, repeats)
         found += moved
         if len(moved) < settings.price * max(asked, _FIRST_PART // 2):
             break
@@ -147,7 +152,7 @@ def resort(standing: Standing, edge: EdgeScale, settings: Settings, is_judge_use
 
 
 def _ask(
-    standing: Standing, part: Sequence[int], share: FloatArray, edge: EdgeScale, settings: Settings
+    standing: Standing, part: Sequence[int], share: FloatArray, edge: EdgeScale, settings: Settings, repeats: bool
 ) -> Steps[tuple[list[Proposal], int]]:
     """What the part's images are answered. Those that are touched are placed by their description, as new ones are; of
     the others it counts where they were, as far as that is believed."""
@@ -168,7 +173,8 @@ def _ask(
     before = sum(map(len, sorting.answers.values()))
     yield from _of_all(place(sorting, settings, True), keep)
     asked = sum(map(len, sorting.answers.values())) - before
-    return _proposals(standing, sorting, own, part, row), asked
+    sure = stated_probabilities(sorting) if repeats else sorting.probabilities()
+    return _proposals(standing, sorting, sure, own, part, row), asked
 
 
 def _of_all(steps: Steps[None], images: Sequence[int]) -> Steps[None]:
@@ -190,7 +196,12 @@ def _of_all(steps: Steps[None], images: Sequence[int]) -> Steps[None]:
 
 
 def _proposals(
-    standing: Standing, sorting: Sorting, own: Sequence[Known], part: Sequence[int], row: Mapping[int, int]
+    standing: Standing,
+    sorting: Sorting,
+    sure: FloatArray,
+    own: Sequence[Known],
+    part: Sequence[int],
+    row: Mapping[int, int],
 ) -> list[Proposal]:
     old = old_of(sorting, own)
     groups: dict[int, list[int]] = {}
@@ -201,7 +212,7 @@ def _proposals(
     shown = [Group(cluster, tuple(images)) for cluster, images in groups.items()]
     numbers = [old[cluster] for cluster in groups]
     names = [own[number].name for number in numbers]
-    assigned = assign(sorting, shown, names, sorting.probabilities(), False, True)
+    assigned = assign(sorting, shown, names, sure, False, True)
     found = []
     for image in part:
         one = assigned[row[image]]

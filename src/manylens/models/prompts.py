@@ -8,6 +8,7 @@ later prompt repeats it. Parsers are strict: they raise `ReplyProblem` in words 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -375,13 +376,19 @@ _MOST_READ, _MOST_TRIED = 100_000, 50
 
 
 def read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
-    """The first JSON object with the wanted keys: the whole reply, or one inside a fence or a sentence."""
+    """The first JSON object with the wanted keys: the whole reply, or one inside a fence or a sentence. Where one key
+    is wanted, its list may stand alone, as small models write it."""
     text = after_thoughts(reply)[:_MOST_READ]
     if not text.strip():
         raise ReplyProblem("it is empty")
     found = False
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(strict=False)  # line breaks within texts
     at = text.find("{")
+    if len(wanted) == 1 and 0 <= (start := text.find("[")) < at:
+        with contextlib.suppress(ValueError, RecursionError):
+            value, _ = decoder.raw_decode(text, start)
+            if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+                return {wanted[0]: value}
     for _ in range(_MOST_TRIED):
         if at < 0:
             break
@@ -400,6 +407,8 @@ def read_object(reply: str, wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def _confidence(value: Any) -> float:
+    if isinstance(value, str) and (number := re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?|\.\d{1,9})\s*%?\s*", value)):
+        value = float(number[1]) / (100 if "%" in value else 1)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ReplyProblem('"confidence" must be a number from 0 to 1')
     share = value / 100 if 1 < value <= 100 else value  # some models say per cent whatever they are told

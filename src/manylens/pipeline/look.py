@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,11 +73,7 @@ async def look_at_images(
             for request, answer in zip(requests, answers, strict=True):
                 budget.charge(request, answer)
         each = [answers[which :: len(distinct)] for which in range(len(distinct))]
-        unsent |= {
-            looked + at
-            for at, replies in enumerate(zip(*each, strict=True))
-            if any(isinstance(reply, BudgetSpent) for reply in replies)
-        }
+        unsent |= {looked + at // len(distinct) for at, reply in enumerate(answers) if isinstance(reply, BudgetSpent)}
         for interest, replies in zip(distinct, each, strict=True):
             found[interest].add(looked, replies, unsent)
         looked += len(requests) // len(distinct)
@@ -125,6 +122,7 @@ class _Found:
     def add(self, first: int, replies: Sequence[LookReply | ModelError], unsent: Collection[int]) -> None:
         """The replies to the looks at the images from place `first` on; those at places `unsent` are not used."""
         self._tokens += count_tokens([reply for at, reply in enumerate(replies, first) if at not in unsent])
+        given: dict[int, tuple[list[int], list[NDArray[Any]]]] = {}
         for at, reply in enumerate(replies, first):
             if isinstance(reply, ModelError):
                 self._failed[at] = public_reason(reply)
@@ -132,10 +130,14 @@ class _Found:
             else:
                 shown, words = self._read(reply.description)
                 self._confidences[at] = reply.confidence
-                given = np.zeros(0) if reply.embedding is None else reply.embedding
-                self._take(at, np.asarray(given, dtype=np.float32).reshape(-1))
+                vector = np.asarray(() if reply.embedding is None else reply.embedding).reshape(-1)
+                places, vectors = given.setdefault(vector.size, ([], []))
+                places.append(at)
+                vectors.append(vector)
             self._descriptions.append(shown)
             self._words.append(words)
+        for size, (places, vectors) in given.items():
+            self._take(size, np.array(places), np.array(vectors, dtype=np.float32))
 
     def _read(self, description: str) -> tuple[str, str]:
         """Equal texts are one object: most are said of many images."""
@@ -143,19 +145,20 @@ class _Found:
             self._known[description] = " ".join(description.split()), normalise_description(description)
         return self._known[description]
 
-    def _take(self, at: int, vector: NDArray[np.float32]) -> None:
-        size = vector.size
-        self._sizes[size] += 1
-        self._size_of[at] = size
+    def _take(self, size: int, places: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+        """Vectors of one length, a row for each place."""
+        self._sizes[size] += len(places)
+        self._size_of[places] = size
         if not self._vectors.shape[1]:
             self._vectors = np.empty((self._images, size), dtype=np.float32)
-        norm = float(np.sqrt(vector.dot(vector)))
-        if not np.isfinite(norm) or norm == 0:
-            self._failed[at] = "the embedding is zero or not finite"
-        elif size == self._vectors.shape[1]:
-            np.divide(vector, np.float32(norm), out=self._vectors[at])
+        norms = np.sqrt(np.array([row.dot(row) for row in rows], dtype=np.float32))
+        usable = np.isfinite(norms) & (norms > 0)
+        self._failed |= dict.fromkeys(places[~usable].tolist(), "the embedding is zero or not finite")
+        unit: NDArray[np.float32] = np.divide(rows[usable], norms[usable, None], dtype=np.float32)
+        if size == self._vectors.shape[1]:
+            self._vectors[places[usable]] = unit
         else:
-            self._strays[at] = vector / np.float32(norm)
+            self._strays |= dict(zip(places[usable].tolist(), unit, strict=True))
 
     def looks(
         self, interest: Interest, image_ids: Sequence[str], places: Sequence[int], not_looked: Sequence[str]

@@ -58,7 +58,8 @@ Thumbnail: TypeAlias = Callable[[str], bytes | None]
 
 
 def encode_thumbnail(picture: PillowImage.Image) -> bytes:
-    """Shrink a decoded RGB picture to at most 96 px on its longer side and encode it as JPEG."""
+    """Shrink a picture to at most 96 px on its longer side and encode it as JPEG."""
+    picture.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))  # a JPEG not yet decoded: at a half or less, in half the time
     small = picture.convert("RGB")
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), PillowImage.Resampling.LANCZOS)
     return encode_jpeg(small, quality=THUMBNAIL_QUALITY, optimize=True, progressive=False)

@@ -131,6 +131,8 @@ _REPLY_FIELDS: Mapping[str, set[str]] = {
     "choose": {"probabilities", "reason"},
     "complete": {"text"},
 }
+_TEXTS = {"description", "reason", "text"}
+_SHARES = {"confidence", "probability"}
 
 
 def reply_problem(
@@ -146,10 +148,10 @@ def read_reply(
 ) -> StoredReply | str:
     """A stored reply, or why it cannot be used."""
     try:
-        fields = _fields(kind, reply, embedding, checksum, tokens_in, tokens_out)
+        vector = None if embedding is None else np.frombuffer(embedding, np.float16)
+        fields = _fields(kind, reply, embedding, vector, checksum, tokens_in, tokens_out)
         if isinstance(fields, str):
             return fields
-        vector = None if embedding is None else np.frombuffer(embedding, np.float16)
         tokens = None if tokens_in is None or tokens_out is None else (tokens_in, tokens_out)
         return StoredReply(kind, fields, vector, tokens)
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError, OverflowError) as error:
@@ -157,9 +159,15 @@ def read_reply(
 
 
 def _fields(
-    kind: str, reply: str, embedding: bytes | None, checksum: int, tokens_in: int | None, tokens_out: int | None
+    kind: str,
+    reply: str,
+    embedding: bytes | None,
+    vector: Vector | None,
+    checksum: int,
+    tokens_in: int | None,
+    tokens_out: int | None,
 ) -> str | dict[str, Any]:
-    """The reply's fields, or the problem."""
+    """The reply's fields, or the problem. vector: the embedding as numbers."""
     if reply_checksum(reply, embedding, tokens_in, tokens_out) != checksum:
         return "its reply does not match its checksum"
     tokens = (tokens_in, tokens_out)
@@ -170,17 +178,17 @@ def _fields(
     if expected is None:
         return f"its kind must be look, embed, judge, choose or complete, got {kind!r:.80}"
     # Judgements of earlier versions also have their share of a call that several shared.
-    if set(fields) - ({"calls"} if kind == "judge" else set()) != expected:
+    if fields.keys() != expected and (kind != "judge" or set(fields) - {"calls"} != expected):
         return f"a {kind} reply has {sorted(expected)}, got {sorted(fields)!r:.80}"
-    for name in expected & {"description", "reason", "text"}:
-        if not isinstance(fields[name], str):
-            return f"a {name} is a text, got {fields[name]!r:.80}"
-    for name in expected & {"confidence", "probability"}:
-        if type(fields[name]) not in (int, float) or not 0 <= fields[name] <= 1:
+    for name in expected:
+        if name in _TEXTS:
+            if not isinstance(fields[name], str):
+                return f"a {name} is a text, got {fields[name]!r:.80}"
+        elif name in _SHARES and (type(fields[name]) not in (int, float) or not 0 <= fields[name] <= 1):
             return f"a {name} lies in [0, 1], got {fields[name]!r:.80}"
-    if kind == "embed" or embedding is not None:
-        vector = np.frombuffer(embedding or b"", np.float16).astype(np.float32)
-        length = math.sqrt(float(vector.dot(vector)))
+    if kind == "embed" or vector is not None:
+        numbers = np.zeros(0, np.float32) if vector is None else vector.astype(np.float32)
+        length = math.sqrt(float(numbers.dot(numbers)))
         if not abs(length - 1) <= UNIT_LENGTH_TOLERANCE:
             return f"an embedding has unit length, got {length:.4f}"
     if kind == "choose" and not _are_shares(fields["probabilities"]):

@@ -16,7 +16,9 @@ class Spent(NamedTuple):
     tokens_out: int = 0
 
     def plus(self, other: Spent) -> Spent:
-        return Spent(*(a + b for a, b in zip(self, other, strict=True)))
+        return Spent(
+            self.requests + other.requests, self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out
+        )
 
     def minus(self, other: Spent) -> Spent:
         """Never below nothing."""

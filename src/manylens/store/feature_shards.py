@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.files import open_regular, own_folder, read_regular, write_atomically
+from manylens.files import check_resources, open_regular, own_folder, read_regular, write_atomically
 from manylens.store.answers import Vector
 
 _INDEX_NAMES = "[0-9][0-9][0-9][0-9]*.json"
@@ -33,7 +33,7 @@ class FeatureShards:
         self._shards: list[Vector] = []
         self._places: dict[str, tuple[int, int]] = {}
         self._next_number = 0
-        for index in sorted(self.folder.glob(_INDEX_NAMES)):
+        for index in _indexes(self.folder):
             self._next_number = max(self._next_number, int(index.stem) + 1)  # 10000 sorts before 9999
             shard = _open_shard(index.with_suffix(".npy"))
             ids, checksum = _read_index(index)
@@ -87,11 +87,20 @@ class FeatureShards:
     def damaged(folder: Path) -> list[Path]:
         """Shards whose content does not match their index."""
         found = []
-        for index in sorted(folder.glob(_INDEX_NAMES)):
+        for index in _indexes(folder):
             shard = _open_shard(index.with_suffix(".npy"))
             if shard is None or zlib.crc32(shard.data) != _read_index(index)[1]:
                 found.append(index.with_suffix(".npy"))
         return found
+
+
+def _indexes(folder: Path) -> list[Path]:
+    try:
+        found = sorted(folder.glob(_INDEX_NAMES))
+    except OSError as error:
+        check_resources(error)
+        raise
+    return [index for index in found if index.stem.isdecimal()]  # not what somebody put beside them
 
 
 def _read_index(path: Path) -> tuple[list[str], int]:
@@ -99,7 +108,10 @@ def _read_index(path: Path) -> tuple[list[str], int]:
     try:
         content = json.loads(read_regular(path))
         return list(map(str, content["ids"])), int(content["checksum"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except OSError as error:
+        check_resources(error)
+        return [], -1
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return [], -1
 
 
@@ -114,6 +126,9 @@ def _open_shard(path: Path) -> Vector | None:
     try:
         open_regular(path, follow=False).close()
         shard = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError):
+    except OSError as error:
+        check_resources(error)
+        return None
+    except (ValueError, TypeError, EOFError, OverflowError, RecursionError, MemoryError):
         return None
     return shard if shard.dtype == np.float16 else None

@@ -30,6 +30,7 @@ from PIL import Image
 
 from manylens.collection.pictures import ImageSource
 from manylens.errors import ImageUnreadable, ModelError, ModelReplyInvalid, ModelUnavailable
+from manylens.files import check_resources
 from manylens.models import prompts
 from manylens.models.base import (
     Capabilities,
@@ -45,9 +46,9 @@ from manylens.models.base import (
     verdict_sample,
 )
 from manylens.models.nano import language
-from manylens.models.nano.bank import BANK_FILES, Bank, Candidates, FloatArray
+from manylens.models.nano.bank import BANK_FILES, SAME_KIND, Bank, Candidates, FloatArray
 from manylens.models.nano.interests import taught, worth_trying
-from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
+from manylens.models.nano.verdict import Signals, agreement, decide, foreseen, rewordings
 from manylens.models.text_embedder import TextEmbedder, falls_apart
 from manylens.store.feature_shards import FeatureShards
 from manylens.sync import in_thread
@@ -247,7 +248,13 @@ class Nano:
         options.log_severity_level = 3
         # Spinning threads starve each other where cores are shared: looks 10 -> 15 a second on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(str(self._folder / file), options, providers=["CPUExecutionProvider"])
+        try:
+            # Read here: where the process may open no more files, onnxruntime ends with an error of its own.
+            content = (self._folder / file).read_bytes()
+        except OSError as error:
+            check_resources(error)
+            raise
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def _run(self, session: onnxruntime.InferenceSession, given: dict[str, Any]) -> Any:
         """One batch through a session. Somebody else's file may loop for ever: raises ModelUnavailable then."""
@@ -416,14 +423,16 @@ class Nano:
         h, pooled = self._read(reading.vector, seen)
         logits = self._log_odds(reading, h, pooled)
         scale, heat, doubt = (float(self._numbers[key]) for key in ("scale", "temperature", "none"))
+        known = {prompts.nano_name(w): v for w, v in zip(reading.may.words, reading.may.vectors, strict=True)}
         found = []
         for row, of in enumerate(names):
-            vectors = self._embeddings(of)
+            # What an option stands for is what was looked for, and not its own words.
+            vectors = np.stack([known[n] if n in known else self._embedding(n) for n in of])
             same = _by_row(vectors, reading.may.vectors)
             own = scale * _by_row(h[row : row + 1], vectors)[0]
             # A word that the interest is known to ask for keeps its own standing.
-            known = np.where(same > 0.999, logits[row], -np.inf).max(1)
-            own = np.where(np.isfinite(known), known, own)
+            asked = np.where(same > 0.999, logits[row], -np.inf).max(1)
+            own = np.where(np.isfinite(asked), asked, own)
             others = logits[row].copy()
             others[:-2] += np.log(doubt)
             others[:-2][(same[:, :-2] > SAME_WORD).any(0)] = -np.inf
@@ -444,7 +453,9 @@ class Nano:
             shares = _softmax(self._log_odds(other, h, pooled) / self._numbers["temperature"])
             answers.append((shares, h))
         shares, h = answers[0]
-        _, far = self._place(pooled)
+        domains, far = self._place(pooled)
+        task, fit = reading.may.likeliest(domains)
+        measured, right = reading.may.measured[task].tolist()
         chosen = shares.argmax(1)
         refused = chosen >= shares.shape[1] - 2
         return decide(
@@ -455,6 +466,11 @@ class Nano:
                 agreement=float(np.mean([agreement(chosen, other.argmax(1)) for other, _ in answers[1:]])),
                 far=float(np.median(far)),
                 spread=float(1 - np.linalg.norm(h.mean(0))),
+                measured=measured,
+                right=right,
+                is_known=reading.may.is_known,
+                told=foreseen(shares),
+                elsewhere=reading.may.kinds[task] if fit < SAME_KIND / 2 else "",
             )
         )
 

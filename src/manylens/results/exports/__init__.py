@@ -15,7 +15,7 @@ from manylens.collection.source import as_place
 from manylens.errors import UsageError
 from manylens.files import own_folder
 from manylens.results.exports import coco, fiftyone_dataset, folders, hf, parquet, tables, xmp
-from manylens.results.exports.run_table import Exported, pictures_of, read_run
+from manylens.results.exports.run_table import Exported, read_run
 
 Format: TypeAlias = Literal["parquet", "hf", "fiftyone", "csv", "json", "folders", "xmp", "coco"]
 
@@ -59,9 +59,7 @@ def export_run(
             f"folders and side-cars can be previewed and undone, got {to}", "delete the file that it wrote"
         )
     if to == "folders" and undo:
-        return folders.undo_folders(
-            _needed(dest), lambda: pictures_of(Path(out)) if folder is None else Path(folder), preview=preview
-        )
+        return folders.undo_folders(_needed(dest), preview=preview)
     run = read_run(Path(out), None if folder is None else as_place(folder), by, only)
     if to == "folders":
         return folders.write_folders(run, _needed(dest), mode or "copy", preview=preview)

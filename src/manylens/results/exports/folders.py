@@ -18,12 +18,13 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from manylens.collection.find import plain_reason
-from manylens.collection.source import Source
+from manylens.collection.formats import NAMED_SUFFIXES
+from manylens.collection.source import Source, is_hidden
 from manylens.errors import ManylensError, StoreError, UsageError
 from manylens.files import MOST_TABLE, read_regular, sha256_of, sync_folder, write_atomically
 from manylens.results.exports.run_table import Exported, RunTable, write_picture
@@ -123,25 +124,22 @@ def write_folders(run: RunTable, dest: Path, mode: str, *, preview: bool = False
     return Exported(dest, len(done), tuple(left), unplaced=unplaced)
 
 
-def undo_folders(dest: Path, pictures: Callable[[], Path | None], *, preview: bool = False) -> Exported:
+def undo_folders(dest: Path, *, preview: bool = False) -> Exported:
     """Go back: files that were moved return to their places, copies and links that are still as they were made go. What
-    was changed since, or whose place is taken, is in `left`, and the journal stays until nothing is. pictures: where
-    files may return to that were moved, whatever a journal says that came from somebody else."""
+    was changed since, or whose place is taken, is in `left`, and the journal stays until nothing is. A journal may come
+    from somebody else and name any folder: what has no name of a picture is not moved."""
     journal = _read_journal(dest)
     if journal is None:
         raise UsageError(f"an export that is undone has a journal, {dest} has no {JOURNAL_NAME}", "check the folder")
     root, place = Path(journal.root), dest.resolve()
-    if journal.mode == "move" and ((own := pictures()) is None or own.resolve() != root):
-        raise UsageError(
-            f"files that were moved return to the run's pictures in {own}, the journal in {dest} names {root}",
-            "name the run that was exported, and the folder that its pictures were in",
-        )
     pairs = [(place / step.target, root / step.source) for step in journal.steps]
     there = [pair for pair in pairs if os.path.lexists(pair[0])]
     if preview:
         return Exported(dest, len(there), steps=tuple(f"{made} -> {origin}" for made, origin in there))
     if journal.mode == "move":
-        left = _move(there, place)
+        strange = [pair for pair in there if not _is_of_picture(pair[1].relative_to(root))]
+        left = _move([pair for pair in there if pair not in strange], place)
+        left += [(printable(str(made)), f"no picture is called {printable(origin.name)}") for made, origin in strange]
         lost = [pair for pair in pairs if not any(map(os.path.lexists, pair))]
         left += [(printable(str(made)), "it is neither here nor where it came from") for made, _ in lost]
     elif journal.mode == OUT_OF_SOURCE:
@@ -193,6 +191,11 @@ def _file_name(path: str, whole: bool = False) -> str:
 def _alike(name: str) -> str:
     """Names that some file system takes for one."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_of_picture(path: PurePath) -> bool:
+    """Whether a collection could have had it, or a side-car of one."""
+    return path.suffix.lower() in (".xmp", *NAMED_SUFFIXES) and not is_hidden(path.as_posix())
 
 
 def _sidecars(root: Path, steps: Sequence[Step]) -> list[Step]:

@@ -126,12 +126,6 @@ def write_picture(source: Source, path: str, image_id: str, target: Path) -> Pat
     return target
 
 
-def pictures_of(out: Path) -> Path | None:
-    """The folder that a run's pictures were in last."""
-    with RunFolder.read(out) as run:
-        return run.root()
-
-
 def read_run(out: Path, folder: Place | None = None, by: str | None = None, only: Some[str] | None = None) -> RunTable:
     """The run at `out`: of all its interests, or of the one that `by` means (`types.find_interest`). folder: where its
     pictures are, if they are no longer where they were. only: of the images with these ids, or the files with these
