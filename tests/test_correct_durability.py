@@ -24,6 +24,7 @@ from manylens.errors import StoreError
 from manylens.method.corrections import apply_rulings
 from manylens.results.result import Result
 from manylens.store.run_folder import RunFolder
+from manylens.store.schema import MIGRATIONS
 
 KILLS = int(os.environ.get("MANYLENS_KILLS", "3"))
 
@@ -43,6 +44,7 @@ for turn in range(10_000):
 _HOLDS = """
 import sys
 from manylens.store.run_folder import RunFolder
+from manylens.store.schema import MIGRATIONS
 with RunFolder.open(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()
@@ -100,34 +102,32 @@ def test_one_process_corrects_at_a_time(begun: Result) -> None:
     assert manylens.correct(begun, "color", [{"kind": "unassign", "images": [RED]}]).step is not None
 
 
-AS_BEFORE = """
-CREATE TABLE old AS SELECT id, paths, width_px, height_px, jpeg AS thumbnail, checksum FROM images JOIN thumbnails
-    ON image_id = id;
-DROP TABLE images; DROP TABLE thumbnails; ALTER TABLE old RENAME TO images;
-CREATE TABLE old AS SELECT key, kind, interest, image_id, identity AS model_identity, request, reply, embedding,
-    checksum, seconds, tokens_in, tokens_out FROM answers JOIN models ON models.id = model;
-DROP TABLE answers; DROP TABLE models; DROP TABLE dictionaries; ALTER TABLE old RENAME TO answers;
-DROP TABLE revisions;
-"""
+AS_BEFORE = {
+    "images": "id, paths, width_px, height_px, jpeg, checksum FROM now.images JOIN now.thumbnails ON image_id = id",
+    "answers": "key, kind, interest, image_id, identity, request, reply, embedding, checksum, seconds, tokens_in, "
+    "tokens_out FROM now.answers JOIN now.models ON models.id = model",
+    "failures": "key, kind, interest, image_id, reason FROM now.failures",
+}
 """Images with their thumbnails, answers with their model, as they were at first."""
 
 
 def test_a_run_folder_of_before_corrections_is_corrected(begun: Result) -> None:
-    database = sqlite3.connect(begun.out / "run.sqlite")
+    path = begun.out / "run.sqlite"
+    path.rename(now := begun.out / "now.sqlite")
+    database = sqlite3.connect(path)
+    for migration in MIGRATIONS[:3]:
+        database.executescript(migration)
+    database.execute("ATTACH ? AS now", (str(now),))
+    tables = [name for (name,) in database.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")]
     with database:
-        database.execute("DROP TABLE corrections")
-        database.execute("ALTER TABLE failures DROP COLUMN given_up")
-        database.execute("ALTER TABLE images DROP COLUMN frames")
-        database.execute(
-            "CREATE TABLE constraints (id INTEGER PRIMARY KEY, slug TEXT NOT NULL, kind TEXT NOT NULL, "
-            "subject TEXT NOT NULL, object TEXT NOT NULL)"
-        )
-        ((account,),) = database.execute("SELECT account FROM clusterings").fetchall()
+        for table in set(tables) - {"constraints"}:
+            database.execute(f"INSERT INTO main.{table} SELECT {AS_BEFORE.get(table, f'* FROM now.{table}')}")
+        ((account,),) = database.execute("SELECT account FROM main.clusterings").fetchall()
         old = {key: value for key, value in json.loads(account).items() if key not in ("last_id", "decided_estimate")}
-        database.execute("UPDATE clusterings SET account = ?", (json.dumps(old),))
+        database.execute("UPDATE main.clusterings SET account = ?", (json.dumps(old),))
         database.execute("PRAGMA user_version = 3")
-    database.executescript(AS_BEFORE)
     database.close()
+    now.unlink()
     before = names(begun.out)
     manylens.correct(begun, "color", [{"kind": "new", "images": [RED], "name": "odd"}])
     assert names(begun.out) == {**before, RED: "odd"}
