@@ -456,6 +456,14 @@ def test_answers_that_tell_little_are_never_called_good() -> None:
     assert decide(replace(GOOD, confidence=0.82, told=0.6)).word == "good"
 
 
+def test_an_interest_that_is_taken_for_another_one_is_told() -> None:
+    """Asked for countries, it answers with places: streets and kitchens."""
+    taken = decide(replace(GOOD, read_as="place"))
+    assert taken.word == "good"
+    assert 'as "place"' in taken.reason
+    assert "other words" in taken.advice
+
+
 def test_how_much_answers_tell_is_measured_against_what_they_leave_open() -> None:
     halves = np.repeat([[0.8, 0.2], [0.2, 0.8]], 50, axis=0)
     assert foreseen(halves) == pytest.approx(1 + 0.8 * np.log2(0.8) + 0.2 * np.log2(0.2))

@@ -46,7 +46,7 @@ from manylens.models.base import (
     verdict_sample,
 )
 from manylens.models.nano import language
-from manylens.models.nano.bank import BANK_FILES, SAME_KIND, Bank, Candidates, FloatArray
+from manylens.models.nano.bank import BANK_FILES, SAME_KIND, SURE_TASK, Bank, Candidates, FloatArray
 from manylens.models.nano.interests import taught, worth_trying
 from manylens.models.nano.verdict import Signals, agreement, decide, foreseen, rewordings
 from manylens.models.text_embedder import TextEmbedder, falls_apart
@@ -470,6 +470,7 @@ class Nano:
                 right=right,
                 is_known=reading.may.is_known,
                 told=foreseen(shares),
+                read_as="" if reading.may.closeness >= SURE_TASK else reading.may.name.rpartition(".")[2],
                 elsewhere=reading.may.kinds[task] if fit < SAME_KIND / 2 else "",
             )
         )

@@ -36,6 +36,8 @@ _ELSEWHERE = "it learned to answer this on another kind of picture ({kind})"
 _UNSURE = "by how sure it is of its answers, the model sees only a part of how the pictures differ in this"
 _UNHEARD = "the answers that the interest lists are none that the model was taught"
 _GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
+_READ_AS = 'the model reads the interest as "{read_as}", and in other words it gets the same answers'
+_ADVICE_READ_AS = "If something else is meant, say the interest in other words, or use a larger model."
 _ADVICE = 'Say the interest in other words, list the answers ("red, green or blue?"), or use a larger model.'
 _ADVICE_UNHEARD = "List the answers in other words, ask without a list, or use a larger model."
 _CHECK = "Look at the exemplars before you rely on this. "
@@ -50,7 +52,8 @@ class Signals:
     of right answers of what is asked for, on pictures kept out of training, where known. elsewhere: the kind of picture
     that it was taught on, where these are of another. is_known: whether the options that it lists were taught in these
     words or in others. told: how much of what the
-    pictures differ in the answers tell, if they are right as often as it states (`foreseen`)."""
+    pictures differ in the answers tell, if they are right as often as it states (`foreseen`).
+    read_as: the interest that it was taught and takes this one for, where the words are others."""
 
     closeness: float
     confidence: float
@@ -63,6 +66,7 @@ class Signals:
     elsewhere: str = ""
     is_known: bool = True
     told: float = math.nan
+    read_as: str = ""
 
     @classmethod
     def nothing(cls, closeness: float) -> Signals:
@@ -94,6 +98,8 @@ def decide(signals: Signals) -> Verdict:
             return Verdict("check", _UNSURE, _CHECK + _ADVICE)
         if not signals.is_known:
             return Verdict("check", _UNHEARD, _CHECK + _ADVICE_UNHEARD)
+        if signals.read_as:
+            return Verdict("good", _READ_AS.format(read_as=signals.read_as), _ADVICE_READ_AS)
         return Verdict("good", _GOOD)
     worst = min(_TYPICAL, key=lambda name: WEIGHTS[name] * (row[name] - _TYPICAL[name][0]))
     reason = (
