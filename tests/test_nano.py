@@ -454,6 +454,7 @@ def test_answers_that_tell_little_are_never_called_good() -> None:
     assert unsure.word == "check"
     assert "only a part" in unsure.reason
     assert decide(replace(GOOD, confidence=0.82, told=0.6)).word == "good"
+    assert "most of them are wrong" in decide(replace(GOOD, confidence=0.45, told=0.6)).reason
 
 
 def test_an_interest_that_is_taken_for_another_one_is_told() -> None:

@@ -18,6 +18,7 @@ from manylens.types import Verdict
 
 GOOD_FROM, CHECK_FROM = 0.5, 0.3
 OF_USE = 0.45  # NMI
+MOST = 0.5
 WEIGHTS = {"closeness": 0.46, "confidence": 1.87, "refused": -2.12, "agreement": 3.44, "far": -0.23, "spread": 4.54}
 BIAS = -5.27
 
@@ -33,6 +34,7 @@ _TYPICAL = {
 
 _HARD = "this is hard for the model: of pictures like these, kept out of its training, it had {right:.0%} right"
 _ELSEWHERE = "it learned to answer this on another kind of picture ({kind})"
+_MOSTLY_WRONG = "by how sure it is of its answers, most of them are wrong"
 _UNSURE = "by how sure it is of its answers, the model sees only a part of how the pictures differ in this"
 _UNHEARD = "the answers that the interest lists are none that the model was taught"
 _GOOD = "the model knows what is asked, and the interest in other words gets the same answers"
@@ -94,6 +96,8 @@ def decide(signals: Signals) -> Verdict:
         if signals.measured < OF_USE:
             reason = (_ELSEWHERE if signals.elsewhere else _HARD).format(kind=signals.elsewhere, right=signals.right)
             return Verdict("check", reason, _CHECK + _ADVICE)
+        if signals.confidence < MOST:
+            return Verdict("check", _MOSTLY_WRONG, _CHECK + _ADVICE)
         if signals.told < OF_USE:
             return Verdict("check", _UNSURE, _CHECK + _ADVICE)
         if not signals.is_known:
