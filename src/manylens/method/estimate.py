@@ -22,7 +22,7 @@ from manylens.method.likelihood import FloatArray
 from manylens.method.sorting import NONE, Sorting
 from manylens.types import Basis, Misplaced
 
-_DRAWS = 400
+DRAWS = 400
 _BELIEF = 1.0
 """How far the two models are believed before the random sample is asked: as if so many misplaced images had been seen
 where they expect as many."""
@@ -42,9 +42,9 @@ def estimate_misplaced(
     elsewhere = 1 - sorting.sure
     drift = _drift(sorting, random)
     found, foreseen = _sampled(sorting)
-    doubted = random.gamma(_BELIEF + found, 1 / (_BELIEF + foreseen), _DRAWS)
-    counts = np.zeros((_DRAWS, groups))
-    for draw in range(_DRAWS):
+    doubted = random.gamma(_BELIEF + found, 1 / (_BELIEF + foreseen), DRAWS)
+    counts = np.zeros((DRAWS, groups))
+    for draw in range(DRAWS):
         own = random.gamma(shape, 1 / rate)[unit] * expected * drift[draw] * doubted[draw]
         few = np.minimum(random.poisson(own), rest)
         whole = (random.random(len(elsewhere)) < elsewhere * doubted[draw])[unit]
@@ -105,7 +105,7 @@ def _drift(sorting: Sorting, random: np.random.Generator) -> FloatArray:
     """By how much all shares together would differ had the member model come out otherwise, (draws,)."""
     members = sorting.members
     features, weights = np.unique(np.round(sorting.features * 8) / 8, axis=0, return_counts=True)
-    at = random.multivariate_normal(members.weights, members.covariance, _DRAWS)
+    at = random.multivariate_normal(members.weights, members.covariance, DRAWS)
     shares = 1 / (1 + np.exp(-np.clip(at @ features.T, -30, 30)))
     drift: FloatArray = shares @ weights / float(members.misplaced(features) @ weights)
     return drift

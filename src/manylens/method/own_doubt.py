@@ -14,18 +14,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from manylens.method.estimate import summary
+from manylens.method.estimate import DRAWS, summary
 from manylens.method.likelihood import FloatArray
 from manylens.method.sorting import NONE, Answered, Sorting
 from manylens.types import Misplaced
 
-_DRAWS = 400
 _LEAST = 1e-3
 _ODDS_STEPS = 8
 """To the unit of log-odds: images of one group whose odds are so near are counted together."""
 
 _LOGISTIC_NORMAL = 0.346
 """E[sigmoid(x + sd z)] is about sigmoid(x / sqrt(1 + .346 sd^2)): 16 sqrt 3 / (15 pi), squared."""
+
+
+def sure_of(sorting: Sorting, repeats: bool) -> FloatArray:
+    """(n,) the probability that each image belongs where it is. repeats: whether answers repeat the model's looks."""
+    return stated_probabilities(sorting) if repeats else sorting.probabilities()
 
 
 def stated_probabilities(sorting: Sorting) -> FloatArray:
@@ -71,8 +75,8 @@ def estimate_by_looks(
     (group, step), many = np.unique(np.stack([group_of[there], odds]), axis=1, return_counts=True)
     # Odds that vary around a number are on average nearer to even than that number.
     middle = step / _ODDS_STEPS * np.sqrt(1 + _LOGISTIC_NORMAL * (own_doubt[0] ** 2 + own_doubt[1] ** 2))
-    counts = np.zeros((_DRAWS, groups))
-    for draw in range(_DRAWS):
+    counts = np.zeros((DRAWS, groups))
+    for draw in range(DRAWS):
         off = own_doubt[0] * random.standard_normal() + own_doubt[1] * random.standard_normal(groups)
         p = 1 / (1 + np.exp(-(middle + off[group])))
         counts[draw] = np.bincount(group, weights=random.binomial(many, p), minlength=groups)

@@ -24,7 +24,7 @@ from manylens.method.doubt import Doubts, Head, Spoken, fit_head, logistic, misp
 from manylens.method.levels import Group
 from manylens.method.likelihood import FloatArray
 from manylens.method.observations import REFUSALS, Looks
-from manylens.method.own_doubt import stated_probabilities
+from manylens.method.own_doubt import sure_of
 from manylens.method.questions import Answer, Choice, Question, Steps
 from manylens.method.sorting import Sorting
 from manylens.method.walk import EdgeScale
@@ -173,8 +173,7 @@ def _ask(
     before = sum(map(len, sorting.answers.values()))
     yield from _of_all(place(sorting, settings, True), keep)
     asked = sum(map(len, sorting.answers.values())) - before
-    sure = stated_probabilities(sorting) if repeats else sorting.probabilities()
-    return _proposals(standing, sorting, sure, own, part, row), asked
+    return _proposals(standing, sorting, sure_of(sorting, repeats), own, part, row), asked
 
 
 def _of_all(steps: Steps[None], images: Sequence[int]) -> Steps[None]:

@@ -30,7 +30,7 @@ from manylens.method.assignment import assign, exemplars
 from manylens.method.levels import Group
 from manylens.method.naming import name_groups
 from manylens.method.observations import Looks, normalise_description
-from manylens.method.own_doubt import stated_probabilities
+from manylens.method.own_doubt import sure_of
 from manylens.method.sorting import NONE, Sorting
 from manylens.models.base import Model
 from manylens.pipeline.budget import Budget
@@ -238,8 +238,7 @@ async def _shown(
     new = [Group(c, tuple(groups[c])) for c in made]
     writes = session.model.capabilities.writes_text and bool(new)
     named = await session.drive(name_groups(sorting.looks, new, [""] * len(new), writes))
-    repeats = session.model.capabilities.own_doubt is not None
-    sure = stated_probabilities(sorting) if repeats else sorting.probabilities()
+    sure = sure_of(sorting, session.model.capabilities.own_doubt is not None)
     taken = {normalise_description(cluster.name) for cluster in clusters}
     more = []
     for group, label in zip(new, named, strict=True):

@@ -22,7 +22,7 @@ from manylens.method.graph import DEFAULT_EDGE_OFFSET, DEFAULT_EDGE_SCALE, EXACT
 from manylens.method.levels import Group, cut
 from manylens.method.naming import name_groups
 from manylens.method.observations import Looks, normalise_description
-from manylens.method.own_doubt import estimate_by_looks, stated_probabilities
+from manylens.method.own_doubt import estimate_by_looks, sure_of
 from manylens.method.sorting import NO_ANSWER, NONE, Cluster, Sorting
 from manylens.method.trial import Trial, try_judge
 from manylens.method.vocabulary import Vocabulary, finer_kinds, make_vocabulary, name_parents, without_writer
@@ -204,7 +204,7 @@ async def present(
     named = await session.drive(name_groups(looks, groups, hints, writes and not settings.into))
     names = [label.name for label in named]
     own_doubt = session.model.capabilities.own_doubt
-    sure = sorting.probabilities() if own_doubt is None else stated_probabilities(sorting)
+    sure = sure_of(sorting, own_doubt is not None)
     assignments = assign(sorting, groups, names, sure, session.spent, bool(settings.into))
     overall, each = _estimate(sorting, groups, trial, settings, sure, own_doubt)
     clusters = [
