@@ -20,7 +20,7 @@ from sklearn.metrics import normalized_mutual_info_score as nmi
 from tasks import Book, Corpus, make_tasks
 
 from manylens.models.nano.bank import Bank
-from manylens.models.nano.verdict import Signals, agreement, decide, rewordings
+from manylens.models.nano.verdict import Signals, agreement, decide, foreseen, rewordings
 from manylens.models.text_embedder import TextEmbedder
 
 MOST = 150
@@ -47,6 +47,8 @@ def main() -> None:
     session = onnxruntime.InferenceSession(str(o.folder / "head.onnx"), providers=["CPUExecutionProvider"])
     bank, embedder = Bank(o.folder), TextEmbedder()
     scale = bank.numbers["scale"]
+    known = o.folder / "nano.json"
+    temperature = json.loads(known.read_text("utf-8"))["temperature"] if known.exists() else 1.0
     signals, right, told_p, pairs = [], [], [], []
     measured: dict[tuple[str, str], tuple[float, float]] = {}
     for task in tasks:
@@ -95,7 +97,9 @@ def main() -> None:
                 "n": len(rows), "found": len(set(words)),
             }  # fmt: skip
             of = ("closeness", "confidence", "refused", "agreement", "far", "spread")
-            row["verdict"] = decide(Signals(**{name: row[name] for name in of}, is_known=may.is_known)).word
+            stated = softmax((logits + prior) / temperature)  # as a run states them
+            at_work = {**{name: row[name] for name in of}, "confidence": float(stated.max(1).mean())}
+            row["verdict"] = decide(Signals(**at_work, is_known=may.is_known, told=foreseen(stated))).word
             signals.append(row)
             if number == 0:
                 print(
@@ -155,9 +159,10 @@ def main() -> None:
             )
             others = [(p, s) for p in part for s in signals if s["task"] == p["task"] and not s["plain"]]
             losses = [p["nmi"] - s["nmi"] for p, s in others]
+            warned = [s["verdict"] != "good" for p, s in others if p["nmi"] - s["nmi"] <= 0.1]
             unsaid = [p["nmi"] - s["nmi"] > 0.1 and s["verdict"] == "good" for p, s in others]
             print(
-                f"wordings: median loss {np.median(losses):.3f}, more than .10 in {np.mean(np.asarray(losses) > 0.1):.3f} of {len(losses)}, in {np.mean(unsaid):.3f} with the verdict good"
+                f"wordings: median loss {np.median(losses):.3f}, more than .10 in {np.mean(np.asarray(losses) > 0.1):.3f} of {len(losses)}, in {np.mean(unsaid):.3f} with the verdict good; of the others {np.mean(warned):.3f} are warned of"
             )
     o.json.write_text(json.dumps({"signals": signals, "numbers": numbers}))
     if o.write:
