@@ -98,6 +98,7 @@ def test_a_closed_list_is_sorted_into_however_little_is_understood() -> None:
     for found in (run(Judging(LOST), into=("kind0", "kind1")), run(Judging(LOST), Interest("kind0 or kind1"))):
         assert [cluster.name for cluster in found.clusters] == ["kind0", "kind1"]
         assert found.verdict is not None and found.verdict.word == "check"
+        assert found.verdict.reason.startswith(LOST.reason) and "sorted into them all the same" in found.verdict.reason
         where = {a.image_id: a.cluster for a in found.assignments}
         assert {where[i] for i, label in LABELS.items() if label == "kind2"} == {None}
 

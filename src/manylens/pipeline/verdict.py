@@ -22,6 +22,7 @@ from manylens.text import counted
 from manylens.types import Assignment, Cluster, Clustering, Verdict
 
 BY_LOOK = "alike to the eye"
+_ALL_THE_SAME = "; the names are yours, so the pictures are sorted into them all the same"
 
 
 async def judge_interest(looks: Looks, model: Model, settings: Settings) -> Verdict | None:
@@ -31,7 +32,7 @@ async def judge_interest(looks: Looks, model: Model, settings: Settings) -> Verd
         return None
     verdict = await in_thread(lambda: ask_verdict(model, looks.interest.text, looks.image_ids))
     if verdict is not None and verdict.word == "not understood" and settings.into:
-        return replace(verdict, word="check")
+        return replace(verdict, word="check", reason=f"{verdict.reason}{_ALL_THE_SAME}")
     return verdict
 
 
