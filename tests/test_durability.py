@@ -174,7 +174,9 @@ def test_a_disk_that_fills_up_is_explained_and_the_run_goes_on_when_there_is_roo
     assert "StoreError" in starved.stderr.splitlines()[-1]
     assert "nothing stored is lost" in starved.stderr.splitlines()[-1]
     kept, before = stored_keys(out), len(served(out))
-    assert len(kept) > 25  # how many pages an answer takes in the log differs a little from run to run
+    assert (
+        len(kept) > 40
+    )  # 49 to 58 were seen: how many pages an answer takes in the log differs a little from run to run
     finish(client(folder, out))
     assert results(out) == results(tmp_path / "undisturbed")
     assert not kept & set(served(out)[before:])

@@ -186,8 +186,9 @@ def export(
     pictures, by their paths or ids. mode: of folders, `copy` (the default), `hardlink`, `symlink` or `move`. preview:
     say what would be done to files. undo: of folders and `xmp`, take back what an earlier call did.
 
-    Nothing is overwritten, and what could not be done is in `left` with its reason. Raises StoreError where there is no
-    run, UsageError for what cannot be exported so, or where the form's library is not installed.
+    Nothing is overwritten but an earlier export in `OUT/exports`; what could not be done is in `left` with its reason.
+    Raises StoreError where there is no run, UsageError for what cannot be exported so, or where the form's
+    library is not installed.
     """
     run = out.out if isinstance(out, Result) else out
     return export_run(run, to, dest=dest, folder=folder, by=by, only=only, mode=mode, preview=preview, undo=undo)

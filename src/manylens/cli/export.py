@@ -24,9 +24,10 @@ _SHOWN_STEPS = 20
     xmp      keywords in XMP side-cars for Lightroom (raw files), digiKam and Immich
     folders  the pictures in a folder for each cluster
 
-    Nothing is asked of a model, no picture is changed and nothing is overwritten. Folders are made of copies, of links,
-    or by moving the files themselves: --preview says what would go where, and --undo takes all of it back. parquet,
-    hf and fiftyone need pip install 'manylens[parquet]', 'manylens[hf]', 'manylens[fiftyone]'.
+    Nothing is asked of a model, no picture is changed, and nothing is overwritten but an earlier export in
+    OUT/exports. Folders are made of copies, of links, or by moving the files themselves: --preview says what would go
+    where, and --undo takes all of it back. parquet, hf and fiftyone need pip
+    install 'manylens[parquet]', 'manylens[hf]', 'manylens[fiftyone]'.
 
     \b
     Examples:
